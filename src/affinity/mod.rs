@@ -1,0 +1,15 @@
+//! Which backend owns which session: the pure core of the product.
+//!
+//! Nothing in here does I/O, spawns, reads a clock or draws random numbers of its own: time and
+//! randomness are arguments, requests and answers are borrowed bytes. It imports nothing of ours but
+//! itself, so a simulation can drive all of it.
+
+mod settings;
+mod tick;
+mod verdict;
+
+pub use self::{
+    settings::{Balance, KeySource, OnDown, PathPattern, Settings},
+    tick::Tick,
+    verdict::{EndReason, MoveReason, Reason, Verdict},
+};

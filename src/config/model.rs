@@ -1,0 +1,195 @@
+//! The configuration as the rest of the program sees it. A value here is already valid: names are
+//! known, addresses parsed, durations in order; nothing that reads it checks again.
+
+use std::{
+    net::SocketAddr,
+    num::{NonZeroU32, NonZeroUsize},
+    path::PathBuf,
+    time::Duration,
+};
+
+use http::StatusCode;
+use ipnet::IpNet;
+
+use crate::affinity::Settings;
+
+/// Everything `homing serve` needs to know.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Config {
+    /// The sockets that are opened.
+    pub listen: Listen,
+    /// Data-plane threads.
+    pub workers: NonZeroUsize,
+    /// Certificates, chosen by SNI; the first one serves clients that name no known host.
+    pub certificates: Vec<CertificateFiles>,
+    /// Peers whose forwarding header fields are believed.
+    pub trusted_proxies: Vec<IpNet>,
+    /// Where the access log goes.
+    pub access_log: AccessLog,
+    /// Whether the access log shows queries.
+    pub log_query: bool,
+    /// Deadlines of the client side.
+    pub timeouts: Timeouts,
+    /// Bounds of the client side.
+    pub limits: Limits,
+    /// `Strict-Transport-Security` max-age sent with every HTTPS answer; none by default.
+    pub hsts: Option<Duration>,
+    /// Host and path to pool; the most specific match wins whatever the order.
+    pub routes: Vec<Route>,
+    /// The applications.
+    pub pools: Vec<Pool>,
+}
+
+/// The sockets that are opened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listen {
+    /// TLS front door.
+    pub https: SocketAddr,
+    /// Plain HTTP that redirects to HTTPS.
+    pub http: Option<SocketAddr>,
+    /// Metrics, health.
+    pub admin: Option<SocketAddr>,
+}
+
+/// One certificate chain and its key, both PEM files.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CertificateFiles {
+    /// Chain, leaf first.
+    pub cert: PathBuf,
+    /// Unencrypted private key (PKCS#8, PKCS#1 or SEC1).
+    pub key: PathBuf,
+}
+
+/// Where the access log goes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AccessLog {
+    /// Nowhere.
+    Off,
+    /// JSON lines on standard output.
+    Stdout,
+    /// JSON lines appended to this file.
+    File(PathBuf),
+}
+
+/// Deadlines of the client side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From accept to the end of the TLS handshake.
+    pub handshake: Duration,
+    /// From the first wait for a request to the end of its head.
+    pub head: Duration,
+    /// A connection without a request is closed after this.
+    pub idle: Duration,
+    /// A body in either direction that makes no progress for this long is cut.
+    pub body: Duration,
+    /// From SIGTERM to closing whatever is still open.
+    pub drain: Duration,
+}
+
+/// Bounds of the client side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of a request head.
+    pub head_size: usize,
+    /// Header fields of a request.
+    pub headers: usize,
+    /// Bytes of a request body; unlimited when none.
+    pub body_size: Option<u64>,
+    /// Client connections over all workers.
+    pub connections: NonZeroUsize,
+    /// Concurrent HTTP/2 streams of one connection.
+    pub streams: NonZeroU32,
+}
+
+/// Host and path to pool.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// Which hosts.
+    pub host: HostPattern,
+    /// Path prefix, on segment boundaries: `/api` matches `/api` and `/api/x`, not `/apix`.
+    pub path: Box<str>,
+    /// Index into [`Config::pools`].
+    pub pool: usize,
+}
+
+/// Which hosts a route serves; all lower-case, without port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum HostPattern {
+    /// Every host.
+    Any,
+    /// Exactly this one.
+    Exact(Box<str>),
+    /// `*.example.org`: one or more labels before this suffix, kept with its leading dot.
+    Wildcard(Box<str>),
+}
+
+/// One application: backends that share its sessions' settings.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Pool {
+    /// Its name, in metrics and routes.
+    pub name: Box<str>,
+    /// How its sessions are found, kept and placed.
+    pub affinity: Settings,
+    /// Active check; only passive ones when none.
+    pub health: Option<HealthCheck>,
+    /// When passing requests tell that a backend is gone.
+    pub passive: PassiveHealth,
+    /// Deadlines of the backend side.
+    pub timeouts: PoolTimeouts,
+    /// Idle connections kept to each backend, per worker.
+    pub keep_alive: usize,
+    /// Its servers; at least one.
+    pub backends: Vec<Backend>,
+}
+
+/// One server process.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Backend {
+    /// Its identity.
+    pub name: Box<str>,
+    /// Host name or address literal (IPv6 without brackets).
+    pub host: Box<str>,
+    /// TCP port.
+    pub port: u16,
+    /// Share of sessions in relation to the others.
+    pub weight: NonZeroU32,
+}
+
+/// An active check: `GET path` on a connection of its own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct HealthCheck {
+    /// Path and query asked for.
+    pub path: Box<str>,
+    /// Value of the Host field; the backend's own when none.
+    pub host: Option<Box<str>>,
+    /// From one check to the next (spread by up to a tenth).
+    pub interval: Duration,
+    /// Whole check, connect to last byte of the head.
+    pub timeout: Duration,
+    /// Passed checks in a row that take a backend in.
+    pub rise: NonZeroU32,
+    /// Failed checks in a row that take it out.
+    pub fall: NonZeroU32,
+    /// Expected status codes, inclusive ranges.
+    pub expect: Vec<(StatusCode, StatusCode)>,
+}
+
+/// When passing requests tell that a backend is gone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PassiveHealth {
+    /// Failures in a row (connect, reset or deadline; a refused connect counts as all of them).
+    pub fall: NonZeroU32,
+    /// Wait before the first trial connection; doubles up to 16 times this.
+    pub retry: Duration,
+}
+
+/// Deadlines of the backend side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolTimeouts {
+    /// TCP connect, name look-up included.
+    pub connect: Duration,
+    /// From the end of the request to the end of the answer's head.
+    pub head: Duration,
+    /// Idle pooled connections are closed after this.
+    pub idle: Duration,
+}

@@ -1,0 +1,5 @@
+//! `homing`: an HTTPS front door that keeps every session on its home backend.
+
+pub mod affinity;
+pub mod clock;
+pub mod config;
