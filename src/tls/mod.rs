@@ -2,7 +2,7 @@
 //! [`rustls::ServerConfig`].
 //!
 //! Everything here happens at start-up and at a reload, never per connection, except
-//! [`resolver`], which a handshake asks once. It must not open a socket or read configuration
+//! `resolver`, which a handshake asks once. It must not open a socket or read configuration
 //! text. Invariants:
 //! - Every fault of every certificate is reported at once, each naming its file.
 //! - A config is built aside and handed over whole; whoever gets an error keeps the old one.
