@@ -7,12 +7,19 @@
 //! holds grows without limit. It imports nothing of the data plane: `config` (and its `affinity`
 //! settings), `clock` and `tls` only.
 
+pub mod certs;
+pub mod setup;
 pub mod shop;
 
 mod answer;
 mod form;
+mod guide;
 mod routes;
 mod sessions;
 mod streams;
 
-pub use self::shop::{Shop, ShopError, ShopOptions, run};
+pub use self::{
+    certs::{CertsError, DevelopmentCertificates},
+    setup::{Demo, DemoApp, DemoError},
+    shop::{Shop, ShopError, ShopOptions, run},
+};

@@ -15,6 +15,7 @@ mod pem;
 mod resolver;
 mod server;
 
+pub(crate) use self::pem::{read_chain, read_key};
 pub use self::{
     certificate::{Certificate, Validity},
     error::{TlsError, TlsErrors},
