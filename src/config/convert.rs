@@ -17,26 +17,27 @@ use super::{
     errors::{Report, shown},
     model::{AccessLog, CertificateFiles, Config, HostPattern, Limits, Listen, Pool, Route, Timeouts},
     raw::{RawCertificate, RawConfig, RawLimits, RawListen, RawPool, RawRoute, RawTimeouts},
+    section::Tables,
     suggest::instead,
 };
 
 /// Converts a whole configuration; relative paths are taken from `base`. What it returns is valid only
 /// if `report` is empty afterwards.
 pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
-    if raw.certificates.is_empty() && report.source().numbered {
+    if raw.certificates.is_missing() && report.source().numbered {
         report.add_whole(
             "there is no [[certificate]]: HTTPS needs at least one",
             Some("`homing demo` makes one for localhost"),
         );
     }
-    if raw.pools.is_empty() {
+    if raw.pools.is_missing() {
         report.add_whole("there is no [[pool]]: requests have nowhere to go", None);
     }
     let routes = routes(raw.routes, &raw.pools, report);
     Config {
         listen: listen(raw.listen, report),
         workers: raw.workers.or_else(default_workers),
-        certificates: certificates(raw.certificates, base, report),
+        certificates: certificates(raw.certificates.list, base, report),
         trusted_proxies: plain(raw.trusted_proxies.or_else(Vec::new)),
         access_log: match raw.access_log.or(AccessLog::Off) {
             AccessLog::File(path) => AccessLog::File(base.join(path)),
@@ -47,7 +48,7 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
         limits: limits(raw.limits),
         hsts: raw.hsts.value(),
         routes,
-        pools: pools(raw.pools, report),
+        pools: pools(raw.pools.list, report),
     }
 }
 
@@ -114,8 +115,10 @@ fn limits(raw: RawLimits) -> Limits {
 }
 
 /// Resolves the names of pools, and makes the one route of a file that has one pool and no routes.
-fn routes(raw: Vec<RawRoute>, pools: &[RawPool], report: &Report) -> Vec<Route> {
-    if raw.is_empty() {
+fn routes(raw: Tables<RawRoute>, pools: &Tables<RawPool>, report: &Report) -> Vec<Route> {
+    let pools_are_known = !pools.bad;
+    let pools = &pools.list;
+    if raw.is_missing() {
         if pools.len() > 1 {
             report.add_whole(
                 format!("there are {} pools, but no [[route]] says which requests go where", pools.len()),
@@ -126,10 +129,10 @@ fn routes(raw: Vec<RawRoute>, pools: &[RawPool], report: &Report) -> Vec<Route> 
     }
     let names: Vec<&str> = pools.iter().filter_map(|pool| pool.name.get()).map(|name| &**name).collect();
     let mut reached = vec![false; pools.len()];
-    let mut all_known = true;
+    let mut all_known = !raw.bad && pools_are_known;
     let mut seen = HashMap::new();
-    let mut routes = Vec::with_capacity(raw.len());
-    for route in raw {
+    let mut routes = Vec::with_capacity(raw.list.len());
+    for route in raw.list {
         let pool = route_pool(&route, pools, &names, report);
         match pool {
             Some(pool) => reached[pool] = true,

@@ -26,15 +26,15 @@ pub(super) fn pool(raw: RawPool, report: &Report) -> Option<Pool> {
     if raw.name.is_absent() {
         report.add(raw.span.clone(), "[[pool]] has no `name`");
     }
-    if raw.backends.is_empty() {
+    if raw.backends.is_missing() {
         let span = raw.name.span().unwrap_or_else(|| raw.span.clone());
         report.add(span, "this pool has no [[pool.backend]]");
-    } else if raw.backends.len() > BACKENDS_MAX {
+    } else if raw.backends.list.len() > BACKENDS_MAX {
         report.add(raw.span, format!("a pool has {BACKENDS_MAX} backends at most"));
     }
     let affinity = affinity(raw.affinity, raw.balance, raw.slow_start, report);
     let health = health(raw.health, report);
-    let backends = backends(raw.backends, report);
+    let backends = backends(raw.backends.list, report);
     Some(Pool {
         name: raw.name.value()?,
         affinity,

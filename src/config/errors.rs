@@ -153,19 +153,24 @@ impl Report {
         self.source.line(span.start).0
     }
 
-    /// The line of each problem so far.
-    pub(super) fn lines(&self) -> Vec<usize> {
-        let line = |problem: &Problem| problem.span.as_ref().map_or(0, |span| self.line(span));
-        self.problems.borrow().iter().map(line).collect()
+    /// How many problems there are so far.
+    pub(super) fn count(&self) -> usize {
+        self.problems.borrow().len()
     }
 
-    /// Of the problems behind the first `count`, keeps those whose offset and line `keep` accepts.
-    pub(super) fn retain_after(&self, count: usize, keep: impl Fn(usize, usize) -> bool) {
+    /// Of the problems behind the first `count`, drops those that begin where one of the first does, and
+    /// those at or behind the byte `end`.
+    pub(super) fn drop_followers(&self, count: usize, end: Option<usize>) {
+        let start = |problem: &Problem| problem.span.as_ref().map(|span| span.start);
         let mut problems = self.problems.borrow_mut();
+        let count = count.min(problems.len());
         let later = problems.split_off(count);
-        let kept =
-            |problem: &Problem| problem.span.as_ref().is_none_or(|span| keep(span.start, self.line(span)));
-        problems.extend(later.into_iter().filter(kept));
+        let said: Vec<_> = problems.iter().map(start).collect();
+        problems.extend(later.into_iter().filter(|problem| match start(problem) {
+            None => true,
+            start if said.contains(&start) => false,
+            start => end.is_none() || start < end,
+        }));
     }
 
     /// "line 12", or "an earlier flag"; for errors about two places.

@@ -187,8 +187,8 @@ fn raw(flags: &Flags, line: &mut CommandLine) -> RawConfig {
         cert: line.known("--cert", Some(files.cert.clone()), path),
         key: line.known("--key", Some(files.key.clone()), path),
     });
-    let certificates = certificates.collect();
-    let backends = flags.backends.iter().map(|flag| backend(flag, line)).collect();
+    let certificates: Vec<_> = certificates.collect();
+    let backends: Vec<_> = flags.backends.iter().map(|flag| backend(flag, line)).collect();
     let zero = |duration: &Duration| duration.is_zero();
     let mut duration = |flag, value: Option<Duration>| match value.filter(zero) {
         Some(_) => line.read(flag, Some("0s"), |_| Err("must be longer than zero".to_owned())),
@@ -208,10 +208,10 @@ fn raw(flags: &Flags, line: &mut CommandLine) -> RawConfig {
             ..RawAffinity::default()
         },
         health: RawHealth { span: path.span(), path, ..RawHealth::default() },
-        backends,
+        backends: backends.into(),
         ..RawPool::default()
     };
-    RawConfig { certificates, pools: vec![pool], ..RawConfig::default() }
+    RawConfig { certificates: certificates.into(), pools: vec![pool].into(), ..RawConfig::default() }
 }
 
 fn backend(flag: &BackendFlag, line: &mut CommandLine) -> RawBackend {

@@ -52,15 +52,13 @@ impl Config {
         let report = Report::new(Source::file(file_name, text));
         let (document, errors) = DeTable::parse_recoverable(text);
         let broken_from = syntax_errors(document.get_ref(), &errors, &report);
-        let syntax = report.lines();
+        let syntax = report.count();
 
         let raw = RawConfig::read(Section::root(document.get_ref(), &schema::ROOT, &report));
         // Behind a broken place, tables and keys may not be what they look like, and what seems to be
         // missing may be there.
         let config = broken_from.is_none().then(|| convert::config(raw, base_dir, &report));
-        report.retain_after(syntax.len(), |offset, line| {
-            !syntax.contains(&line) && broken_from.is_none_or(|broken| offset < broken)
-        });
+        report.drop_followers(syntax, broken_from);
         report.finish(config)
     }
 }
@@ -73,25 +71,26 @@ fn syntax_errors(document: &DeTable<'_>, errors: &[toml::de::Error], report: &Re
     bare_values(document.iter().map(|(_, value)| value), text, &mut bare);
 
     let mut broken_from: Option<usize> = None;
-    let mut lines = HashSet::new();
+    // The parser may stumble several times over one mistake; only the first time says what is wrong.
+    let mut said = HashSet::new();
     for error in errors {
         let span = error.span().unwrap_or(0..0);
         let within = |value: &&Range<usize>| {
             value.start <= span.start && span.end <= value.end && (!span.is_empty() || value.is_empty())
         };
-        let (span, message) = if let Some(value) = bare.iter().find(within) {
-            (value.clone(), not_a_value(text.get(value.clone()).unwrap_or_default()))
+        if let Some(value) = bare.iter().find(within) {
+            if said.insert(value.start) {
+                report.add(value.clone(), not_a_value(text.get(value.clone()).unwrap_or_default()));
+            }
         } else if error.message() == DUPLICATE {
             let key = text.get(span.clone()).unwrap_or_default();
-            (span, format!("`{}` is there twice", shown(key)))
+            report.add(span, format!("`{}` is there twice", shown(key)));
         } else {
             let line = text.get(..span.start).and_then(|before| before.rfind('\n')).map_or(0, |at| at + 1);
             broken_from = Some(broken_from.map_or(line, |earlier| earlier.min(line)));
-            (span, error.message().to_owned())
-        };
-        // The parser stumbles several times over one mistake; only the first says what is wrong.
-        if lines.insert(report.line(&span)) {
-            report.add(span, message);
+            if said.insert(line) {
+                report.add(span, error.message());
+            }
         }
     }
     broken_from

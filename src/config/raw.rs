@@ -20,7 +20,7 @@ use super::{
     model::{AccessLog, HostPattern},
     quantity::format_size,
     schema,
-    section::{Field, Section, kind, number, size, text},
+    section::{Field, Section, Tables, kind, number, size, text},
     session::{parse_balance, parse_key, parse_on_down, parse_skip, parse_status},
 };
 use crate::affinity::{Balance, KeySource, OnDown, PathPattern};
@@ -33,11 +33,11 @@ pub(super) struct RawConfig {
     pub(super) log_query: Field<bool>,
     pub(super) hsts: Field<Duration>,
     pub(super) listen: RawListen,
-    pub(super) certificates: Vec<RawCertificate>,
+    pub(super) certificates: Tables<RawCertificate>,
     pub(super) timeouts: RawTimeouts,
     pub(super) limits: RawLimits,
-    pub(super) routes: Vec<RawRoute>,
-    pub(super) pools: Vec<RawPool>,
+    pub(super) routes: Tables<RawRoute>,
+    pub(super) pools: Tables<RawPool>,
 }
 
 /// `None` is a listener that is switched off.
@@ -92,7 +92,7 @@ pub(super) struct RawPool {
     pub(super) health: RawHealth,
     pub(super) passive: RawPassive,
     pub(super) timeouts: RawPoolTimeouts,
-    pub(super) backends: Vec<RawBackend>,
+    pub(super) backends: Tables<RawBackend>,
 }
 
 #[derive(Debug, Default)]
@@ -153,19 +153,15 @@ impl RawConfig {
             log_query: root.boolean("log_query"),
             hsts: root.duration("hsts"),
             listen: RawListen::read(root.section("listen", &schema::LISTEN)),
-            certificates: read_all(root.sections("certificate", &schema::CERTIFICATE), RawCertificate::read),
+            certificates: root.tables("certificate", &schema::CERTIFICATE, RawCertificate::read),
             timeouts: RawTimeouts::read(root.section("timeouts", &schema::TIMEOUTS)),
             limits: RawLimits::read(root.section("limits", &schema::LIMITS)),
-            routes: read_all(root.sections("route", &schema::ROUTE), RawRoute::read),
-            pools: read_all(root.sections("pool", &schema::POOL), RawPool::read),
+            routes: root.tables("route", &schema::ROUTE, RawRoute::read),
+            pools: root.tables("pool", &schema::POOL, RawPool::read),
         };
         root.finish();
         config
     }
-}
-
-fn read_all<'a, T>(sections: Vec<Section<'a>>, read: impl FnMut(Section<'a>) -> T) -> Vec<T> {
-    sections.into_iter().map(read).collect()
 }
 
 impl RawListen {
@@ -242,7 +238,7 @@ impl RawPool {
             health: RawHealth::read(section.section("health", &schema::HEALTH)),
             passive: RawPassive::read(section.section("passive", &schema::PASSIVE)),
             timeouts: RawPoolTimeouts::read(section.section("timeouts", &schema::POOL_TIMEOUTS)),
-            backends: read_all(section.sections("backend", &schema::BACKEND), RawBackend::read),
+            backends: section.tables("backend", &schema::BACKEND, RawBackend::read),
         };
         section.finish();
         pool

@@ -16,7 +16,7 @@ use super::{
     errors::{Problem, Report, shown},
     quantity::{parse_duration, parse_size},
     schema::{ALL, Shape},
-    suggest::{alternatives, nearest},
+    suggest::nearest,
 };
 
 /// What a key was found to hold.
@@ -29,6 +29,14 @@ pub(super) enum Field<T> {
     Bad,
     /// Its value, and where it stands.
     Set(Spanned<T>),
+}
+
+/// A list of tables.
+#[derive(Debug)]
+pub(super) struct Tables<T> {
+    pub(super) list: Vec<T>,
+    /// Whether something in it was no table, which has been reported.
+    pub(super) bad: bool,
 }
 
 /// One table of the file. [`Section::finish`] must follow the last key.
@@ -103,6 +111,27 @@ impl<T> Field<T> {
             Self::Bad => Field::Bad,
             Self::Set(value) => Field::Set(Spanned::new(value.span(), f(value.into_inner()))),
         }
+    }
+}
+
+// === impl Tables ===
+
+impl<T> Default for Tables<T> {
+    fn default() -> Self {
+        Self { list: Vec::new(), bad: false }
+    }
+}
+
+impl<T> Tables<T> {
+    /// Whether there is none, and nothing that was meant as one.
+    pub(super) const fn is_missing(&self) -> bool {
+        self.list.is_empty() && !self.bad
+    }
+}
+
+impl<T> From<Vec<T>> for Tables<T> {
+    fn from(list: Vec<T>) -> Self {
+        Self { list, bad: false }
     }
 }
 
@@ -229,25 +258,32 @@ impl<'a> Section<'a> {
         Self::of(table, span, shape, self.report)
     }
 
-    /// The tables of a list of tables.
-    pub(super) fn sections(&mut self, key: &'static str, shape: &'static Shape) -> Vec<Self> {
-        let Some(entry) = self.entry(key) else { return Vec::new() };
-        let DeValue::Array(items) = entry.value.get_ref() else {
-            let message =
-                format!("expected a list of tables {}, found {}", shape.title, kind(entry.value.get_ref()));
-            self.bad::<()>(key, entry.value.span(), &message);
-            return Vec::new();
+    /// The tables of a list of tables, each read by `read`.
+    pub(super) fn tables<T>(
+        &mut self,
+        key: &'static str,
+        shape: &'static Shape,
+        mut read: impl FnMut(Self) -> T,
+    ) -> Tables<T> {
+        let mut tables = Tables::default();
+        let Some(entry) = self.entry(key) else { return tables };
+        let mut wrong = |what: &str, value: &Spanned<DeValue<'_>>| {
+            let message = format!("expected {what} {}, found {}", shape.title, kind(value.get_ref()));
+            tables.bad = self.bad::<()>(key, value.span(), &message).is_bad();
         };
-        let mut sections = Vec::with_capacity(items.len());
-        for item in items.iter() {
-            if let DeValue::Table(table) = item.get_ref() {
-                sections.push(Self::of(Some(table), item.span(), shape, self.report));
-            } else {
-                let message = format!("expected a table {}, found {}", shape.title, kind(item.get_ref()));
-                self.bad::<()>(key, item.span(), &message);
+        match entry.value.get_ref() {
+            DeValue::Array(items) => {
+                for item in items.iter() {
+                    if let DeValue::Table(table) = item.get_ref() {
+                        tables.list.push(read(Self::of(Some(table), item.span(), shape, self.report)));
+                    } else {
+                        wrong("a table", item);
+                    }
+                }
             }
+            _ => wrong("a list of tables", entry.value),
         }
-        sections
+        tables
     }
 
     /// Reports every key that nobody took.
@@ -266,7 +302,7 @@ impl<'a> Section<'a> {
             if let Some(near) = near {
                 message.push_str(&format!(", did you mean `{near}`?"));
             } else if homes.is_empty() {
-                help = Some(format!("known keys are {}", alternatives(self.shape.keys)));
+                help = Some(format!("known keys are {}", self.shape.keys.join(", ")));
             } else {
                 let homes: Vec<&str> = homes
                     .into_iter()

@@ -32,8 +32,12 @@ pub(super) fn parse_key(text: &str) -> Result<KeySource, String> {
             let written = ["cookie:NAME", "header:NAME", "bearer", "address"];
             let meant = nearest(kind, kinds).and_then(|near| kinds.iter().position(|kind| *kind == near));
             Err(match meant {
-                Some(at) => format!("unknown key `{}`, did you mean `{}`?", shown(text), written[at]),
-                None => format!("unknown key `{}`: use {}", shown(text), alternatives(&written)),
+                Some(at) => {
+                    format!("unknown kind of session key `{}`, did you mean `{}`?", shown(text), written[at])
+                }
+                None => {
+                    format!("unknown kind of session key `{}`: use {}", shown(text), alternatives(&written))
+                }
             })
         }
     }
