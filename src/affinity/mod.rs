@@ -4,11 +4,13 @@
 //! randomness are arguments, requests and answers are borrowed bytes. It imports nothing of ours but
 //! itself, so a simulation can drive all of it.
 
+mod key;
 mod settings;
 mod tick;
 mod verdict;
 
 pub use self::{
+    key::{Fingerprint, KeyBuildHasher, KeyHasher, KeyTableHasher, SessionKey},
     settings::{Balance, KeySource, OnDown, PathPattern, Settings},
     tick::Tick,
     verdict::{EndReason, MoveReason, Reason, Verdict},
