@@ -5,12 +5,14 @@
 //! itself, so a simulation can drive all of it.
 
 mod key;
+mod session_id;
 mod settings;
 mod tick;
 mod verdict;
 
 pub use self::{
     key::{Fingerprint, KeyBuildHasher, KeyHasher, KeyTableHasher, SessionKey},
+    session_id::{Carrier, Keys},
     settings::{Balance, KeySource, OnDown, PathPattern, Settings},
     tick::Tick,
     verdict::{EndReason, MoveReason, Reason, Verdict},
