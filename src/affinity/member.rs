@@ -13,7 +13,7 @@ use std::{
     time::Duration,
 };
 
-use super::Tick;
+use super::{Tick, rendezvous::Seed};
 
 /// Small integer that names a backend within its pool for as long as the process lives.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -42,6 +42,8 @@ pub enum Admin {
 pub struct Member {
     name: Box<str>,
     slot: Slot,
+    /// Its name as rendezvous hashing sees it.
+    seed: Seed,
     /// Share of the pool's sessions, relative to the other members'. Written by a reload.
     weight: AtomicU32,
     /// A packed [`State`]. Written by health checks, operators and the core; read by each placement.
@@ -120,6 +122,7 @@ impl Member {
         Self {
             name: name.into(),
             slot,
+            seed: Seed::of(name),
             weight: AtomicU32::new(weight),
             state: AtomicU32::new(state.pack()),
             ramp_start: AtomicU32::new(NO_RAMP.get()),
@@ -139,6 +142,10 @@ impl Member {
     /// Its slot.
     pub const fn slot(&self) -> Slot {
         self.slot
+    }
+
+    pub(super) const fn seed(&self) -> &Seed {
+        &self.seed
     }
 
     /// Whether its health checks say that it serves.

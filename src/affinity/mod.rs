@@ -6,6 +6,8 @@
 
 #[cfg_attr(not(test), expect(dead_code, reason = "its callers, decide and settle, are still to come"))]
 mod member;
+#[cfg_attr(not(test), expect(dead_code, reason = "its callers, decide and settle, are still to come"))]
+mod rendezvous;
 mod settings;
 mod tick;
 mod verdict;
