@@ -1,14 +1,11 @@
-//! The backends of a pool as the core sees them: what they are called, whether they serve, how much
-//! they carry.
+//! One backend of a pool as the core sees it: what it is called, whether it serves, how much it
+//! carries.
 
 use std::{
     fmt,
-    sync::{
-        Arc,
-        atomic::{
-            AtomicU32,
-            Ordering::{AcqRel, Acquire, Relaxed, Release},
-        },
+    sync::atomic::{
+        AtomicU32,
+        Ordering::{AcqRel, Acquire, Relaxed, Release},
     },
     time::Duration,
 };
@@ -63,14 +60,6 @@ pub struct Member {
     retained: AtomicU32,
     /// Open streams that hold a binding.
     streams: AtomicU32,
-}
-
-/// The backends of one pool at one moment, in configured order; immutable.
-#[derive(Clone, Debug, Default)]
-pub struct Roster {
-    members: Vec<Arc<Member>>,
-    /// Slot number to index in `members`, [`NO_INDEX`] for slots that have no member here.
-    by_slot: Box<[u16]>,
 }
 
 /// What the state word holds: bit 0 up, bit 1 fresh, bits 2 and 3 admin, bits 16 to 31 generation.
@@ -334,38 +323,6 @@ fn add(counter: &AtomicU32, change: i32) {
     debug_assert!(before.checked_add_signed(change).is_some(), "a counter of {before} cannot take {change}");
 }
 
-// === impl Roster ===
-
-impl Roster {
-    /// The roster of these members, which have different slots.
-    pub(super) fn new(members: Vec<Arc<Member>>) -> Self {
-        let slots = members.iter().map(|member| usize::from(member.slot.0) + 1).max().unwrap_or(0);
-        let mut by_slot = vec![NO_INDEX; slots].into_boxed_slice();
-        for (index, member) in (0..NO_INDEX).zip(&members) {
-            let entry = &mut by_slot[usize::from(member.slot.0)];
-            debug_assert_eq!(*entry, NO_INDEX, "two members share a slot");
-            *entry = index;
-        }
-        Self { members, by_slot }
-    }
-
-    /// The members, in configured order.
-    pub fn members(&self) -> &[Arc<Member>] {
-        &self.members
-    }
-
-    /// Index into [`members`](Self::members), and into lists that run in parallel to it.
-    pub fn index_of(&self, slot: Slot) -> Option<usize> {
-        let index = *self.by_slot.get(usize::from(slot.0))?;
-        (index != NO_INDEX).then_some(usize::from(index))
-    }
-
-    /// The member of this slot; none when it has left the pool.
-    pub fn member(&self, slot: Slot) -> Option<&Arc<Member>> {
-        self.index_of(slot).map(|index| &self.members[index])
-    }
-}
-
 // === impl State ===
 
 impl State {
@@ -404,7 +361,6 @@ pub(super) const FULL_SHARE: u32 = 1_000;
 /// The share with which a ramp begins: enough to be exercised, too little to be flooded.
 pub(super) const FIRST_SHARE: u32 = 100;
 const NO_RAMP: Tick = Tick::NEVER;
-const NO_INDEX: u16 = u16::MAX;
 const ADMIN_SHIFT: u32 = 2;
 const GENERATION_SHIFT: u32 = 16;
 
@@ -524,21 +480,6 @@ mod tests {
         assert_eq!(read, [1, 1, 3, 2, 1]);
         member.end_placing();
         assert_eq!(member.placing(), 0);
-    }
-
-    #[test]
-    fn a_roster_finds_members_by_slot() {
-        let slots = [4, 0, 7];
-        let roster =
-            Roster::new(slots.iter().map(|&n| Arc::new(Member::new("x", Slot::new(n), 1))).collect());
-        for (index, number) in slots.into_iter().enumerate() {
-            assert_eq!(roster.index_of(Slot::new(number)), Some(index));
-            assert_eq!(roster.member(Slot::new(number)).map(|m| m.slot().get()), Some(number));
-        }
-        for missing in [1, 5, 8, u16::MAX] {
-            assert_eq!(roster.index_of(Slot::new(missing)), None);
-        }
-        assert_eq!(Roster::default().index_of(Slot::default()), None);
     }
 
     #[test]

@@ -8,12 +8,15 @@
 mod member;
 #[cfg_attr(not(test), expect(dead_code, reason = "its callers, decide and settle, are still to come"))]
 mod rendezvous;
+#[cfg_attr(not(test), expect(dead_code, reason = "its callers, decide and settle, are still to come"))]
+mod roster;
 mod settings;
 mod tick;
 mod verdict;
 
 pub use self::{
-    member::{Admin, Member, Roster, Slot},
+    member::{Admin, Member, Slot},
+    roster::Roster,
     settings::{Balance, KeySource, OnDown, PathPattern, Settings},
     tick::Tick,
     verdict::{EndReason, MoveReason, Reason, Verdict},
