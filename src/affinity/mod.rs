@@ -7,6 +7,8 @@
 #[cfg_attr(not(test), expect(dead_code, reason = "its callers, decide and settle, are still to come"))]
 mod member;
 #[cfg_attr(not(test), expect(dead_code, reason = "its callers, decide and settle, are still to come"))]
+mod placement;
+#[cfg_attr(not(test), expect(dead_code, reason = "its callers, decide and settle, are still to come"))]
 mod rendezvous;
 #[cfg_attr(not(test), expect(dead_code, reason = "its callers, decide and settle, are still to come"))]
 mod roster;
