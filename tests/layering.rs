@@ -136,7 +136,8 @@ fn sources(directory: &Path) -> Vec<PathBuf> {
 
 /// The modules of ours that a file names by `crate::`, with the line; comments left out.
 fn imports(text: &str) -> Vec<(usize, String)> {
-    let code = text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let code =
+        text.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
     let mut found = Vec::new();
     for (at, prefix) in code.match_indices("crate::") {
         // `$crate::` and `some_crate::` are not ours.

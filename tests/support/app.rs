@@ -13,6 +13,9 @@ use hyper::body::Incoming;
 
 use super::{
     backend::{Backend, answer},
+    call::Jar,
+    client::Client,
+    echo,
     flow::Body,
 };
 
@@ -21,14 +24,18 @@ use super::{
 /// - `/login?NAME` begins a session, cookie `session`, and answers its name
 /// - `/rotate` gives the session a new id
 /// - `/logout` ends it
-/// - `/healthz` is well
+/// - `/public` and `/healthz` are well, whoever asks
+/// - `/ws` is a WebSocket that echoes
 /// - anything else answers the user's name, 401 when the session is not known *here*
 ///
 /// Every answer names the backend in `x-backend`.
 pub(crate) fn start(name: &str) -> Backend {
     let sessions = Arc::new(Mutex::new(Sessions { backend: name.to_owned(), ..Sessions::default() }));
     Backend::start(name, move |request| {
-        let answer = sessions.lock().expect("no panic under it").answer(&request);
+        let answer = match request.uri().path() {
+            "/ws" => echo::accept(request),
+            _ => sessions.lock().expect("no panic under it").answer(&request),
+        };
         std::future::ready(answer)
     })
 }
@@ -36,6 +43,26 @@ pub(crate) fn start(name: &str) -> Backend {
 /// Starts as many copies, named `app-1` and so on.
 pub(crate) fn several(count: usize) -> Vec<Backend> {
     (1..=count).map(|number| start(&format!("app-{number}"))).collect()
+}
+
+/// Logs a user in; their cookies, and the backend that is their home.
+pub(crate) async fn login(client: &Client, user: &str) -> (Jar, String) {
+    let answer = client.get(&format!("/login?{user}")).send().await;
+    assert_eq!((answer.status, answer.text()), (StatusCode::OK, user), "login of {user}");
+    let mut jar = Jar::default();
+    jar.store(&answer.headers);
+    (jar, answer.header("x-backend").to_owned())
+}
+
+/// Logs in `user-0` and so on, one after the other.
+pub(crate) async fn login_all(client: &Client, count: usize) -> Vec<(String, Jar, String)> {
+    let mut users = Vec::new();
+    for number in 0..count {
+        let user = format!("user-{number}");
+        let (jar, home) = login(client, &user).await;
+        users.push((user, jar, home));
+    }
+    users
 }
 
 #[derive(Default)]
@@ -48,7 +75,7 @@ struct Sessions {
 impl Sessions {
     fn answer(&mut self, request: &Request<Incoming>) -> Response<Body> {
         let mut response = match request.uri().path() {
-            "/healthz" => answer(StatusCode::OK, "well"),
+            "/healthz" | "/public" => answer(StatusCode::OK, "well"),
             "/login" => {
                 let user = request.uri().query().unwrap_or("nobody").to_owned();
                 let id = self.begin(user.clone());

@@ -108,7 +108,8 @@ impl http_body::Body for Patterned {
 
 /// `length` bytes of the pattern from offset `at`; a view, not a copy.
 fn pattern(at: u64, length: usize) -> Bytes {
-    static BYTES: LazyLock<Bytes> = LazyLock::new(|| (0..PIECE + PERIOD).map(|i| (i % PERIOD) as u8).collect());
+    static BYTES: LazyLock<Bytes> =
+        LazyLock::new(|| (0..PIECE + PERIOD).map(|i| (i % PERIOD) as u8).collect());
     let start = (at % PERIOD as u64) as usize;
     BYTES.slice(start..start + length)
 }

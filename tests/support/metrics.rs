@@ -47,7 +47,8 @@ impl Metrics {
 
     fn matching(&self, name: &str, labels: &[(&str, &str)]) -> impl Iterator<Item = &Series> {
         self.series.iter().filter(move |series| {
-            let has = |(name, value): &(&str, &str)| series.labels.iter().any(|(n, v)| n == name && v == value);
+            let has =
+                |(name, value): &(&str, &str)| series.labels.iter().any(|(n, v)| n == name && v == value);
             series.name == name && labels.iter().all(has)
         })
     }

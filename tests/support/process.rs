@@ -115,7 +115,8 @@ impl Process {
 
     /// All access records so far; panics on a line that is none.
     pub(crate) fn access_records(&self) -> Vec<Value> {
-        let parse = |line: &std::sync::Arc<str>| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        let parse =
+            |line: &std::sync::Arc<str>| serde_json::from_str(line).unwrap_or_else(|e| panic!("{e}: {line}"));
         self.stdout.all().iter().map(parse).collect()
     }
 }

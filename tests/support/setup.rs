@@ -24,6 +24,8 @@ pub(crate) struct Setup {
     certificates: Vec<Leaf>,
     redirects: bool,
     session_timeout: &'static str,
+    workers: usize,
+    https: SocketAddr,
 }
 
 /// A backend as the configuration names it.
@@ -38,7 +40,7 @@ impl Setup {
     /// With these backends.
     pub(crate) fn new<M: Into<Member>>(members: impl IntoIterator<Item = M>) -> Self {
         let setup = Self {
-            top: "workers = 2\naccess_log = true\n".to_owned(),
+            top: "access_log = true\n".to_owned(),
             pool: String::new(),
             affinity: String::new(),
             pool_sections: String::new(),
@@ -47,6 +49,8 @@ impl Setup {
             certificates: Vec::new(),
             redirects: false,
             session_timeout: "30m",
+            workers: 2,
+            https: SocketAddr::from(([127, 0, 0, 1], 0)),
         };
         members.into_iter().fold(setup, Self::backend)
     }
@@ -101,6 +105,24 @@ impl Setup {
         self
     }
 
+    /// With one worker, hence one pool of backend connections.
+    pub(crate) fn one_worker(mut self) -> Self {
+        self.workers = 1;
+        self
+    }
+
+    /// With as many workers.
+    pub(crate) fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// With its front door at this address.
+    pub(crate) fn https(mut self, address: SocketAddr) -> Self {
+        self.https = address;
+        self
+    }
+
     /// Serves this certificate; the first one is the default one.
     pub(crate) fn certificate(mut self, leaf: &Leaf) -> Self {
         self.certificates.push(leaf.clone());
@@ -143,8 +165,9 @@ impl Setup {
     }
 
     fn text(&self, directory: &TempDir) -> String {
-        let mut text = self.top.clone();
-        text.push_str("\n[listen]\nhttps = \"127.0.0.1:0\"\nadmin = \"127.0.0.1:0\"\n");
+        let mut text = format!("workers = {}\n{}", self.workers, self.top);
+        let listen = format!("https = \"{}\"\nadmin = \"127.0.0.1:0\"", self.https);
+        writeln!(text, "\n[listen]\n{listen}").expect("a String");
         if self.redirects {
             text.push_str("http = \"127.0.0.1:0\"\n");
         }
