@@ -2,7 +2,9 @@
 
 use std::sync::{Arc, OnceLock};
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+};
 use tokio_rustls::rustls::{RootCertStore, pki_types::CertificateDer};
 
 /// The authority that every client of this process trusts.
@@ -20,6 +22,8 @@ pub(crate) struct Leaf {
     pub(crate) cert: String,
     /// Its PKCS#8 key.
     pub(crate) key: String,
+    /// The certificate, as a handshake shows it.
+    pub(crate) der: CertificateDer<'static>,
 }
 
 // === impl Authority ===
@@ -43,12 +47,26 @@ impl Authority {
 
     /// A certificate for `names` (host names or addresses).
     pub(crate) fn leaf(&self, names: &[&str]) -> Leaf {
+        self.sign(names, |_| ())
+    }
+
+    /// One that expired long ago.
+    pub(crate) fn expired_leaf(&self, names: &[&str]) -> Leaf {
+        self.sign(names, |params| {
+            params.not_before = date_time_ymd(2019, 1, 1);
+            params.not_after = date_time_ymd(2020, 1, 1);
+        })
+    }
+
+    fn sign(&self, names: &[&str], adapt: impl FnOnce(&mut CertificateParams)) -> Leaf {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names.clone()).expect("valid names");
         params.distinguished_name.push(DnType::CommonName, names[0].clone());
+        adapt(&mut params);
         let key = KeyPair::generate().expect("a P-256 key");
         let certificate = params.signed_by(&key, &self.issuer).expect("valid parameters");
-        Leaf { cert: certificate.pem(), key: key.serialize_pem() }
+        let der = certificate.der().clone();
+        Leaf { cert: certificate.pem(), key: key.serialize_pem(), der }
     }
 
     /// What a client trusts.

@@ -126,6 +126,11 @@ impl RawConnection {
         while self.until("\0 never \0").await.is_some() {}
     }
 
+    /// Notes `what` among the bytes that arrived.
+    pub(crate) fn mark(&self, what: &str) {
+        self.arrived.lock().expect("no panic under it")[self.index].extend_from_slice(what.as_bytes());
+    }
+
     /// Closes by a reset instead of an orderly end.
     pub(crate) fn reset(self) {
         SockRef::from(&self.socket).set_linger(Some(std::time::Duration::ZERO)).expect("SO_LINGER");
