@@ -3,3 +3,5 @@
 pub mod affinity;
 pub mod clock;
 pub mod config;
+pub mod demo;
+pub mod tls;

@@ -1,8 +1,33 @@
 //! The configuration: parsed once, valid ever after.
+//!
+//! A file passes `parse` (TOML with the place of each value), `raw` (each value understood by itself,
+//! table by table through `section`), `convert` (defaults, and how the values fit together) and comes
+//! out as the `model`. Flags join at `raw`. Nothing stops at the first error: each stage reports what it
+//! finds, and a value that was reported is not reported again for what follows from it.
 
+mod address;
+mod convert;
+mod convert_pool;
+mod effective;
+mod errors;
+mod flags;
 mod model;
+mod parse;
+mod quantity;
+mod raw;
+mod schema;
+mod section;
+mod session;
+mod suggest;
 
-pub use self::model::{
-    AccessLog, Backend, CertificateFiles, Config, HealthCheck, HostPattern, Limits, Listen, PassiveHealth,
-    Pool, PoolTimeouts, Route, Timeouts,
+pub use self::{
+    address::parse_listen,
+    errors::ConfigErrors,
+    flags::{BackendFlag, Flags, Overrides},
+    model::{
+        AccessLog, Backend, CertificateFiles, Config, HealthCheck, HostPattern, Limits, Listen,
+        PassiveHealth, Pool, PoolTimeouts, Route, Timeouts,
+    },
+    quantity::{format_duration, format_size, parse_duration, parse_size},
+    session::{format_balance, parse_balance},
 };

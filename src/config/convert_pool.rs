@@ -1,0 +1,202 @@
+//! From a pool as it is written to a pool as it is meant.
+
+use std::{
+    collections::HashMap,
+    num::{NonZeroU32, NonZeroUsize},
+    time::Duration,
+};
+
+use http::StatusCode;
+use toml::Spanned;
+
+use super::{
+    address::{format_backend_url, parse_name},
+    convert::plain,
+    errors::Report,
+    model::{Backend, HealthCheck, PassiveHealth, Pool, PoolTimeouts},
+    quantity::format_duration,
+    raw::{RawAffinity, RawBackend, RawHealth, RawPassive, RawPool, RawPoolTimeouts},
+    section::Field,
+    session::format_key,
+};
+use crate::affinity::{Balance, KeySource, OnDown, Settings};
+
+/// Converts one pool; none when its name is missing or wrong, which is reported.
+pub(super) fn pool(raw: RawPool, report: &Report) -> Option<Pool> {
+    if raw.name.is_absent() {
+        report.add(raw.span.clone(), "[[pool]] has no `name`");
+    }
+    if raw.backends.is_missing() {
+        let span = raw.name.span().unwrap_or_else(|| raw.span.clone());
+        report.add(span, "this pool has no [[pool.backend]]");
+    } else if raw.backends.list.len() > BACKENDS_MAX {
+        report.add(raw.span, format!("a pool has {BACKENDS_MAX} backends at most"));
+    }
+    let affinity = affinity(raw.affinity, raw.balance, raw.slow_start, report);
+    let health = health(raw.health, report);
+    let backends = backends(raw.backends.list, report);
+    Some(Pool {
+        name: raw.name.value()?,
+        affinity,
+        health,
+        passive: passive(raw.passive),
+        timeouts: timeouts(raw.timeouts),
+        keep_alive: usize::try_from(raw.keep_alive.or(64)).unwrap_or(usize::MAX),
+        backends,
+    })
+}
+
+fn affinity(
+    raw: RawAffinity,
+    balance: Field<Balance>,
+    slow_start: Field<Duration>,
+    report: &Report,
+) -> Settings {
+    let timeouts_are_good = !raw.session_timeout.is_bad() && !raw.ttl.is_bad();
+    let ttl_span = raw.ttl.span();
+    let session_timeout = raw.session_timeout.or(DEFAULT_SESSION_TIMEOUT);
+    let ttl = raw.ttl.or(session_timeout * 3 / 2);
+    if let Some(span) = ttl_span
+        && timeouts_are_good
+        && ttl <= session_timeout
+    {
+        let (ttl, session_timeout) = (format_duration(ttl), format_duration(session_timeout));
+        report.add(
+            span,
+            format!(
+                "`ttl` ({ttl}) is not longer than `session_timeout` ({session_timeout}): the proxy would \
+                 forget sessions that the application still holds"
+            ),
+        );
+    }
+    let max_ttl_span = raw.max_ttl.span();
+    let max_ttl = raw.max_ttl.or(ttl.max(DEFAULT_MAX_TTL));
+    if let Some(span) = max_ttl_span
+        && timeouts_are_good
+        && max_ttl < ttl
+    {
+        let (max_ttl, ttl) = (format_duration(max_ttl), format_duration(ttl));
+        report.add(span, format!("`max_ttl` ({max_ttl}) is shorter than `ttl` ({ttl})"));
+    }
+    check_keys(&raw.key, report);
+    Settings {
+        keys: plain(raw.key.or_else(|| vec![Spanned::new(0..0, KeySource::Cookie(DEFAULT_COOKIE.into()))])),
+        session_timeout,
+        ttl,
+        max_ttl,
+        max_age: raw.max_age.value(),
+        grace: raw.grace.or(Duration::from_secs(10)),
+        on_down: raw.on_down.or(OnDown::Move),
+        max_sessions: raw.max_sessions.or(const { NonZeroUsize::new(1_000_000).unwrap() }),
+        skip: plain(raw.skip.or_else(Vec::new)),
+        balance: balance.or_else(Balance::default),
+        slow_start: slow_start.or(Duration::from_secs(10)),
+    }
+}
+
+/// A key that is never reached is a mistake: one that stands there twice, or behind the client's
+/// address, which every request has.
+fn check_keys(keys: &Field<Vec<Spanned<KeySource>>>, report: &Report) {
+    let keys = keys.get().map_or(&[][..], Vec::as_slice);
+    for (index, key) in keys.iter().enumerate() {
+        let earlier = keys[..index].iter().map(Spanned::get_ref);
+        let text = format_key(key.get_ref());
+        if earlier.clone().any(|earlier| earlier == key.get_ref()) {
+            report.add(key.span(), format!("`{text}` is already in the list"));
+        } else if earlier.clone().any(|earlier| matches!(earlier, KeySource::Address { .. })) {
+            report.add(
+                key.span(),
+                format!("`{text}` is never tried: every request has an address, so put `address` last"),
+            );
+        }
+    }
+}
+
+fn health(raw: RawHealth, report: &Report) -> Option<HealthCheck> {
+    let span = raw.span?;
+    if raw.path.is_absent() {
+        report.add(span, "[pool.health] has no `path`: without one there are no active checks");
+    }
+    if let (Some([]), Some(span)) = (raw.expect.get().map(Vec::as_slice), raw.expect.span()) {
+        report.add(span, "`expect` is empty: no answer would ever do");
+    }
+    Some(HealthCheck {
+        path: raw.path.value()?,
+        host: raw.host.value(),
+        interval: raw.interval.or(Duration::from_secs(2)),
+        timeout: raw.timeout.or(Duration::from_secs(1)),
+        rise: raw.rise.or(const { NonZeroU32::new(2).unwrap() }),
+        fall: raw.fall.or(const { NonZeroU32::new(3).unwrap() }),
+        expect: plain(raw.expect.or_else(|| vec![Spanned::new(0..0, default_expect())])),
+    })
+}
+
+fn passive(raw: RawPassive) -> PassiveHealth {
+    PassiveHealth {
+        fall: raw.fall.or(const { NonZeroU32::new(3).unwrap() }),
+        retry: raw.retry.or(Duration::from_secs(1)),
+    }
+}
+
+fn timeouts(raw: RawPoolTimeouts) -> PoolTimeouts {
+    PoolTimeouts {
+        connect: raw.connect.or(Duration::from_secs(2)),
+        head: raw.head.or(Duration::from_secs(60)),
+        idle: raw.idle.or(Duration::from_secs(30)),
+    }
+}
+
+fn backends(raw: Vec<RawBackend>, report: &Report) -> Vec<Backend> {
+    let (mut names, mut urls) = (HashMap::new(), HashMap::new());
+    let mut backends = Vec::with_capacity(raw.len());
+    for backend in raw {
+        if backend.url.is_absent() {
+            report.add(backend.span.clone(), "[[pool.backend]] has no `url`");
+        }
+        let (name_span, url_span) = (backend.name.span(), backend.url.span());
+        let Some(url) = backend.url.value() else { continue };
+        let url_span = url_span.unwrap_or_else(|| backend.span.clone());
+        let written = format_backend_url(&url.host, url.port);
+        let repeated = urls.contains_key(&written);
+        if let Some(first) = urls.get(&written) {
+            report.add(url_span.clone(), format!("`{written}` is already a backend {}", report.place(first)));
+        } else {
+            urls.insert(written, url_span.clone());
+        }
+        if backend.name.is_bad() {
+            continue;
+        }
+        let derived = format!("{}:{}", url.host, url.port);
+        let span = name_span.clone().unwrap_or(url_span);
+        if name_span.is_none() && parse_name(&derived).is_err() {
+            report
+                .add(span.clone(), format!("`{derived}` is too long for a name: give this backend a `name`"));
+        }
+        let name = backend.name.or_else(|| derived.into());
+        if let Some(first) = names.get(&name) {
+            // Without a name, a repeated URL has been reported already.
+            if name_span.is_some() || !repeated {
+                report.add(span, format!("there is already a backend `{name}` {}", report.place(first)));
+            }
+        } else {
+            names.insert(name.clone(), span);
+        }
+        backends.push(Backend {
+            name,
+            host: url.host,
+            port: url.port,
+            weight: backend.weight.or(NonZeroU32::MIN),
+        });
+    }
+    backends
+}
+
+fn default_expect() -> (StatusCode, StatusCode) {
+    (StatusCode::OK, StatusCode::from_u16(399).expect("any number of three digits is a status"))
+}
+
+const DEFAULT_COOKIE: &str = "session";
+const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_mins(30);
+const DEFAULT_MAX_TTL: Duration = Duration::from_hours(24);
+/// Backends have small numbers inside; this many leave room for those that come and go.
+const BACKENDS_MAX: usize = 4096;

@@ -1,0 +1,176 @@
+//! Writes a configuration out again, with everything that was left to defaults.
+
+use std::{
+    fmt::{self, Display, Write as _},
+    path::Path,
+    time::Duration,
+};
+
+use super::{
+    address::{format_backend_url, format_host_pattern},
+    model::{
+        AccessLog, Backend, CertificateFiles, Config, HealthCheck, Limits, Listen, Pool, Route, Timeouts,
+    },
+    quantity::{format_duration, format_size},
+    session::{format_balance, format_key, format_on_down, format_skip, format_status},
+};
+use crate::affinity::Settings;
+
+impl Config {
+    /// The configuration as TOML, all defaults filled in. [`Config::parse`] makes an equal value of it,
+    /// as long as its paths are UTF-8 and the base directory is empty.
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        write_config(self, &mut text).expect("writing to a String cannot fail");
+        text
+    }
+}
+
+fn write_config(config: &Config, out: &mut String) -> fmt::Result {
+    writeln!(out, "workers = {}", config.workers)?;
+    writeln!(out, "trusted_proxies = {}", list(&config.trusted_proxies, ToString::to_string))?;
+    match &config.access_log {
+        AccessLog::Off => writeln!(out, "access_log = false")?,
+        AccessLog::Stdout => writeln!(out, "access_log = true")?,
+        AccessLog::File(file) => writeln!(out, "access_log = {}", path(file))?,
+    }
+    writeln!(out, "log_query = {}", config.log_query)?;
+    if let Some(hsts) = config.hsts {
+        writeln!(out, "hsts = {}", duration(hsts))?;
+    }
+    write_listen(&config.listen, out)?;
+    for certificate in &config.certificates {
+        write_certificate(certificate, out)?;
+    }
+    write_timeouts(&config.timeouts, out)?;
+    write_limits(&config.limits, out)?;
+    for route in &config.routes {
+        write_route(route, &config.pools, out)?;
+    }
+    config.pools.iter().try_for_each(|pool| write_pool(pool, out))
+}
+
+fn write_listen(listen: &Listen, out: &mut String) -> fmt::Result {
+    let optional = |address: Option<_>| address.map_or_else(|| "false".to_owned(), quoted);
+    writeln!(out, "\n[listen]")?;
+    writeln!(out, "https = {}", quoted(listen.https))?;
+    writeln!(out, "http = {}", optional(listen.http))?;
+    writeln!(out, "admin = {}", optional(listen.admin))
+}
+
+fn write_certificate(certificate: &CertificateFiles, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[[certificate]]")?;
+    writeln!(out, "cert = {}", path(&certificate.cert))?;
+    writeln!(out, "key = {}", path(&certificate.key))
+}
+
+fn write_timeouts(timeouts: &Timeouts, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[timeouts]")?;
+    writeln!(out, "handshake = {}", duration(timeouts.handshake))?;
+    writeln!(out, "head = {}", duration(timeouts.head))?;
+    writeln!(out, "idle = {}", duration(timeouts.idle))?;
+    writeln!(out, "body = {}", duration(timeouts.body))?;
+    writeln!(out, "drain = {}", duration(timeouts.drain))
+}
+
+fn write_limits(limits: &Limits, out: &mut String) -> fmt::Result {
+    let body_size = limits.body_size.map_or_else(|| "unlimited".to_owned(), format_size);
+    writeln!(out, "\n[limits]")?;
+    writeln!(out, "head_size = {}", quoted(format_size(limits.head_size as u64)))?;
+    writeln!(out, "headers = {}", limits.headers)?;
+    writeln!(out, "body_size = {}", quoted(body_size))?;
+    writeln!(out, "connections = {}", limits.connections)?;
+    writeln!(out, "streams = {}", limits.streams)
+}
+
+fn write_route(route: &Route, pools: &[Pool], out: &mut String) -> fmt::Result {
+    let pool = pools.get(route.pool).map_or("", |pool| &*pool.name);
+    writeln!(out, "\n[[route]]")?;
+    writeln!(out, "host = {}", quoted(format_host_pattern(&route.host)))?;
+    writeln!(out, "path = {}", quoted(&route.path))?;
+    writeln!(out, "pool = {}", quoted(pool))
+}
+
+fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[[pool]]")?;
+    writeln!(out, "name = {}", quoted(&pool.name))?;
+    writeln!(out, "balance = {}", quoted(format_balance(pool.affinity.balance)))?;
+    writeln!(out, "slow_start = {}", duration(pool.affinity.slow_start))?;
+    writeln!(out, "keep_alive = {}", pool.keep_alive)?;
+    write_affinity(&pool.affinity, out)?;
+    if let Some(health) = &pool.health {
+        write_health(health, out)?;
+    }
+    writeln!(out, "\n[pool.passive]")?;
+    writeln!(out, "fall = {}", pool.passive.fall)?;
+    writeln!(out, "retry = {}", duration(pool.passive.retry))?;
+    writeln!(out, "\n[pool.timeouts]")?;
+    writeln!(out, "connect = {}", duration(pool.timeouts.connect))?;
+    writeln!(out, "head = {}", duration(pool.timeouts.head))?;
+    writeln!(out, "idle = {}", duration(pool.timeouts.idle))?;
+    pool.backends.iter().try_for_each(|backend| write_backend(backend, out))
+}
+
+fn write_affinity(affinity: &Settings, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[pool.affinity]")?;
+    writeln!(out, "key = {}", list(&affinity.keys, format_key))?;
+    writeln!(out, "session_timeout = {}", duration(affinity.session_timeout))?;
+    writeln!(out, "ttl = {}", duration(affinity.ttl))?;
+    writeln!(out, "max_ttl = {}", duration(affinity.max_ttl))?;
+    if let Some(max_age) = affinity.max_age {
+        writeln!(out, "max_age = {}", duration(max_age))?;
+    }
+    writeln!(out, "grace = {}", duration(affinity.grace))?;
+    writeln!(out, "on_down = {}", quoted(format_on_down(affinity.on_down)))?;
+    writeln!(out, "max_sessions = {}", affinity.max_sessions)?;
+    writeln!(out, "skip = {}", list(&affinity.skip, format_skip))
+}
+
+fn write_health(health: &HealthCheck, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[pool.health]")?;
+    writeln!(out, "path = {}", quoted(&health.path))?;
+    if let Some(host) = &health.host {
+        writeln!(out, "host = {}", quoted(host))?;
+    }
+    writeln!(out, "interval = {}", duration(health.interval))?;
+    writeln!(out, "timeout = {}", duration(health.timeout))?;
+    writeln!(out, "rise = {}", health.rise)?;
+    writeln!(out, "fall = {}", health.fall)?;
+    writeln!(out, "expect = {}", list(&health.expect, |range| format_status(*range)))
+}
+
+fn write_backend(backend: &Backend, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[[pool.backend]]")?;
+    writeln!(out, "name = {}", quoted(&backend.name))?;
+    writeln!(out, "url = {}", quoted(format_backend_url(&backend.host, backend.port)))?;
+    writeln!(out, "weight = {}", backend.weight)
+}
+
+fn duration(duration: Duration) -> String {
+    quoted(format_duration(duration))
+}
+
+fn path(path: &Path) -> String {
+    quoted(path.display())
+}
+
+fn list<T>(items: &[T], text: impl Fn(&T) -> String) -> String {
+    let items: Vec<String> = items.iter().map(|item| quoted(text(item))).collect();
+    format!("[{}]", items.join(", "))
+}
+
+/// A TOML basic string.
+fn quoted(value: impl Display) -> String {
+    let value = value.to_string();
+    let mut text = String::with_capacity(value.len() + 2);
+    text.push('"');
+    for c in value.chars() {
+        match c {
+            '"' | '\\' => text.extend(['\\', c]),
+            c if c.is_control() => text.push_str(&format!("\\U{:08X}", u32::from(c))),
+            c => text.push(c),
+        }
+    }
+    text.push('"');
+    text
+}

@@ -1,0 +1,144 @@
+//! What the demo prints.
+
+use std::{
+    borrow::Cow,
+    fmt,
+    net::{IpAddr, SocketAddr},
+    path::Path,
+    time::Duration,
+};
+
+/// Where everything is and what to try, as text.
+pub(crate) struct Guide<'a> {
+    pub(crate) https: SocketAddr,
+    pub(crate) http: Option<SocketAddr>,
+    pub(crate) admin: Option<SocketAddr>,
+    pub(crate) ca: &'a Path,
+    pub(crate) apps: Vec<(&'a str, SocketAddr)>,
+    pub(crate) session_timeout: Duration,
+}
+
+// === impl Guide ===
+
+impl Guide<'_> {
+    fn front_door(&self) -> String {
+        format!("https://localhost:{}", self.https.port())
+    }
+
+    /// `curl` with all that every call needs.
+    fn curl(&self, extra: &str) -> String {
+        let ca = quoted(&self.ca.to_string_lossy()).into_owned();
+        // The certificate is for localhost, so another address needs to be pointed at.
+        let connect = match local(self.https.ip()) {
+            true => String::new(),
+            false => format!(" --connect-to ::{}:", bracketed(self.https.ip())),
+        };
+        format!("curl {extra}--cacert {ca}{connect} -c {JAR} -b {JAR}")
+    }
+}
+
+impl fmt::Display for Guide<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let url = self.front_door();
+        let (curl, silent) = (self.curl(""), self.curl("-s "));
+        writeln!(f, "Three copies of a shop that keeps its sessions in memory, behind one front door:\n")?;
+        writeln!(f, "  front door  {url}/  (a browser needs to trust {})", self.ca.display())?;
+        if let Some(http) = self.http {
+            writeln!(f, "  redirects   http://{}/", reachable(http))?;
+        }
+        if let Some(admin) = self.admin {
+            writeln!(f, "  admin       http://{}/metrics", reachable(admin))?;
+        }
+        for (name, address) in &self.apps {
+            writeln!(f, "  {name:<10}  http://{address}/  (direct, past the proxy)")?;
+        }
+        let timeout = humantime::format_duration(self.session_timeout);
+        writeln!(f, "  sessions    cookie `session`, ended after {timeout} without a request")?;
+        writeln!(f, "\nLog in, fill a cart over new connections, and see that the same shop answers:\n")?;
+        writeln!(f, "  {curl} {url}/login -d user=ada")?;
+        writeln!(f, "  {curl} -X POST '{url}/cart/add?item=tea'")?;
+        writeln!(f, "  {curl} --http1.1 -X POST '{url}/cart/add?item=milk'")?;
+        writeln!(f, "  {curl} {url}/cart")?;
+        writeln!(f, "  for i in 1 2 3 4 5 6 7 8 9 10; do {silent} {url}/whoami; done")?;
+        writeln!(f, "\nEvents keep a session alive; end them by Ctrl-C. Logging out ends it:\n")?;
+        writeln!(f, "  {} {url}/events", self.curl("-N "))?;
+        writeln!(f, "  {curl} -X POST {url}/logout")?;
+        if let Some(admin) = self.admin {
+            writeln!(f, "\nSessions of each shop, as the proxy counts them:\n")?;
+            writeln!(f, "  curl -s http://{}/metrics | grep homing_sessions", reachable(admin))?;
+        }
+        write!(f, "\nCtrl-C stops everything.")
+    }
+}
+
+/// Addresses that `localhost` reaches.
+fn local(ip: IpAddr) -> bool {
+    ip.is_unspecified()
+        || ip == IpAddr::from([127, 0, 0, 1])
+        || ip == IpAddr::V6(std::net::Ipv6Addr::LOCALHOST)
+}
+
+/// `address` as one can connect to it.
+fn reachable(address: SocketAddr) -> String {
+    match address.ip().is_unspecified() {
+        true => format!("localhost:{}", address.port()),
+        false => address.to_string(),
+    }
+}
+
+fn bracketed(ip: IpAddr) -> String {
+    match ip {
+        IpAddr::V4(ip) => ip.to_string(),
+        IpAddr::V6(ip) => format!("[{ip}]"),
+    }
+}
+
+/// For a POSIX shell.
+fn quoted(text: &str) -> Cow<'_, str> {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%,".contains(c);
+    if !text.is_empty() && text.chars().all(plain) {
+        text.into()
+    } else {
+        format!("'{}'", text.replace('\'', r"'\''")).into()
+    }
+}
+
+/// Where curl keeps the demo's cookies.
+const JAR: &str = "/tmp/homing.jar";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn guide(https: &str, ca: &str) -> String {
+        Guide {
+            https: https.parse().unwrap(),
+            http: None,
+            admin: Some("127.0.0.1:9090".parse().unwrap()),
+            ca: Path::new(ca),
+            apps: vec![("app-1", "127.0.0.1:3001".parse().unwrap())],
+            session_timeout: Duration::from_mins(10),
+        }
+        .to_string()
+    }
+
+    #[test]
+    fn commands_name_the_bound_addresses() {
+        let text = guide("127.0.0.1:8443", "certs/ca.pem");
+        let login = "curl --cacert certs/ca.pem -c /tmp/homing.jar -b /tmp/homing.jar https://localhost:8443/login -d user=ada";
+        assert!(text.contains(login), "{text}");
+        assert!(text.contains("http://127.0.0.1:9090/metrics"), "{text}");
+        assert!(text.contains("10m"), "{text}");
+    }
+
+    #[test]
+    fn a_path_with_a_space_is_quoted() {
+        assert!(guide("[::1]:1", "my certs/it's.pem").contains(r"--cacert 'my certs/it'\''s.pem' -c"));
+    }
+
+    #[test]
+    fn an_address_that_localhost_does_not_reach_is_pointed_at() {
+        assert!(guide("192.0.2.1:8443", "ca.pem").contains("--connect-to ::192.0.2.1: -c"));
+        assert!(!guide("0.0.0.0:8443", "ca.pem").contains("--connect-to"));
+    }
+}
