@@ -184,7 +184,7 @@ async fn a_session_whose_id_is_rotated_stays_one_session_at_one_home() {
 #[tokio::test]
 async fn a_session_that_nobody_uses_is_first_retained_and_then_gone() {
     let apps = app::several(2);
-    let setup = Setup::new(&apps).session_timeout("300ms").affinity("ttl = \"1s\"");
+    let setup = Setup::new(&apps).session_timeout("500ms").affinity("ttl = \"3s\"");
     let homing = setup.start().await;
     app::login_all(&Client::h1(&homing), 4).await;
     homing.wait_for_metric("homing_sessions", &[("state", "retained")], 4.0).await;

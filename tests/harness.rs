@@ -6,6 +6,7 @@ mod support;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use homing::config::Config;
 use http_body::Frame;
 use http_body_util::BodyExt;
 use tokio::net::TcpStream;
@@ -20,6 +21,7 @@ use self::support::{
     plain,
     port::Port,
     raw_backend::RawBackend,
+    setup::Setup,
 };
 
 #[tokio::test]
@@ -76,6 +78,26 @@ async fn a_patterned_body_is_checked_byte_by_byte() {
     assert!(drain_pattern(frames(vec![Frame::data(Bytes::from(lost))])).await.is_err());
     bytes[100_000] ^= 1;
     assert!(drain_pattern(frames(vec![Frame::data(Bytes::from(bytes))])).await.is_err());
+}
+
+#[tokio::test]
+async fn a_setup_is_a_valid_configuration() {
+    let backend = Backend::plain("app-1");
+    let setup = Setup::new([&backend])
+        .checked()
+        .redirecting()
+        .top("trusted_proxies = [\"127.0.0.0/8\"]\nlog_query = true\nhsts = \"1h\"")
+        .pool("balance = \"round-robin\"")
+        .session_timeout("300ms")
+        .affinity("ttl = \"1s\"\ngrace = \"100ms\"\nskip = [\"/public\"]")
+        .pool_section("[pool.timeouts]\nhead = \"200ms\"\n[pool.passive]\nretry = \"100ms\"")
+        .section("[timeouts]\nhandshake = \"200ms\"\ndrain = \"1h\"")
+        .section("[limits]\nbody_size = \"10KiB\"\nheaders = 20\nhead_size = \"16KiB\"")
+        .section("[[route]]\nhost = \"*.shop.example\"\npath = \"/eu\"\npool = \"app\"");
+    let (_directory, file) = setup.write();
+    let config = Config::load(&file).unwrap_or_else(|errors| panic!("{errors}"));
+    assert_eq!((config.pools.len(), config.pools[0].backends.len()), (1, 1));
+    assert!(config.listen.http.is_some() && config.certificates.len() == 1);
 }
 
 #[test]

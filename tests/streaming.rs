@@ -212,9 +212,11 @@ async fn an_open_websocket_holds_its_session() {
     let socket = client.websocket("/ws", &format!("session={id}")).await;
     // Another user comes and is forgotten: more than the TTL has passed.
     app::login(&client, "idle").await;
-    homing.wait_for_metric("homing_sessions", &[], 2.0).await;
     homing.wait_for_metric("homing_affinity_ended_total", &[("reason", "expired")], 1.0).await;
     assert_eq!(homing.metric("homing_sessions", &[("state", "live")]).await, 1.0);
+    client.get("/whoami").jar(&held).send().await;
+    let record = homing.process.access_record("record", |record| record["path"] == "/whoami").await;
+    assert_eq!(record["verdict"], "home");
     drop(socket);
     homing.wait_for_metric("homing_sessions", &[], 0.0).await;
 }
