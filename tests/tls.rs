@@ -3,7 +3,7 @@
 #[expect(dead_code, reason = "each test file uses its part of the harness")]
 mod support;
 
-use std::{fs, process::Command};
+use std::fs;
 
 use http::{StatusCode, Version};
 use tokio::{
@@ -18,7 +18,7 @@ use tokio_rustls::rustls::{
 use self::support::{
     backend::Backend,
     client::{BOTH, Client},
-    curl::curl,
+    curl::{curl, shell},
     pki::{Authority, Leaf},
     port::Port,
     process::Ended,
@@ -103,7 +103,7 @@ async fn a_name_that_no_certificate_has_gets_the_first() {
         "openssl s_client -connect {} -servername three.example </dev/null 2>/dev/null | openssl x509 -noout -subject",
         homing.https
     );
-    assert!(shell(&command).await.contains("one.example"));
+    assert!(shell(&command).await.stdout.contains("one.example"));
 }
 
 #[tokio::test]
@@ -160,7 +160,7 @@ async fn an_encrypted_key_is_an_error_that_says_so() {
     fs::write(&plain, &Leaf::localhost().key).expect("a file");
     let command =
         format!("openssl pkcs8 -topk8 -v2 aes-256-cbc -passout pass:secret -in {}", plain.display());
-    let key = shell(&command).await;
+    let key = shell(&command).await.stdout;
     assert!(key.contains("ENCRYPTED"), "{key}");
     failed(&serve(Leaf { key, ..Leaf::localhost().clone() }).await, &["key-0.pem", "encrypted"]);
 }
@@ -219,13 +219,4 @@ fn failed(ended: &Ended, parts: &[&str]) {
     for part in parts {
         assert!(ended.stderr.contains(part), "no {part:?} in\n{}", ended.stderr);
     }
-}
-
-/// What a shell command prints.
-async fn shell(command: &str) -> String {
-    let mut shell = Command::new("sh");
-    shell.args(["-c", command]);
-    let run = tokio::task::spawn_blocking(move || shell.output());
-    let output = within(command, run).await.expect("no panic").expect("a shell");
-    String::from_utf8_lossy(&output.stdout).into_owned()
 }
