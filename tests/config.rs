@@ -5,7 +5,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use homing::config::Config;
+use homing::config::{BackendFlag, CertificateFiles, Config, Flags, format_duration, format_size};
+use proptest::{
+    prelude::{Just, Strategy as _, prop_compose, prop_oneof, proptest},
+    sample::select,
+};
 
 #[test]
 fn the_shipped_files_load() {
@@ -53,9 +57,119 @@ fn paths_are_relative_to_the_folder_of_the_file() {
     assert_eq!(config.certificates[0].cert, folder("config").join("../certs/localhost.pem"));
 }
 
+#[test]
+fn flags_make_what_the_minimal_file_says() {
+    let file = Config::load(&folder("config").join("minimal.toml")).unwrap();
+    let flags = Flags {
+        certificates: vec![CertificateFiles {
+            cert: file.certificates[0].cert.clone(),
+            key: file.certificates[0].key.clone(),
+        }],
+        backends: ["http://127.0.0.1:3001", "http://127.0.0.1:3002"].map(BackendFlag::from).into(),
+        ..Flags::default()
+    };
+    assert_eq!(Config::from_flags(&flags).unwrap(), file);
+}
+
+#[test]
+fn the_effective_configuration_of_the_shipped_files_reads_as_the_same() {
+    for name in ["homing.toml", "minimal.toml", "demo.toml"] {
+        assert_same_again(&Config::load(&folder("config").join(name)).unwrap());
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_effective_configuration_reads_as_the_same(text in config_text()) {
+        let config = Config::parse(&text, "any.toml", Path::new("")).unwrap_or_else(|e| panic!("{e}\n{text}"));
+        assert_same_again(&config);
+    }
+
+    #[test]
+    fn no_text_makes_the_reader_panic(text in "(?s).{0,200}") {
+        let _ = Config::parse(&text, "any.toml", Path::new("")).map_err(|errors| errors.to_string());
+    }
+
+    #[test]
+    fn no_damage_to_a_file_makes_the_reader_panic(at in 0.0..1.0, cut in 0usize..40, put in "[\\[\\]{}=\"'\n#.,a0é\\\\]{0,6}") {
+        let text = fs::read_to_string(folder("config").join("homing.toml")).unwrap();
+        let text: Vec<char> = text.chars().collect();
+        let at = (at * text.len() as f64) as usize;
+        let rest = &text[(at + cut).min(text.len())..];
+        let text: String = text[..at].iter().copied().chain(put.chars()).chain(rest.iter().copied()).collect();
+        let _ = Config::parse(&text, "any.toml", Path::new("")).map_err(|errors| errors.to_string());
+    }
+}
+
+prop_compose! {
+    /// A valid file with many of the keys.
+    fn config_text()(
+        listen in select(vec!["http = false", "http = \":0\"\nadmin = false", "https = \"127.0.0.1:1\""]),
+        top in select(vec!["", "access_log = true", "access_log = \"a\\\"b\\\\ \\u0001é.log\"", "hsts = \"365d\""]),
+        proxies in select(vec!["[]", "[\"10.0.0.0/8\", \"::1\"]"]),
+        body_size in prop_oneof![Just("unlimited".to_owned()), (0u64..1 << 40).prop_map(format_size)],
+        key in select(vec![
+            "\"cookie:a\"", "[]", "[\"header:X-Session\", \"bearer\", \"address/24,64\"]", "\"address\"",
+        ]),
+        session_timeout in 1u64..1_000_000_000,
+        more in 1u64..1_000_000_000,
+        on_down in select(vec!["move", "wait:1m 30s", "refuse"]),
+        affinity in select(vec!["", "max_age = \"7d\"", "skip = [\"/a/\", \"/b*\", \"*.css\", \"/c\"]"]),
+        health in select(vec!["", "[pool.health]\npath = \"/up?x=1\"", "[pool.health]\npath = \"/\"\nhost = \"[::1]:80\"\nexpect = [204, \"2xx\", \"200-399\"]"]),
+        host in select(vec!["*", "Shop.example", "*.shop.example", "[::1]"]),
+        path in select(vec!["/", "/api", "/a%20b/"]),
+        url in select(vec!["http://[::1]:3001", "http://app", "http://10.0.0.1:80/"]),
+        weight in 1u32..=1000,
+    ) -> String {
+        let duration = |millis| format_duration(std::time::Duration::from_millis(millis));
+        let (session_timeout, ttl) = (duration(session_timeout), duration(session_timeout + more));
+        format!(r#"
+{top}
+trusted_proxies = {proxies}
+[listen]
+{listen}
+[limits]
+body_size = "{body_size}"
+[[certificate]]
+cert = "a b.pem"
+key = "k.pem"
+[[route]]
+host = "{host}"
+path = "{path}"
+pool = "one"
+[[route]]
+path = "/two"
+pool = "two"
+[[pool]]
+name = "one"
+[pool.affinity]
+key = {key}
+session_timeout = "{session_timeout}"
+ttl = "{ttl}"
+on_down = "{on_down}"
+{affinity}
+{health}
+[[pool.backend]]
+url = "{url}"
+weight = {weight}
+[[pool]]
+name = "two"
+balance = "round-robin"
+backend = [{{ url = "http://two" }}]
+"#)
+    }
+}
+
+fn assert_same_again(config: &Config) {
+    let text = config.to_toml();
+    let again = Config::parse(&text, "effective.toml", Path::new(""));
+    assert_eq!(&again.unwrap_or_else(|errors| panic!("{errors}\n{text}")), config);
+}
+
 fn cases() -> Vec<PathBuf> {
-    let entries = fs::read_dir(folder("tests/config")).unwrap();
-    let mut cases: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    let entries = fs::read_dir(folder("tests/config")).expect("the folder of cases is there");
+    let mut cases: Vec<PathBuf> =
+        entries.map(|entry| entry.expect("its entries can be read").path()).collect();
     cases.retain(|path| path.extension().is_some_and(|extension| extension == "toml"));
     cases.sort();
     cases

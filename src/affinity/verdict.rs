@@ -34,6 +34,8 @@ pub enum Reason {
     Follows,
     /// The id is not in the table.
     UnknownId,
+    /// The id is that of a session that expired not long ago; it goes where that lived.
+    Expired,
     /// The home does not serve.
     Down,
     /// The home has left the configuration.
@@ -117,6 +119,7 @@ impl Reason {
             Self::NoId => "no-id",
             Self::Follows => "follows",
             Self::UnknownId => "unknown-id",
+            Self::Expired => "expired",
             Self::Down => "down",
             Self::Removed => "removed",
             Self::Restarted => "restarted",

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::{errors::shown, model::HostPattern};
+use super::{excerpt::shown, model::HostPattern};
 
 /// Where a backend is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]

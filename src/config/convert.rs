@@ -14,7 +14,8 @@ use toml::Spanned;
 use super::{
     address::format_host_pattern,
     convert_pool,
-    errors::{Report, shown},
+    errors::Report,
+    excerpt::shown,
     model::{AccessLog, CertificateFiles, Config, HostPattern, Limits, Listen, Pool, Route, Timeouts},
     raw::{RawCertificate, RawConfig, RawLimits, RawListen, RawPool, RawRoute, RawTimeouts},
     section::Tables,

@@ -10,6 +10,7 @@ mod convert;
 mod convert_pool;
 mod effective;
 mod errors;
+mod excerpt;
 mod flags;
 mod model;
 mod parse;

@@ -15,7 +15,8 @@ use toml::{
 
 use super::{
     convert,
-    errors::{ConfigErrors, Report, Source, shown},
+    errors::{ConfigErrors, Report, Source},
+    excerpt::shown,
     model::Config,
     quantity::format_size,
     raw::RawConfig,
@@ -73,7 +74,7 @@ fn syntax_errors(document: &DeTable<'_>, errors: &[toml::de::Error], report: &Re
     let mut broken_from: Option<usize> = None;
     // The parser may stumble several times over one mistake; only the first time says what is wrong.
     let mut said = HashSet::new();
-    for error in errors {
+    for error in errors.iter().take(SYNTAX_MAX) {
         let span = error.span().unwrap_or(0..0);
         let within = |value: &&Range<usize>| {
             value.start <= span.start && span.end <= value.end && (!span.is_empty() || value.is_empty())
@@ -139,4 +140,6 @@ fn read(path: &Path) -> io::Result<String> {
 /// What the parser says about a key that is there twice; unlike its other errors, this one leaves the
 /// rest of the document as it looks.
 const DUPLICATE: &str = "duplicate key";
+/// Syntax errors that are looked at; the first ones tell, and each is searched for in the whole document.
+const SYNTAX_MAX: usize = 100;
 const FILE_MAX: u64 = 4 << 20;

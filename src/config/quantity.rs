@@ -4,7 +4,7 @@ use std::{fmt::Write as _, time::Duration};
 
 use humantime::DurationError;
 
-use super::errors::shown;
+use super::excerpt::shown;
 
 /// Reads `30m`, `1h 30m`, `500ms`; five years at most.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {

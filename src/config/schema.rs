@@ -94,3 +94,78 @@ pub(super) static ALL: [&Shape; 12] = [
     &POOL_TIMEOUTS,
     &BACKEND,
 ];
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, path::Path};
+
+    use toml::{Table, Value};
+
+    use super::*;
+    use crate::config::Config;
+
+    const REFERENCE: &str = include_str!("../../config/homing.toml");
+
+    /// The reference with the keys that are off by default switched on: `#key = ...`.
+    fn full_reference() -> String {
+        let on = |line: &str| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest.to_owned(),
+            _ => line.to_owned(),
+        };
+        REFERENCE.lines().map(on).collect::<Vec<_>>().join("\n")
+    }
+
+    fn collect(title: &str, path: &str, table: &Table, keys: &mut BTreeSet<(String, String)>) {
+        for (key, value) in table {
+            keys.insert((title.to_owned(), key.clone()));
+            let path = if path.is_empty() { key.clone() } else { format!("{path}.{key}") };
+            match value {
+                Value::Table(table) => collect(&format!("[{path}]"), &path, table, keys),
+                Value::Array(items) => {
+                    let tables = items.iter().filter_map(Value::as_table);
+                    tables.for_each(|table| collect(&format!("[[{path}]]"), &path, table, keys));
+                }
+                _ => {}
+            }
+        }
+    }
+
+    #[test]
+    fn the_reference_has_every_known_key_and_no_other() {
+        let mut written = BTreeSet::new();
+        collect("", "", &full_reference().parse().unwrap(), &mut written);
+        let known = ALL
+            .iter()
+            .flat_map(|shape| shape.keys.iter().map(|key| (shape.title.to_owned(), (*key).to_owned())));
+        assert_eq!(written, known.collect());
+    }
+
+    #[test]
+    fn every_known_key_is_understood() {
+        Config::parse(&full_reference(), "homing.toml", Path::new("")).unwrap_or_else(|e| panic!("{e}"));
+    }
+
+    #[test]
+    fn the_defaults_in_the_reference_are_the_defaults() {
+        let mut table = "";
+        let needed = REFERENCE.lines().filter(|line| {
+            if line.starts_with('[') {
+                table = line;
+            }
+            let key = line.split(" = ").next().unwrap_or_default();
+            let is_needed = match table {
+                "[[certificate]]" => true,
+                "[[route]]" => key == "pool",
+                "[pool.health]" => key == "path",
+                _ => matches!(key, "name" | "url"),
+            };
+            is_needed || line.starts_with('[')
+        });
+        let needed = needed.collect::<Vec<_>>().join("\n");
+        let parse = |text: &str| {
+            Config::parse(text, "homing.toml", Path::new("")).unwrap_or_else(|errors| panic!("{errors}"))
+        };
+        assert!(!needed.contains("session_timeout"));
+        assert_eq!(parse(&needed), parse(REFERENCE));
+    }
+}

@@ -13,7 +13,8 @@ use toml::{
 };
 
 use super::{
-    errors::{Problem, Report, shown},
+    errors::{Problem, Report},
+    excerpt::shown,
     quantity::{parse_duration, parse_size},
     schema::{ALL, Shape},
     suggest::nearest,
@@ -308,7 +309,7 @@ impl<'a> Section<'a> {
                     .into_iter()
                     .map(|home| if home.is_empty() { "the top level" } else { home })
                     .collect();
-                message.push_str(&format!("; it belongs {}", to(&homes)));
+                message.push_str(&format!("; it belongs to {}", homes.join(" or ")));
             }
             self.report.push(Problem { span: Some(entry.key.span()), message, help });
         }
@@ -376,9 +377,4 @@ pub(super) const fn kind(value: &DeValue<'_>) -> &'static str {
         DeValue::Array(_) => "a list",
         DeValue::Table(_) => "a table",
     }
-}
-
-/// "to [limits]", "to [[route]] or [pool.health]".
-fn to(homes: &[&str]) -> String {
-    format!("to {}", homes.join(" or "))
 }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 
 use super::{
-    errors::shown,
+    excerpt::shown,
     quantity::{format_duration, parse_duration},
     suggest::{alternatives, instead, nearest},
 };

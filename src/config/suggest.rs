@@ -14,7 +14,7 @@ pub(super) fn nearest<'c>(word: &str, candidates: impl IntoIterator<Item = &'c s
 }
 
 /// ``, did you mean `x`?`` when there is such an `x`, else ``: use `a`, `b` or `c` ``.
-pub(super) fn instead<'c>(word: &str, candidates: &[&'c str]) -> String {
+pub(super) fn instead(word: &str, candidates: &[&str]) -> String {
     match nearest(word, candidates.iter().copied()) {
         Some(candidate) => format!(", did you mean `{candidate}`?"),
         None => format!(": use {}", alternatives(candidates)),

@@ -1,0 +1,164 @@
+//! The affinity tables as metrics, read at scrape time: one consistent reading per pool, no counter of
+//! its own in the request path.
+
+use std::sync::Arc;
+
+use prometheus::{
+    core::{Collector, Desc},
+    proto::{Counter, Gauge, LabelPair, Metric, MetricFamily, MetricType},
+};
+
+use crate::{
+    affinity::{Admin, EndReason, MoveReason, Stats},
+    world::{Pool, World},
+};
+
+/// Collects from the pools of the current snapshot.
+#[derive(Debug)]
+pub struct AffinityCollector(pub Arc<World>);
+
+/// A family under construction.
+struct Family(MetricFamily);
+
+// === impl AffinityCollector ===
+
+impl Collector for AffinityCollector {
+    /// The families depend on the snapshot, so none is announced.
+    fn desc(&self) -> Vec<&Desc> {
+        Vec::new()
+    }
+
+    fn collect(&self) -> Vec<MetricFamily> {
+        let snapshot = self.0.snapshot.load_full();
+        let pools: Vec<(&Pool, Stats)> =
+            snapshot.pools.iter().map(|pool| (&**pool, pool.affinity.stats())).collect();
+        let mut families = sessions(&pools);
+        families.extend(totals(&pools));
+        families.extend(backends(&pools));
+        families.into_iter().map(|family| family.0).collect()
+    }
+}
+
+fn sessions(pools: &[(&Pool, Stats)]) -> Vec<Family> {
+    let mut sessions =
+        Family::gauge("homing_sessions", "Sessions by home backend: live (idle for less than the session timeout) or retained.");
+    let mut streams = Family::gauge("homing_affinity_streams", "Open streams that hold their session.");
+    let mut moves =
+        Family::counter("homing_affinity_moves_total", "Sessions that left a backend, by reason; the backend is the one left.");
+    let mut ended = Family::counter("homing_affinity_ended_total", "Sessions that ended, by reason.");
+    for (pool, stats) in pools {
+        for backend in &stats.backends {
+            let (pool, name) = (&*pool.name, &*backend.name);
+            sessions.add(&[("pool", pool), ("backend", name), ("state", "live")], backend.live);
+            sessions.add(&[("pool", pool), ("backend", name), ("state", "retained")], backend.retained);
+            streams.add(&[("pool", pool), ("backend", name)], backend.streams);
+            for (reason, count) in MoveReason::ALL.iter().zip(backend.moved) {
+                moves.add(&[("pool", pool), ("backend", name), ("reason", reason.as_str())], count);
+            }
+            for (reason, count) in EndReason::ALL.iter().zip(backend.ended) {
+                ended.add(&[("pool", pool), ("backend", name), ("reason", reason.as_str())], count);
+            }
+        }
+    }
+    vec![sessions, streams, moves, ended]
+}
+
+fn totals(pools: &[(&Pool, Stats)]) -> Vec<Family> {
+    type Read = fn(&Pool, &Stats) -> u64;
+    let gauges: [(&str, &str, Read); 2] = [
+        ("homing_affinity_table_entries", "Sessions in the affinity table.", |_, stats| stats.entries),
+        ("homing_affinity_table_capacity", "Sessions that the affinity table holds at most.", |pool, _| {
+            pool.settings.max_sessions.get() as u64
+        }),
+    ];
+    let counters: [(&str, &str, Read); 6] = [
+        ("homing_affinity_learned_total", "Sessions learned from answers.", |_, stats| stats.learned),
+        ("homing_affinity_restored_total", "Sessions that came back with their backend.", |_, stats| stats.restored),
+        ("homing_affinity_renames_total", "Session ids that the application replaced.", |_, stats| stats.renamed),
+        ("homing_affinity_ambiguous_total", "Requests with several different session ids.", |_, stats| stats.ambiguous),
+        ("homing_affinity_late_hits_total", "Expired sessions that their application still knew.", |_, stats| stats.late),
+        ("homing_affinity_full_total", "Sessions not learned because the table was full.", |_, stats| {
+            stats.not_learned_full
+        }),
+    ];
+    let mut families = Vec::new();
+    for (name, help, read) in gauges {
+        let mut family = Family::gauge(name, help);
+        for (pool, stats) in pools {
+            family.add(&[("pool", &pool.name)], read(pool, stats));
+        }
+        families.push(family);
+    }
+    for (name, help, read) in counters {
+        let mut family = Family::counter(name, help);
+        for (pool, stats) in pools {
+            family.add(&[("pool", &pool.name)], read(pool, stats));
+        }
+        families.push(family);
+    }
+    families
+}
+
+fn backends(pools: &[(&Pool, Stats)]) -> Vec<Family> {
+    let mut up = Family::gauge("homing_backend_up", "Whether the backend serves.");
+    let mut draining = Family::gauge("homing_backend_draining", "Whether the backend gets no new sessions.");
+    let mut weight = Family::gauge("homing_backend_weight", "Its share of sessions in relation to the others.");
+    let mut in_flight = Family::gauge("homing_backend_in_flight", "Requests that are under way at the backend.");
+    for (pool, _) in pools {
+        for backend in &pool.backends {
+            let labels = [("pool", &*pool.name), ("backend", backend.name())];
+            let member = &backend.member;
+            up.add(&labels, u64::from(member.is_up()));
+            draining.add(&labels, u64::from(member.admin() != Admin::Ready));
+            weight.add(&labels, u64::from(member.weight()));
+            in_flight.add(&labels, u64::from(member.in_flight()));
+        }
+    }
+    vec![up, draining, weight, in_flight]
+}
+
+// === impl Family ===
+
+impl Family {
+    fn gauge(name: &str, help: &str) -> Self {
+        Self::new(name, help, MetricType::GAUGE)
+    }
+
+    fn counter(name: &str, help: &str) -> Self {
+        Self::new(name, help, MetricType::COUNTER)
+    }
+
+    fn new(name: &str, help: &str, kind: MetricType) -> Self {
+        let mut family = MetricFamily::default();
+        family.set_name(name.to_owned());
+        family.set_help(help.to_owned());
+        family.set_field_type(kind);
+        Self(family)
+    }
+
+    fn add(&mut self, labels: &[(&str, &str)], value: u64) {
+        let labels = labels.iter().map(|(name, value)| {
+            let mut label = LabelPair::default();
+            label.set_name((*name).to_owned());
+            label.set_value((*value).to_owned());
+            label
+        });
+        let mut metric = Metric::default();
+        metric.set_label(labels.collect());
+        // Exact up to 2^53.
+        let value = value as f64;
+        match self.0.get_field_type() {
+            MetricType::COUNTER => {
+                let mut counter = Counter::default();
+                counter.set_value(value);
+                metric.set_counter(counter);
+            }
+            _ => {
+                let mut gauge = Gauge::default();
+                gauge.set_value(value);
+                metric.set_gauge(gauge);
+            }
+        }
+        self.0.mut_metric().push(metric);
+    }
+}

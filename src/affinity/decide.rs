@@ -1,0 +1,352 @@
+//! Where a request goes. Looks, touches, and pins; binds nothing.
+
+use std::sync::{Arc, atomic::Ordering::Relaxed};
+
+use super::{
+    Affinity, EndReason, Keys, Member, MoveReason, OnDown, Reason, Roster, SessionKey, Settings, Slot, Tick,
+    Verdict,
+    afterlife::Kind,
+    placement, rendezvous,
+    table::{Home, Seen},
+};
+
+/// What is asked for one request.
+#[derive(Debug)]
+pub struct Ask<'a> {
+    /// The ids it carries.
+    pub keys: &'a Keys,
+    /// Whether its path is skipped.
+    pub skip: bool,
+    /// Where the first request without an id of this client connection went.
+    pub follow: Option<Slot>,
+    /// Backends that already failed this request: no candidates for placing it. A home is a home all the
+    /// same, as long as its state says that it serves.
+    pub tried: &'a [Slot],
+    /// The only randomness.
+    pub random: u64,
+    /// The only time.
+    pub now: Tick,
+    /// Whether the request has waited for its home (`on_down = "wait:…"`).
+    pub waited: bool,
+}
+
+/// Where a request goes, and why.
+#[derive(Debug)]
+pub struct Decision {
+    /// The backend; none when there is none, or the home is to be waited for.
+    pub pick: Option<Slot>,
+    /// The home to wait for, after which to ask again.
+    pub wait_for: Option<Slot>,
+    /// What was decided.
+    pub verdict: Verdict,
+    /// Why.
+    pub reason: Reason,
+    /// To be settled or abandoned.
+    pub claim: Claim,
+}
+
+/// What a request holds between decision and answer; must reach [`Affinity::settle`] or
+/// [`Affinity::abandon`].
+#[derive(Debug)]
+#[must_use = "a claim that is neither settled nor abandoned leaves a pin behind"]
+pub struct Claim {
+    pub(super) kind: ClaimKind,
+    /// The backend at which this request counts as being placed.
+    pub(super) placing: Option<Arc<Member>>,
+    /// The key whose pin is held.
+    pub(super) pin: Option<SessionKey>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum ClaimKind {
+    /// No session.
+    Free,
+    /// The session with this key; `alias` when the request knows it by an earlier one.
+    Known { key: SessionKey, alias: Option<SessionKey> },
+    /// The session with this key, which has to leave `from`.
+    Moving { key: SessionKey, alias: Option<SessionKey>, reason: MoveReason },
+    /// An id that nobody knows.
+    Unknown { key: SessionKey },
+    /// An id whose session ended a moment ago.
+    Ending,
+}
+
+/// Renames followed from an old id to its session.
+const MAX_HOPS: usize = 8;
+
+// === impl Claim ===
+
+impl Claim {
+    pub(super) const FREE: Self = Self { kind: ClaimKind::Free, placing: None, pin: None };
+
+    const fn of(kind: ClaimKind) -> Self {
+        Self { kind, ..Self::FREE }
+    }
+
+    fn placing(mut self, member: Option<&Arc<Member>>) -> Self {
+        if let Some(member) = member {
+            member.begin_placing();
+            self.placing = Some(Arc::clone(member));
+        }
+        self
+    }
+}
+
+impl Decision {
+    const fn refused(reason: Reason) -> Self {
+        Self { pick: None, wait_for: None, verdict: Verdict::Refused, reason, claim: Claim::FREE }
+    }
+}
+
+// === impl Affinity ===
+
+impl Affinity {
+    /// Decides where a request goes.
+    pub fn choose(&self, settings: &Settings, roster: &Roster, ask: &Ask<'_>) -> Decision {
+        if ask.skip {
+            return self.free(settings, roster, ask, Verdict::Skipped, Reason::SkippedPath);
+        }
+        if ask.keys.is_empty() {
+            return self.without_id(settings, roster, ask);
+        }
+        if ask.keys.ambiguous() && ask.tried.is_empty() {
+            self.counters.ambiguous.fetch_add(1, Relaxed);
+        }
+        for &key in ask.keys.as_slice() {
+            if let Some(seen) = self.visit(settings, roster, key, ask.now) {
+                return self.known(settings, roster, ask, seen, key, None);
+            }
+            if self.after.is_empty() {
+                continue;
+            }
+            match self.resolve(key, ask.now) {
+                Some(Kind::Renamed(now_key)) => {
+                    if let Some(seen) = self.visit(settings, roster, now_key, ask.now) {
+                        return self.known(settings, roster, ask, seen, now_key, Some(key));
+                    }
+                }
+                Some(Kind::Ended(home)) => {
+                    if let Some(decision) = ending(roster, home) {
+                        return decision;
+                    }
+                }
+                None => {}
+            }
+        }
+        self.unknown(settings, roster, ask)
+    }
+
+    /// Gives a claim up: nothing was answered, nothing is learnt.
+    pub fn abandon(&self, claim: Claim) {
+        self.release_claim(&claim);
+    }
+
+    pub(super) fn release_claim(&self, claim: &Claim) {
+        if let Some(member) = &claim.placing {
+            member.end_placing();
+        }
+        if let Some(key) = claim.pin {
+            self.pins.leave(key);
+        }
+    }
+
+    /// The session with this very key, touched; one that has outlived its time is ended on the spot.
+    fn visit(&self, settings: &Settings, roster: &Roster, key: SessionKey, now: Tick) -> Option<Seen> {
+        let seen = self.table.look(key, |binding| {
+            let mut seen = binding.seen();
+            if now.since(seen.last_seen) < settings.ttl {
+                seen.last_seen = binding.touch(now);
+                // Under the read lock, so that nobody takes the binding out of its bucket in between.
+                if !seen.flags.retained
+                    && let Some(member) = roster.member(seen.home.slot)
+                    && member.generation() == seen.home.generation
+                {
+                    member.recency().touch(seen.last_seen, now);
+                }
+            }
+            seen
+        })?;
+        let aged = settings.max_age.is_some_and(|age| now.since(seen.created) >= age);
+        if aged || now.since(seen.last_seen) >= settings.ttl {
+            // Rare: it may have a longer TTL of its own, or a stream that holds it.
+            if self.expire(settings, key, now) {
+                return None;
+            }
+            self.touch(key, now);
+        }
+        if seen.flags.retained {
+            self.revive(settings, key, now);
+        }
+        Some(seen)
+    }
+
+    /// Follows renames to what is there now.
+    pub(super) fn resolve(&self, key: SessionKey, now: Tick) -> Option<Kind> {
+        let mut kind = self.after.find(key, now)?;
+        for _ in 0..MAX_HOPS {
+            let Kind::Renamed(next) = kind else { break };
+            if self.table.contains(next) {
+                break;
+            }
+            kind = self.after.find(next, now)?;
+        }
+        Some(kind)
+    }
+
+    fn known(
+        &self,
+        settings: &Settings,
+        roster: &Roster,
+        ask: &Ask<'_>,
+        seen: Seen,
+        key: SessionKey,
+        alias: Option<SessionKey>,
+    ) -> Decision {
+        let Some(member) = roster.member(seen.home.slot) else {
+            return self.moving(settings, roster, ask, key, alias, MoveReason::Removed);
+        };
+        if member.generation() != seen.home.generation {
+            return self.moving(settings, roster, ask, key, alias, MoveReason::Restarted);
+        }
+        if member.serves_home() {
+            let reason = match (member.takes_new(), alias) {
+                (false, _) => Reason::Draining,
+                (true, Some(_)) => Reason::Renamed,
+                (true, None) => Reason::Known,
+            };
+            return Decision {
+                pick: Some(member.slot()),
+                wait_for: None,
+                verdict: Verdict::Home,
+                reason,
+                claim: Claim::of(ClaimKind::Known { key, alias }),
+            };
+        }
+        if member.is_up() {
+            return self.moving(settings, roster, ask, key, alias, MoveReason::Maintenance);
+        }
+        match settings.on_down {
+            OnDown::Refuse => Decision::refused(Reason::HomeDown),
+            OnDown::Wait(_) if !ask.waited => Decision {
+                pick: None,
+                wait_for: Some(member.slot()),
+                verdict: Verdict::Home,
+                reason: Reason::Down,
+                claim: Claim::FREE,
+            },
+            OnDown::Wait(_) | OnDown::Move => {
+                self.moving(settings, roster, ask, key, alias, MoveReason::Down)
+            }
+        }
+    }
+
+    /// Placed afresh; requests of the same session that are under way agree.
+    fn moving(
+        &self,
+        settings: &Settings,
+        roster: &Roster,
+        ask: &Ask<'_>,
+        key: SessionKey,
+        alias: Option<SessionKey>,
+        reason: MoveReason,
+    ) -> Decision {
+        let place =
+            || placement::place(settings, roster, ask.tried, ask.random, ask.now, &self.round_robin);
+        let Some((slot, pinned)) = self.pins.enter(key, |slot| usable(roster, ask, slot), place) else {
+            return Decision::refused(Reason::NoBackend);
+        };
+        let mut claim = Claim::of(ClaimKind::Moving { key, alias, reason }).placing(roster.member(slot));
+        claim.pin = pinned.then_some(key);
+        Decision {
+            pick: Some(slot),
+            wait_for: None,
+            verdict: Verdict::Moved,
+            reason: reason.into(),
+            claim,
+        }
+    }
+
+    fn without_id(&self, settings: &Settings, roster: &Roster, ask: &Ask<'_>) -> Decision {
+        if let Some(slot) = ask.follow.filter(|&slot| usable(roster, ask, slot)) {
+            return Decision {
+                pick: Some(slot),
+                wait_for: None,
+                verdict: Verdict::Placed,
+                reason: Reason::Follows,
+                claim: Claim::FREE.placing(roster.member(slot)),
+            };
+        }
+        self.free(settings, roster, ask, Verdict::Placed, Reason::NoId)
+    }
+
+    fn free(
+        &self,
+        settings: &Settings,
+        roster: &Roster,
+        ask: &Ask<'_>,
+        verdict: Verdict,
+        reason: Reason,
+    ) -> Decision {
+        match placement::place(settings, roster, ask.tried, ask.random, ask.now, &self.round_robin) {
+            Some(slot) => Decision {
+                pick: Some(slot),
+                wait_for: None,
+                verdict,
+                reason,
+                claim: Claim::FREE.placing(roster.member(slot).filter(|_| verdict == Verdict::Placed)),
+            },
+            None => Decision::refused(Reason::NoBackend),
+        }
+    }
+
+    /// By rendezvous, so that every replica, and a proxy that lost its table, says the same; but a session
+    /// that expired here not long ago goes where it lived.
+    fn unknown(&self, settings: &Settings, roster: &Roster, ask: &Ask<'_>) -> Decision {
+        let Some(&key) = ask.keys.as_slice().first() else {
+            return self.without_id(settings, roster, ask);
+        };
+        let mut reason = Reason::UnknownId;
+        let place = || {
+            if let Some(expired) = self.late.find(key)
+                && let Some(member) = roster.member(expired.home.slot)
+                && member.generation() == expired.home.generation
+                && member.serves_home()
+                && !ask.tried.contains(&member.slot())
+            {
+                reason = Reason::Expired;
+                return Some(member.slot());
+            }
+            let candidates = roster.members().iter().filter(|member| usable(roster, ask, member.slot()));
+            rendezvous::pick(candidates.map(|member| &**member), key.words()).map(Member::slot)
+        };
+        let Some((slot, pinned)) = self.pins.enter(key, |slot| usable(roster, ask, slot), place) else {
+            return Decision::refused(Reason::NoBackend);
+        };
+        let mut claim = Claim::of(ClaimKind::Unknown { key });
+        claim.pin = pinned.then_some(key);
+        Decision { pick: Some(slot), wait_for: None, verdict: Verdict::Provisional, reason, claim }
+    }
+
+    /// Ends a session whose time is over; false when it is not.
+    fn expire(&self, settings: &Settings, key: SessionKey, now: Tick) -> bool {
+        let over = self.table.look(key, |binding| self.deadlines(settings, key, binding).gone <= now);
+        over == Some(true) && self.end(settings, key, EndReason::Expired, now)
+    }
+}
+
+/// Whether a request may be placed there.
+fn usable(roster: &Roster, ask: &Ask<'_>, slot: Slot) -> bool {
+    !ask.tried.contains(&slot) && roster.member(slot).is_some_and(|member| member.takes_new())
+}
+
+/// A request of a session that has just ended still goes home, and teaches nothing.
+fn ending(roster: &Roster, home: Home) -> Option<Decision> {
+    let member = roster.member(home.slot)?;
+    (member.generation() == home.generation && member.serves_home()).then(|| Decision {
+        pick: Some(home.slot),
+        wait_for: None,
+        verdict: Verdict::Home,
+        reason: Reason::Ending,
+        claim: Claim::of(ClaimKind::Ending),
+    })
+}

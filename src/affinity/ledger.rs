@@ -1,0 +1,238 @@
+//! The books: how many sessions each backend has, and what became of the others.
+//!
+//! One lock over all of it, held for a few additions, so that every reading is consistent:
+//! the sum of live and retained over backends is `entries`, and `learned + restored - ended` is that sum.
+//! A change of a binding and its entry in the books happen under the lock of the binding's shard.
+//!
+//! A backend that restarts, or leaves the configuration, ends all its sessions at once here, in O(1). Their
+//! bindings stay in the table as *ghosts*, which nobody counts, so that the next request of each still
+//! finds out why it moves.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use super::{
+    EndReason, Member, MoveReason, Slot, Tick,
+    table::{Binding, Home},
+};
+
+#[derive(Debug, Default)]
+pub(super) struct Ledger(Mutex<State>);
+
+#[derive(Debug, Default)]
+struct State {
+    /// By slot.
+    books: Vec<Book>,
+    totals: Totals,
+}
+
+/// Sums over all backends.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Totals {
+    pub(super) entries: u64,
+    pub(super) learned: u64,
+    pub(super) restored: u64,
+    pub(super) renamed: u64,
+}
+
+/// One backend's books.
+#[derive(Clone, Debug)]
+pub(super) struct Book {
+    pub(super) member: Arc<Member>,
+    /// Bindings of the current generation.
+    pub(super) live: u64,
+    pub(super) retained: u64,
+    pub(super) moved: [u64; MoveReason::ALL.len()],
+    pub(super) ended: [u64; EndReason::ALL.len()],
+    /// Not in the configuration: what is above is kept up to date, but counts nowhere.
+    pub(super) retired: bool,
+}
+
+// === impl Ledger ===
+
+impl Ledger {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Opens the books of a backend; its slot must be the next one.
+    pub(super) fn open(&self, member: Arc<Member>) {
+        let mut state = self.lock();
+        debug_assert_eq!(state.books.len(), usize::from(member.slot().get()));
+        state.books.push(Book {
+            member,
+            live: 0,
+            retained: 0,
+            moved: Default::default(),
+            ended: Default::default(),
+            retired: false,
+        });
+    }
+
+    /// Books a new session; false when its home has another generation by now.
+    pub(super) fn learned(&self, home: Home, now: Tick) -> bool {
+        let mut state = self.lock();
+        let Some(book) = state.book(home) else { return false };
+        book.live += 1;
+        book.member.recency().enter(now);
+        book.publish();
+        // Of a backend that has just left the configuration: kept in mind, counted nowhere.
+        if !book.retired {
+            state.totals.entries += 1;
+            state.totals.learned += 1;
+        }
+        true
+    }
+
+    /// Books live → retained or back; false for a ghost.
+    pub(super) fn turned(&self, home: Home, retained: bool, last_seen: Tick) -> bool {
+        let mut state = self.lock();
+        let Some(book) = state.book(home) else { return false };
+        if retained {
+            book.live -= 1;
+            book.retained += 1;
+            book.member.recency().leave(last_seen);
+        } else {
+            book.retained -= 1;
+            book.live += 1;
+            book.member.recency().enter(last_seen);
+        }
+        book.publish();
+        true
+    }
+
+    /// Books the end of a session; false for a ghost, which has ended before.
+    pub(super) fn ended(&self, was: &Binding, reason: EndReason) -> bool {
+        let mut state = self.lock();
+        let Some(book) = state.book(was.home) else { return false };
+        book.take(was);
+        if !book.retired {
+            book.ended[reason as usize] += 1;
+            state.totals.entries -= 1;
+        }
+        true
+    }
+
+    /// Books the move of a session, which is live from then on; false when its new home has another
+    /// generation by now, and nothing is booked.
+    pub(super) fn moved(&self, was: &Binding, to: Home, reason: MoveReason, now: Tick) -> bool {
+        let from = was.home;
+        let mut state = self.lock();
+        if state.book(to).is_none() {
+            return false;
+        }
+        let counted = match state.book(from) {
+            Some(book) => {
+                book.take(was);
+                !book.retired
+            }
+            None => false,
+        };
+        if let Some(book) = state.books.get_mut(usize::from(from.slot.get())) {
+            book.moved[reason as usize] += 1;
+        }
+        let Some(book) = state.book(to) else { return false };
+        book.live += 1;
+        book.member.recency().enter(now);
+        book.publish();
+        let counts = !book.retired;
+        match (counted, counts) {
+            // A ghost had been booked as ended: it begins anew.
+            (false, true) => {
+                state.totals.entries += 1;
+                state.totals.learned += 1;
+            }
+            (true, false) => {
+                state.totals.entries -= 1;
+                if let Some(book) = state.book(to) {
+                    book.ended[EndReason::Removed as usize] += 1;
+                }
+            }
+            _ => {}
+        }
+        true
+    }
+
+    /// Books that a session is known by another key from now on, and live; false for a ghost.
+    pub(super) fn renamed(&self, was: &Binding, now: Tick) -> bool {
+        let mut state = self.lock();
+        let Some(book) = state.book(was.home) else { return false };
+        book.take(was);
+        book.live += 1;
+        book.member.recency().enter(now);
+        book.publish();
+        state.totals.renamed += 1;
+        true
+    }
+
+    /// Another instance answers under this name: all its sessions have ended.
+    pub(super) fn restarted(&self, slot: Slot, now: Tick) {
+        let mut state = self.lock();
+        let Some(book) = state.books.get_mut(usize::from(slot.get())) else { return };
+        book.member.bump_generation(now);
+        let ended = book.live + book.retained;
+        (book.live, book.retained) = (0, 0);
+        book.member.recency().clear();
+        book.publish();
+        if !book.retired {
+            book.ended[EndReason::Restarted as usize] += ended;
+            state.totals.entries -= ended;
+        }
+    }
+
+    /// The backend left the configuration (`true`) or came back.
+    pub(super) fn retire(&self, slot: Slot, retired: bool) {
+        let mut state = self.lock();
+        let Some(book) = state.books.get_mut(usize::from(slot.get())) else { return };
+        if book.retired == retired {
+            return;
+        }
+        book.retired = retired;
+        let count = book.live + book.retained;
+        if retired {
+            book.ended[EndReason::Removed as usize] += count;
+            state.totals.entries -= count;
+        } else {
+            state.totals.entries += count;
+            state.totals.restored += count;
+        }
+    }
+
+    /// One consistent reading.
+    pub(super) fn read(&self) -> (Totals, Vec<Book>) {
+        let state = self.lock();
+        (state.totals, state.books.clone())
+    }
+
+    pub(super) fn member(&self, slot: Slot) -> Option<Arc<Member>> {
+        self.lock().books.get(usize::from(slot.get())).map(|book| Arc::clone(&book.member))
+    }
+}
+
+// === impl State ===
+
+impl State {
+    /// The books of this very instance; none for a ghost's home.
+    fn book(&mut self, home: Home) -> Option<&mut Book> {
+        let book = self.books.get_mut(usize::from(home.slot.get()))?;
+        (book.member.generation() == home.generation).then_some(book)
+    }
+}
+
+// === impl Book ===
+
+impl Book {
+    fn take(&mut self, was: &Binding) {
+        if was.flags.retained {
+            self.retained -= 1;
+        } else {
+            self.live -= 1;
+            self.member.recency().leave(was.last_seen());
+        }
+        self.publish();
+    }
+
+    /// Placement reads the counts without a lock.
+    fn publish(&self) {
+        self.member.set_sessions(self.live, self.retained);
+    }
+}

@@ -1,0 +1,108 @@
+//! `homing check`: every mistake in a configuration file, at once.
+
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+    process::ExitCode,
+};
+
+use super::args::CheckArgs;
+use crate::config::Config;
+
+/// Checks a file and prints what it found. `deeper` looks into what the configuration refers to, such as
+/// the contents of certificates, and returns one sentence for each mistake.
+pub fn run(args: &CheckArgs, deeper: impl Fn(&Config) -> Vec<String>) -> ExitCode {
+    match check(&args.config, deeper) {
+        Ok(summary) => {
+            println!("{summary}");
+            ExitCode::SUCCESS
+        }
+        Err(errors) => {
+            eprintln!("{errors}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn check(file: &Path, deeper: impl Fn(&Config) -> Vec<String>) -> Result<String, String> {
+    let config = Config::load(file).map_err(|errors| errors.to_string())?;
+    let mut errors = unreadable(&config);
+    if errors.is_empty() {
+        errors = deeper(&config);
+    }
+    if errors.is_empty() {
+        return Ok(format!("{}: ok ({})", file.display(), summary(&config)));
+    }
+    Err(errors.iter().map(|error| format!("error: {error}")).collect::<Vec<_>>().join("\n"))
+}
+
+/// The certificate files that cannot be read.
+fn unreadable(config: &Config) -> Vec<String> {
+    let files = config.certificates.iter().flat_map(|files| [&files.cert, &files.key]);
+    files
+        .filter_map(|file| {
+            first_byte(file).err().map(|error| format!("cannot read {}: {error}", file.display()))
+        })
+        .collect()
+}
+
+/// A folder can be opened, but not read.
+fn first_byte(file: &Path) -> io::Result<usize> {
+    File::open(file)?.read(&mut [0])
+}
+
+fn summary(config: &Config) -> String {
+    let backends = config.pools.iter().map(|pool| pool.backends.len()).sum();
+    [count(config.pools.len(), "pool"), count(backends, "backend"), count(config.routes.len(), "route")]
+        .join(", ")
+}
+
+fn count(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+
+    use super::*;
+
+    const CONFIG: &str = r#"
+        [[certificate]]
+        cert = "cert.pem"
+        key = "key.pem"
+        [[pool]]
+        name = "app"
+        backend = [{ url = "http://127.0.0.1:3001" }, { url = "http://127.0.0.1:3002" }]
+    "#;
+
+    #[test]
+    fn a_good_file_is_summed_up() {
+        let folder = tempfile::tempdir().unwrap();
+        for (name, text) in [("homing.toml", CONFIG), ("cert.pem", ""), ("key.pem", "")] {
+            fs::write(folder.path().join(name), text).unwrap();
+        }
+        let file = folder.path().join("homing.toml");
+        let summary = check(&file, |_| Vec::new()).unwrap();
+        assert_eq!(summary, format!("{}: ok (1 pool, 2 backends, 1 route)", file.display()));
+        let errors = check(&file, |_| vec!["cert.pem is empty".to_owned()]).unwrap_err();
+        assert_eq!(errors, "error: cert.pem is empty");
+    }
+
+    #[test]
+    fn certificate_files_that_cannot_be_read_are_named() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("homing.toml"), CONFIG).unwrap();
+        fs::create_dir(folder.path().join("key.pem")).unwrap();
+        let errors = check(&folder.path().join("homing.toml"), |_| panic!("goes no deeper")).unwrap_err();
+        assert_eq!(errors.lines().count(), 2, "{errors}");
+        assert!(errors.contains("cert.pem") && errors.contains("key.pem"), "{errors}");
+    }
+
+    #[test]
+    fn errors_of_the_file_are_passed_on() {
+        let errors = check(Path::new("no/such.toml"), |_| Vec::new()).unwrap_err();
+        assert!(errors.contains("no/such.toml"), "{errors}");
+    }
+}

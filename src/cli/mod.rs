@@ -1,0 +1,5 @@
+//! The commands of the `homing` program.
+
+pub mod args;
+pub mod check;
+pub mod print_config;

@@ -1,0 +1,64 @@
+//! Health of backends: active checks on a schedule, and trials when passing requests raise a suspicion.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+
+use crate::{
+    backend::Backend,
+    config::HealthCheck,
+    upstream::{connect, probe},
+    world::Pool,
+};
+
+/// Trial connections of a backend that is down grow apart up to this many times the first wait.
+const MAX_BACKOFF: u32 = 16;
+
+/// Watches one backend for as long as it is configured.
+pub async fn watch_health(pool: Arc<Pool>, backend: Arc<Backend>) {
+    match &pool.health {
+        Some(check) => check_actively(&backend, check).await,
+        None => try_when_suspected(&backend, pool.timeouts.connect).await,
+    }
+}
+
+async fn check_actively(backend: &Backend, check: &HealthCheck) {
+    let mut last = None;
+    loop {
+        let result = probe(backend, check).await;
+        let ok = result.is_ok();
+        if let Err(error) = &result
+            && last != Some(false)
+        {
+            tracing::info!(pool = %backend.pool, backend = backend.name(), %error, "health check failed");
+        }
+        last = Some(ok);
+        backend.checked(ok, check);
+        // A suspicion is looked into at once; the pause keeps a failing backend from being hammered.
+        tokio::select! {
+            () = sleep(spread(check.interval)) => {}
+            () = backend.suspected() => sleep(check.interval.min(SOON)).await,
+        }
+    }
+}
+
+async fn try_when_suspected(backend: &Backend, limit: Duration) {
+    let mut backoff = 1;
+    loop {
+        if backend.member.is_up() {
+            backoff = 1;
+            backend.suspected().await;
+        } else {
+            sleep(backend.passive.retry * backoff).await;
+            backoff = (backoff * 2).min(MAX_BACKOFF);
+        }
+        backend.tried(connect(backend, limit).await.is_ok());
+    }
+}
+
+const SOON: Duration = Duration::from_millis(100);
+
+/// Up to a tenth more or less, so that checks of many backends do not fall together.
+fn spread(interval: Duration) -> Duration {
+    interval.mul_f64(0.9 + fastrand::f64() * 0.2)
+}

@@ -1,0 +1,13 @@
+//! What runs beside the data plane, on a thread of its own: health checks, expiry, signals.
+//!
+//! Nothing here is in a request's path, and nothing a worker does can starve it.
+
+mod expiry;
+mod health;
+mod signals;
+
+pub use self::{
+    expiry::expire,
+    health::watch_health,
+    signals::{Stop, stop_signals},
+};

@@ -1,0 +1,210 @@
+//! Whether anything happens on a client connection, and since when not.
+
+use std::{
+    io,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicU32, AtomicU64, Ordering},
+    },
+    task::{Context, Poll},
+    time::Duration,
+};
+
+use tokio::{
+    io::{AsyncRead, AsyncWrite, ReadBuf},
+    time::Instant,
+};
+
+use crate::clock;
+
+/// What a connection is doing; written by its input and its requests, read by its watchdog. All on one
+/// thread: atomics, because hyper's upgrades ask for `Send`.
+#[derive(Debug)]
+pub(super) struct Activity {
+    opened: Instant,
+    /// Requests between the end of their head and the end of their answer.
+    requests: AtomicU32,
+    /// Milliseconds after `opened` at which the head now being read began; [`NONE`] between heads.
+    head: AtomicU64,
+    /// Milliseconds after `opened` at which the last request ended.
+    last: AtomicU64,
+}
+
+/// One request, counted until it is dropped.
+#[derive(Debug)]
+pub(super) struct Busy(Arc<Activity>);
+
+/// What a watchdog should do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Watch {
+    /// Look again then.
+    Until(Instant),
+    /// Nothing is under way and has not been for long: close with grace.
+    Idle,
+    /// A head takes too long.
+    Late,
+}
+
+/// A stream whose input is seen by an [`Activity`].
+#[derive(Debug)]
+pub(super) struct Watched<T> {
+    pub(super) inner: T,
+    pub(super) activity: Arc<Activity>,
+}
+
+const NONE: u64 = u64::MAX;
+
+// === impl Activity ===
+
+impl Activity {
+    /// A connection that owes its first head from now on.
+    pub(super) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            opened: clock::now(),
+            requests: AtomicU32::new(0),
+            head: AtomicU64::new(0),
+            last: AtomicU64::new(0),
+        })
+    }
+
+    /// A request's head is whole.
+    pub(super) fn request(self: &Arc<Self>) -> Busy {
+        self.head.store(NONE, Ordering::Relaxed);
+        self.requests.fetch_add(1, Ordering::Relaxed);
+        Busy(Arc::clone(self))
+    }
+
+    /// What a watchdog should do now. `head` is none where input between requests is no head (HTTP/2).
+    pub(super) fn watch(&self, now: Instant, head: Option<Duration>, idle: Duration) -> Watch {
+        if self.requests.load(Ordering::Relaxed) > 0 {
+            return Watch::Until(now + head.unwrap_or(idle).min(idle));
+        }
+        let idle_at = self.at(self.last.load(Ordering::Relaxed)) + idle;
+        let begun = self.head.load(Ordering::Relaxed);
+        match head {
+            Some(head) if begun != NONE => match self.at(begun) + head {
+                deadline if deadline <= now => Watch::Late,
+                deadline => Watch::Until(deadline),
+            },
+            _ if idle_at <= now => Watch::Idle,
+            // A head may begin meanwhile, and its deadline come before that of idleness.
+            Some(head) => Watch::Until(idle_at.min(now + head)),
+            None => Watch::Until(idle_at),
+        }
+    }
+
+    fn input(&self) {
+        if self.requests.load(Ordering::Relaxed) == 0 && self.head.load(Ordering::Relaxed) == NONE {
+            self.head.store(self.elapsed(), Ordering::Relaxed);
+        }
+    }
+
+    fn elapsed(&self) -> u64 {
+        u64::try_from(clock::now().saturating_duration_since(self.opened).as_millis()).unwrap_or(NONE - 1)
+    }
+
+    fn at(&self, elapsed: u64) -> Instant {
+        self.opened + Duration::from_millis(elapsed)
+    }
+}
+
+// === impl Busy ===
+
+impl Drop for Busy {
+    fn drop(&mut self) {
+        self.0.last.store(self.0.elapsed(), Ordering::Relaxed);
+        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+// === impl Watched ===
+
+impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let result = Pin::new(&mut self.inner).poll_read(cx, buf);
+        if buf.filled().len() > before {
+            self.activity.input();
+        }
+        result
+    }
+}
+
+impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write(cx, buf)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.inner.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: Option<Duration> = Some(Duration::from_secs(10));
+    const IDLE: Duration = Duration::from_secs(60);
+
+    async fn pass(seconds: u64) {
+        tokio::time::advance(Duration::from_secs(seconds)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_never_sends_a_head_is_late() {
+        let activity = Activity::new();
+        assert_eq!(activity.watch(clock::now(), HEAD, IDLE), Watch::Until(clock::now() + Duration::from_secs(10)));
+        pass(10).await;
+        assert_eq!(activity.watch(clock::now(), HEAD, IDLE), Watch::Late);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_under_way_is_neither_late_nor_idle() {
+        let activity = Activity::new();
+        let _busy = activity.request();
+        pass(1000).await;
+        assert!(matches!(activity.watch(clock::now(), HEAD, IDLE), Watch::Until(_)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn idleness_begins_when_the_last_request_ends() {
+        let activity = Activity::new();
+        let busy = activity.request();
+        pass(30).await;
+        drop(busy);
+        pass(59).await;
+        assert!(matches!(activity.watch(clock::now(), HEAD, IDLE), Watch::Until(_)));
+        pass(1).await;
+        assert_eq!(activity.watch(clock::now(), HEAD, IDLE), Watch::Idle);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_second_head_has_its_own_deadline() {
+        let activity = Activity::new();
+        drop(activity.request());
+        pass(5).await;
+        activity.input();
+        pass(9).await;
+        assert!(matches!(activity.watch(clock::now(), HEAD, IDLE), Watch::Until(_)));
+        pass(1).await;
+        assert_eq!(activity.watch(clock::now(), HEAD, IDLE), Watch::Late);
+    }
+}

@@ -1,0 +1,283 @@
+//! From a decision to an answer: choose a backend, connect, send, and try again where that is safe.
+//!
+//! Rules. A request goes to another backend only if it has certainly not been processed: no connection
+//! came about, or it is idempotent and bodiless (RFC 9110 §9.2.2). A session leaves its home only when
+//! the home is down; one failure of a living home is tried once more there, then told to the client.
+
+use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
+
+use http::{HeaderMap, Method, Request, Response, Uri};
+use hyper::body::Incoming;
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Client,
+    body::{RequestBody, Tally},
+    record::Record,
+};
+use crate::{
+    affinity::{Answer, Ask, Claim, Decision, Effect, Keys, OnDown, Settled, Slot, Verdict},
+    backend::{Backend, Evidence, InFlight},
+    clock,
+    error::Fault,
+    upstream::{Connection, ExchangeError},
+    world::Pool,
+};
+
+/// One request on its way to a pool.
+pub(super) struct Forward<'a> {
+    pub(super) client: &'a Client,
+    pub(super) pool: &'a Arc<Pool>,
+    pub(super) keys: &'a Keys,
+    pub(super) skip: bool,
+    pub(super) tally: &'a Rc<Tally>,
+    /// Longest time without progress of the request's body.
+    pub(super) body_stall: Duration,
+}
+
+/// A backend's answer, its body yet to come.
+pub(super) struct Answered {
+    pub(super) response: Response<Incoming>,
+    pub(super) connection: Connection<RequestBody>,
+    pub(super) in_flight: InFlight,
+    pub(super) held: Held,
+}
+
+/// A claim on a session that is given up unless it is settled.
+pub(super) struct Held {
+    pool: Arc<Pool>,
+    claim: Option<Claim>,
+}
+
+/// What is left of a request that got no answer.
+struct Failed {
+    fault: Fault,
+    /// Comes back when it may be sent again.
+    request: Option<Request<RequestBody>>,
+}
+
+/// Times that one request is sent at most.
+const MAX_ATTEMPTS: usize = 4;
+/// Failed attempts at a home that is still up before the client is told.
+const HOME_ATTEMPTS: usize = 2;
+
+// === impl Forward ===
+
+impl Forward<'_> {
+    /// Sends the request; what comes back has not been settled with affinity yet.
+    pub(super) async fn run(
+        &self,
+        mut request: Request<RequestBody>,
+        record: &mut Record,
+    ) -> Result<Answered, Fault> {
+        let mut tried = [Slot::default(); MAX_ATTEMPTS];
+        let mut attempts = 0;
+        let mut failed = None;
+        let mut waited = false;
+        loop {
+            let decision = self.choose(&tried[..attempts], waited);
+            record.decided(&self.pool.name, decision.verdict, decision.reason);
+            let held = Held::new(self.pool, decision.claim);
+            let Some(slot) = decision.pick else {
+                if let Some(home) = decision.wait_for {
+                    waited = true;
+                    self.wait_for(home).await;
+                    continue;
+                }
+                self.pool.refused.inc();
+                return Err(failed.unwrap_or(match self.pool.settings.on_down {
+                    OnDown::Refuse if !self.keys.as_slice().is_empty() => Fault::HomeDown,
+                    _ => Fault::NoBackend,
+                }));
+            };
+            let Some(backend) = self.pool.roster.index_of(slot).map(|index| &self.pool.backends[index]) else {
+                return Err(Fault::NoBackend);
+            };
+            if attempts == 0 {
+                backend.metrics.verdict(decision.verdict);
+            } else {
+                backend.metrics.retries.inc();
+            }
+            record.attempt(backend.name());
+            let in_flight = InFlight::enter(Arc::clone(backend));
+            match self.attempt(backend, request, record).await {
+                Ok((response, connection)) => return Ok(Answered { response, connection, in_flight, held }),
+                Err(Failed { fault, request: back }) => {
+                    tried[attempts] = slot;
+                    attempts += 1;
+                    let stays = decision.verdict == Verdict::Home && backend.member.is_up();
+                    let limit = if stays { HOME_ATTEMPTS } else { MAX_ATTEMPTS };
+                    match back {
+                        Some(back) if attempts < limit => request = back,
+                        _ => return Err(fault),
+                    }
+                    failed = Some(fault);
+                }
+            }
+        }
+    }
+
+    fn choose(&self, tried: &[Slot], waited: bool) -> Decision {
+        let ask = Ask {
+            keys: self.keys,
+            skip: self.skip,
+            follow: self.client.follows(self.pool),
+            tried,
+            random: fastrand::u64(..),
+            now: clock::tick(),
+            waited,
+        };
+        let decision = self.pool.affinity.choose(&self.pool.settings, &self.pool.roster, &ask);
+        if let (Verdict::Placed, Some(slot)) = (decision.verdict, decision.pick) {
+            self.client.follow(self.pool, slot);
+        }
+        decision
+    }
+
+    /// `on_down = "wait:…"`: until the home serves again, or for as long as it is worth.
+    async fn wait_for(&self, home: Slot) {
+        let OnDown::Wait(limit) = self.pool.settings.on_down else { return };
+        if let Some(index) = self.pool.roster.index_of(home) {
+            // Either way the next choice says what follows.
+            let _ = timeout_at(clock::now() + limit, self.pool.backends[index].back()).await;
+        }
+    }
+
+    async fn attempt(
+        &self,
+        backend: &Arc<Backend>,
+        mut request: Request<RequestBody>,
+        record: &mut Record,
+    ) -> Result<(Response<Incoming>, Connection<RequestBody>), Failed> {
+        let upstream = &self.client.worker.upstream;
+        let replay = is_replayable(&request);
+        while let Some(mut connection) = upstream.idle(backend, self.pool.timeouts.idle) {
+            if !replay && connection.is_stale() {
+                continue;
+            }
+            let copy = replay.then(|| copy(&request));
+            match self.exchange(&mut connection, request).await {
+                Ok(response) => return Ok((response, connection)),
+                Err(Exchange::Failed(ExchangeError::Unsent(back))) => request = *back,
+                // Closed while idle, most likely: no evidence against the backend.
+                Err(Exchange::Failed(ExchangeError::Closed)) if copy.is_some() => {
+                    let Some(copy) = copy else { break };
+                    request = copy;
+                    break;
+                }
+                Err(error) => return Err(self.conclude(backend, error, None)),
+            }
+        }
+        let started = clock::now();
+        let connection = upstream.open(backend, self.pool.timeouts.connect).await;
+        record.connected(clock::now().duration_since(started));
+        let mut connection = match connection {
+            Ok(connection) => connection,
+            Err(error) => {
+                backend.passed(error.evidence());
+                return Err(Failed { fault: error.fault(), request: Some(request) });
+            }
+        };
+        let copy = replay.then(|| copy(&request));
+        match self.exchange(&mut connection, request).await {
+            Ok(response) => Ok((response, connection)),
+            Err(Exchange::Failed(ExchangeError::Unsent(back))) => {
+                backend.passed(Evidence::Broken);
+                Err(Failed { fault: Fault::BackendClosed, request: Some(*back) })
+            }
+            Err(error) => Err(self.conclude(backend, error, copy)),
+        }
+    }
+
+    /// One exchange, given up when neither the request's body nor the answer moves on.
+    async fn exchange(
+        &self,
+        connection: &mut Connection<RequestBody>,
+        request: Request<RequestBody>,
+    ) -> Result<Response<Incoming>, Exchange> {
+        let mut exchange = pin!(connection.exchange(request));
+        let mut deadline = clock::now() + self.pool.timeouts.head;
+        loop {
+            match timeout_at(deadline, exchange.as_mut()).await {
+                Ok(result) => return result.map_err(Exchange::Failed),
+                Err(_) => match self.next_deadline() {
+                    later if later > deadline => deadline = later,
+                    _ => return Err(Exchange::Timeout),
+                },
+            }
+        }
+    }
+
+    /// The backend's time runs from the end of the request; until then the body must make progress.
+    fn next_deadline(&self) -> Instant {
+        let limit = if self.tally.ended() { self.pool.timeouts.head } else { self.body_stall };
+        self.tally.progress() + limit
+    }
+
+    fn conclude(
+        &self,
+        backend: &Backend,
+        error: Exchange,
+        copy: Option<Request<RequestBody>>,
+    ) -> Failed {
+        let (fault, request) = match error {
+            // The body's own account comes first: a client that breaks off looks like anything.
+            _ if self.tally.fault().is_some() => (self.tally.fault().unwrap_or(Fault::ClientGone), None),
+            Exchange::Failed(ExchangeError::Body(fault)) => (fault, None),
+            Exchange::Failed(ExchangeError::BadAnswer) => (Fault::BadAnswer, None),
+            Exchange::Failed(ExchangeError::Closed | ExchangeError::Unsent(_)) => (Fault::BackendClosed, copy),
+            Exchange::Timeout => (Fault::HeadTimeout, None),
+        };
+        if fault.blame() == crate::error::Blame::Backend {
+            backend.passed(Evidence::Broken);
+            backend.metrics.answered(None);
+        }
+        Failed { fault, request }
+    }
+}
+
+enum Exchange {
+    Failed(ExchangeError<RequestBody>),
+    Timeout,
+}
+
+// === impl Held ===
+
+impl Held {
+    fn new(pool: &Arc<Pool>, claim: Claim) -> Self {
+        Self { pool: Arc::clone(pool), claim: Some(claim) }
+    }
+
+    /// Tells affinity how the answer turned out, before its head goes on to the client.
+    pub(super) fn settle(mut self, slot: Slot, status: u16, effect: Effect, keys: &Keys) -> Option<Settled> {
+        let claim = self.claim.take()?;
+        let answer = Answer { slot, status, effect, keys, now: clock::tick() };
+        Some(self.pool.affinity.settle(&self.pool.settings, &self.pool.roster, claim, &answer))
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            self.pool.affinity.abandon(claim);
+        }
+    }
+}
+
+/// Whether a request may be sent again although it may have been processed: idempotent (RFC 9110
+/// §9.2.2) and without a body that is gone once sent.
+fn is_replayable(request: &Request<RequestBody>) -> bool {
+    matches!(request.body(), RequestBody::Empty)
+        && matches!(
+            *request.method(),
+            Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
+        )
+}
+
+fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
+    let mut copy = Request::new(RequestBody::Empty);
+    *copy.method_mut() = request.method().clone();
+    *copy.uri_mut() = Uri::clone(request.uri());
+    *copy.headers_mut() = HeaderMap::clone(request.headers());
+    copy
+}

@@ -1,0 +1,221 @@
+//! What one request left behind: counted and logged exactly once, however it ends.
+//!
+//! A [`Record`] travels with its request and then with the answer's body; its drop writes it. Whatever
+//! drops it early (a client that goes away, a panic) thereby leaves a record that says so.
+
+use std::{net::IpAddr, rc::Rc, time::Duration};
+
+use http::{HeaderValue, Request};
+use serde::Serialize;
+use tokio::time::Instant;
+
+use super::{Worker, activity::Busy, body::Tally, metrics::Protocol};
+use crate::{
+    affinity::{Reason, Verdict},
+    clock,
+    error::Fault,
+};
+
+/// One request's record.
+#[derive(Debug)]
+pub(super) struct Record {
+    worker: Rc<Worker>,
+    protocol: Protocol,
+    status: Option<u16>,
+    /// Whether the whole answer has been handed on.
+    complete: bool,
+    started: Instant,
+    /// Only when the access log is on.
+    detail: Option<Box<Detail>>,
+    /// The connection is not idle while this lives.
+    _busy: Busy,
+}
+
+/// What only the access log wants to know.
+#[derive(Debug, Default)]
+struct Detail {
+    request_id: Option<HeaderValue>,
+    client: Option<IpAddr>,
+    method: String,
+    host: String,
+    path: String,
+    bytes_in: Option<Rc<Tally>>,
+    bytes_out: u64,
+    pool: String,
+    backend: String,
+    verdict: Option<Verdict>,
+    reason: Option<Reason>,
+    fault: Option<Fault>,
+    attempts: u32,
+    connect: Duration,
+    head: Duration,
+}
+
+/// One line of the access log.
+#[derive(Serialize)]
+struct Line<'a> {
+    time: String,
+    request_id: &'a str,
+    client: Option<IpAddr>,
+    method: &'a str,
+    host: &'a str,
+    path: &'a str,
+    protocol: &'static str,
+    status: Option<u16>,
+    bytes_in: u64,
+    bytes_out: u64,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    pool: &'a str,
+    #[serde(skip_serializing_if = "str::is_empty")]
+    backend: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    verdict: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reason: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<&'static str>,
+    attempts: u32,
+    connect_ms: f64,
+    head_ms: f64,
+    duration_ms: f64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    aborted: bool,
+}
+
+// === impl Record ===
+
+impl Record {
+    /// A request has come.
+    pub(super) fn begin<B>(worker: &Rc<Worker>, busy: Busy, request: &Request<B>, log_query: bool) -> Self {
+        let detail = worker.log.is_some().then(|| {
+            let uri = request.uri();
+            let path = match uri.path_and_query() {
+                Some(target) if log_query => target.as_str(),
+                _ => uri.path(),
+            };
+            Box::new(Detail {
+                method: request.method().to_string(),
+                path: path.to_owned(),
+                ..Detail::default()
+            })
+        });
+        Self {
+            worker: Rc::clone(worker),
+            protocol: request.version().into(),
+            status: None,
+            complete: false,
+            started: clock::now(),
+            detail,
+            _busy: busy,
+        }
+    }
+
+    /// When it came.
+    pub(super) fn started(&self) -> Instant {
+        self.started
+    }
+
+    pub(super) fn client(&mut self, client: IpAddr, host: &str, request_id: &HeaderValue) {
+        if let Some(detail) = &mut self.detail {
+            detail.client = Some(client);
+            host.clone_into(&mut detail.host);
+            detail.request_id = Some(request_id.clone());
+        }
+    }
+
+    pub(super) fn body(&mut self, tally: &Rc<Tally>) {
+        if let Some(detail) = &mut self.detail {
+            detail.bytes_in = Some(Rc::clone(tally));
+        }
+    }
+
+    pub(super) fn decided(&mut self, pool: &str, verdict: Verdict, reason: Reason) {
+        if let Some(detail) = &mut self.detail {
+            pool.clone_into(&mut detail.pool);
+            detail.verdict = Some(verdict);
+            detail.reason = Some(reason);
+        }
+    }
+
+    /// The request is sent to a backend.
+    pub(super) fn attempt(&mut self, backend: &str) {
+        if let Some(detail) = &mut self.detail {
+            detail.attempts += 1;
+            backend.clone_into(&mut detail.backend);
+        }
+    }
+
+    pub(super) fn connected(&mut self, took: Duration) {
+        if let Some(detail) = &mut self.detail {
+            detail.connect += took;
+        }
+    }
+
+    /// The answer's head is known.
+    pub(super) fn answered(&mut self, status: u16) {
+        self.status = Some(status);
+        if let Some(detail) = &mut self.detail {
+            detail.head = clock::now().duration_since(self.started);
+        }
+    }
+
+    /// The proxy answers by itself.
+    pub(super) fn fault(&mut self, fault: Fault) {
+        self.answered(fault.status().as_u16());
+        self.broken(fault);
+    }
+
+    /// Something went wrong on the way.
+    pub(super) fn broken(&mut self, fault: Fault) {
+        if let Some(detail) = &mut self.detail {
+            detail.fault = Some(fault);
+        }
+    }
+
+    pub(super) fn sent(&mut self, bytes: u64) {
+        if let Some(detail) = &mut self.detail {
+            detail.bytes_out += bytes;
+        }
+    }
+
+    /// The whole answer has been handed on.
+    pub(super) fn complete(&mut self) {
+        self.complete = true;
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        self.worker.metrics.request(self.protocol, self.status);
+        let (Some(detail), Some(log)) = (&self.detail, &self.worker.log) else { return };
+        let took = clock::now().duration_since(self.started);
+        let line = Line {
+            time: humantime::format_rfc3339_millis(clock::wall()).to_string(),
+            request_id: detail.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
+            client: detail.client,
+            method: &detail.method,
+            host: &detail.host,
+            path: &detail.path,
+            protocol: self.protocol.as_str(),
+            status: self.status,
+            bytes_in: detail.bytes_in.as_ref().map_or(0, |tally| tally.bytes()),
+            bytes_out: detail.bytes_out,
+            pool: &detail.pool,
+            backend: &detail.backend,
+            verdict: detail.verdict.map(Verdict::as_str),
+            reason: detail.reason.map(Reason::as_str),
+            error: detail.fault.map(Fault::label),
+            attempts: detail.attempts,
+            connect_ms: milliseconds(detail.connect),
+            head_ms: milliseconds(detail.head),
+            duration_ms: milliseconds(took),
+            aborted: !self.complete,
+        };
+        log.write(&line);
+    }
+}
+
+fn milliseconds(duration: Duration) -> f64 {
+    // Microseconds are as fine as anybody reads them.
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}

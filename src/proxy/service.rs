@@ -1,0 +1,242 @@
+//! The phases of one request.
+
+use std::{convert::Infallible, net::IpAddr, rc::Rc, sync::Arc, time::UNIX_EPOCH};
+
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use hyper::{body::Incoming, upgrade::OnUpgrade};
+
+use super::{
+    Client,
+    body::{Answer, AnswerBody, RequestBody, Stall, Tally},
+    forward::{Answered, Forward},
+    headers::{self, Sender},
+    record::Record,
+    respond,
+    stream::{self, StreamHold},
+    target, upgrade,
+};
+use crate::{
+    affinity::{Answerer, Carrier, Effect, Keys, SessionKey},
+    backend::Evidence,
+    clock,
+    error::Fault,
+    world::{Pool, Snapshot},
+};
+
+/// A request that a backend has answered and affinity has settled.
+struct Passed {
+    pool: Arc<Pool>,
+    response: Response<Incoming>,
+    answered: Delivery,
+    tally: Rc<Tally>,
+    /// The session's key from now on.
+    key: Option<SessionKey>,
+    /// The client's half of an upgrade.
+    upgrade: Option<OnUpgrade>,
+}
+
+/// What the answer's body takes along.
+struct Delivery {
+    connection: crate::upstream::Connection<RequestBody>,
+    in_flight: crate::backend::InFlight,
+}
+
+/// Answers one request of a TLS client, always: what goes wrong becomes an answer, too.
+pub(super) async fn serve(
+    client: Rc<Client>,
+    mut request: Request<Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    let busy = client.activity.request();
+    let snapshot = client.worker.world.snapshot.load_full();
+    let mut record = Record::begin(&client.worker, busy, &request, snapshot.config.log_query);
+    let request_id = headers::request_id(request.headers_mut());
+    let http1 = request.version() < Version::HTTP_2;
+    let mut closes = false;
+    let mut response = match handle(&client, &snapshot, request, &request_id, &mut record).await {
+        Ok(passed) => deliver(&client, &snapshot, passed, record),
+        Err(fault) => {
+            closes = fault.closes();
+            respond::fault(fault, &request_id, record)
+        }
+    };
+    headers::prepare_response(
+        response.headers_mut(),
+        response.status() == StatusCode::SWITCHING_PROTOCOLS,
+        snapshot.hsts.as_ref(),
+    );
+    response.headers_mut().insert(headers::X_REQUEST_ID, request_id);
+    if closes && http1 {
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
+    Ok(response)
+}
+
+/// Check, route, find the session, forward, settle.
+async fn handle(
+    client: &Rc<Client>,
+    snapshot: &Snapshot,
+    request: Request<Incoming>,
+    request_id: &HeaderValue,
+    record: &mut Record,
+) -> Result<Passed, Fault> {
+    let config = &snapshot.config;
+    let (mut parts, body) = request.into_parts();
+    let trusts = |address: IpAddr| config.trusted_proxies.iter().any(|net| net.contains(&address));
+    let address = headers::client_address(&parts.headers, client.address(), trusts);
+    let host = target::check(&parts, &config.limits);
+    let host_text = host.as_ref().ok().and_then(|host| host.as_ref()?.to_str().ok()).unwrap_or_default();
+    record.client(address, host_text, request_id);
+    let pool = snapshot.routes.find(target::without_port(host_text), parts.uri.path());
+    let host = host?;
+    headers::expectation(&parts.headers)?;
+    let pool = &snapshot.pools[pool.ok_or(Fault::NoRoute)?];
+
+    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if let (Some(limit), Some(length)) = (config.limits.body_size, length)
+        && u64::gt(&length, &limit)
+    {
+        return Err(Fault::BodyTooLarge);
+    }
+    let (body, tally) = RequestBody::new(body, config.limits.body_size, config.timeouts.body);
+    record.body(&tally);
+
+    let skip = pool.settings.skip.iter().any(|pattern| pattern.matches(parts.uri.path()));
+    let keys = if skip {
+        Keys::default()
+    } else {
+        let head = Head { headers: &parts.headers, client: address };
+        Keys::find(&pool.settings.keys, &client.worker.world.hasher, &head)
+    };
+
+    let websocket = headers::wants_websocket(parts.version, &parts.headers);
+    let upgrade = websocket.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
+    let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: trusts(client.address()) };
+    headers::prepare_request(&mut parts.headers, parts.version, host.as_ref(), &sender);
+    let method = parts.method.clone();
+
+    let mut outgoing = Request::new(body);
+    *outgoing.uri_mut() = origin_form(parts.uri);
+    *outgoing.method_mut() = parts.method;
+    *outgoing.headers_mut() = parts.headers;
+
+    let forward =
+        Forward { client, pool, keys: &keys, skip, tally: &tally, body_stall: config.timeouts.body };
+    let Answered { response, connection, in_flight, held } = forward.run(outgoing, record).await?;
+
+    let status = response.status().as_u16();
+    let backend = in_flight.backend();
+    backend.passed(Evidence::Answered);
+    backend.metrics.answered(Some(status));
+    backend.metrics.duration.observe(clock::now().duration_since(record.started()).as_secs_f64());
+    record.answered(status);
+
+    // Before the head goes on to the client: its next request, on any worker, must find the binding.
+    let effect = if skip {
+        Effect::Silent
+    } else {
+        Effect::of(
+            &pool.settings.keys,
+            keys.source(),
+            &client.worker.world.hasher,
+            method.as_str(),
+            &Told { headers: response.headers(), status },
+            unix_seconds(),
+        )
+    };
+    let slot = backend.member.slot();
+    let key = held.settle(slot, status, effect, &keys).and_then(|settled| settled.key);
+    Ok(Passed {
+        pool: Arc::clone(pool),
+        response,
+        answered: Delivery { connection, in_flight },
+        tally,
+        key,
+        upgrade,
+    })
+}
+
+/// Hands the answer on: its body takes along all that must happen when it ends.
+fn deliver(client: &Rc<Client>, snapshot: &Snapshot, passed: Passed, mut record: Record) -> Response<AnswerBody> {
+    let Passed { pool, mut response, answered: Delivery { connection, in_flight }, tally, key, upgrade } = passed;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        let hold = StreamHold::take(&pool, key);
+        let backend = hyper::upgrade::on(&mut response);
+        let Some(client_half) = upgrade else {
+            // Nobody asked for it (RFC 9110 §15.2.2): what follows would not be HTTP.
+            in_flight.backend().passed(Evidence::Broken);
+            return respond::fault(Fault::BadAnswer, &HeaderValue::from_static(""), record);
+        };
+        record.complete();
+        upgrade::tunnel(client, client_half, backend, upgrade::Tunnel { record, in_flight, hold, connection });
+        return response.map(|_| AnswerBody::Whole(None));
+    }
+    let event_stream = stream::is_event_stream(response.headers());
+    let stall = Stall::new((!event_stream).then_some(snapshot.config.timeouts.body));
+    let (parts, body) = response.into_parts();
+    let hold = stream::is_long(&body).then(|| StreamHold::take(&pool, key)).flatten();
+    let mut answer = Box::new(Answer {
+        connection: Some(connection),
+        keep_alive: pool.keep_alive,
+        tally,
+        record,
+        worker: Rc::clone(&client.worker),
+        stall,
+        hold,
+        in_flight,
+        body,
+    });
+    if http_body::Body::is_end_stream(&answer.body) {
+        answer.end();
+    }
+    Response::from_parts(parts, AnswerBody::Passing(answer))
+}
+
+/// What affinity may look at of a request.
+struct Head<'a> {
+    headers: &'a HeaderMap,
+    client: IpAddr,
+}
+
+impl Carrier for Head<'_> {
+    fn cookies(&self) -> impl Iterator<Item = &[u8]> {
+        self.headers.get_all(header::COOKIE).iter().map(HeaderValue::as_bytes)
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.get(name).map(HeaderValue::as_bytes)
+    }
+
+    fn client(&self) -> IpAddr {
+        self.client
+    }
+}
+
+/// What affinity may look at of an answer.
+struct Told<'a> {
+    headers: &'a HeaderMap,
+    status: u16,
+}
+
+impl Answerer for Told<'_> {
+    fn set_cookies(&self) -> impl Iterator<Item = &[u8]> {
+        self.headers.get_all(header::SET_COOKIE).iter().map(HeaderValue::as_bytes)
+    }
+
+    fn header(&self, name: &str) -> Option<&[u8]> {
+        self.headers.get(name).map(HeaderValue::as_bytes)
+    }
+
+    fn status(&self) -> u16 {
+        self.status
+    }
+}
+
+/// The target as an origin server is asked for it (RFC 9112 §3.2.1), its bytes untouched.
+fn origin_form(uri: Uri) -> Uri {
+    let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    Uri::from(path)
+}
+
+fn unix_seconds() -> i64 {
+    clock::wall().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs().cast_signed())
+}

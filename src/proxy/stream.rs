@@ -1,0 +1,49 @@
+//! A long answer or a WebSocket holds its session: the idle clock starts when it closes.
+
+use std::sync::Arc;
+
+use http::{HeaderMap, header::CONTENT_TYPE};
+use http_body::Body;
+
+use crate::{affinity::SessionKey, clock, world::Pool};
+
+/// Keeps one binding alive until it is dropped.
+#[derive(Debug)]
+pub(super) struct StreamHold {
+    pool: Arc<Pool>,
+    key: SessionKey,
+}
+
+/// Answers of a known length up to this pass through before any session could expire.
+const SHORT: u64 = 256 * 1024;
+
+// === impl StreamHold ===
+
+impl StreamHold {
+    /// Holds the session, if it is in the table.
+    pub(super) fn take(pool: &Arc<Pool>, key: Option<SessionKey>) -> Option<Self> {
+        let key = key?;
+        pool.affinity.hold(key, clock::tick()).then(|| Self { pool: Arc::clone(pool), key })
+    }
+}
+
+impl Drop for StreamHold {
+    fn drop(&mut self) {
+        self.pool.affinity.release(self.key, clock::tick());
+    }
+}
+
+/// Whether an answer may take long: of unknown or great length.
+pub(super) fn is_long(body: &impl Body) -> bool {
+    !body.is_end_stream() && body.size_hint().exact().is_none_or(|length| length > SHORT)
+}
+
+/// Whether an answer may be silent for as long as it likes.
+pub(super) fn is_event_stream(headers: &HeaderMap) -> bool {
+    headers.get(CONTENT_TYPE).is_some_and(|value| {
+        let value = value.as_bytes();
+        value.len() >= EVENT_STREAM.len() && value[..EVENT_STREAM.len()].eq_ignore_ascii_case(EVENT_STREAM)
+    })
+}
+
+const EVENT_STREAM: &[u8] = b"text/event-stream";

@@ -1,0 +1,146 @@
+//! From host and path to a pool: the most specific route wins, whatever their order in the file.
+
+use std::collections::HashMap;
+
+use crate::config::{HostPattern, Route};
+
+/// All routes, arranged for look-up.
+#[derive(Debug, Default)]
+pub struct Routes {
+    exact: HashMap<Box<str>, Paths>,
+    /// By suffix with its leading dot; the longest first.
+    wildcard: Vec<(Box<str>, Paths)>,
+    any: Paths,
+}
+
+/// The routes of one host, the longest prefix first.
+#[derive(Debug, Default)]
+struct Paths(Vec<(Box<str>, usize)>);
+
+// === impl Routes ===
+
+impl Routes {
+    /// Arranges routes.
+    pub fn new(routes: &[Route]) -> Self {
+        let mut this = Self::default();
+        for route in routes {
+            let paths = match &route.host {
+                HostPattern::Any => &mut this.any,
+                HostPattern::Exact(host) => this.exact.entry(host.clone()).or_default(),
+                HostPattern::Wildcard(suffix) => {
+                    let at = this.wildcard.iter().position(|(known, _)| known == suffix);
+                    let at = at.unwrap_or_else(|| {
+                        this.wildcard.push((suffix.clone(), Paths::default()));
+                        this.wildcard.len() - 1
+                    });
+                    &mut this.wildcard[at].1
+                }
+            };
+            paths.0.push((route.path.clone(), route.pool));
+        }
+        this.wildcard.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
+        let all = this.exact.values_mut().chain(this.wildcard.iter_mut().map(|(_, paths)| paths));
+        for paths in all.chain([&mut this.any]) {
+            paths.0.sort_by_key(|(prefix, _)| std::cmp::Reverse(prefix.len()));
+        }
+        this
+    }
+
+    /// The pool for a host (without port, in any case) and a path (without query). A host whose routes
+    /// do not cover the path falls back to the next less specific host.
+    pub fn find(&self, host: &str, path: &str) -> Option<usize> {
+        if self.exact.is_empty() && self.wildcard.is_empty() {
+            return self.any.find(path);
+        }
+        // A fully qualified name may end in a dot (RFC 3986 §3.2.2).
+        let host = host.strip_suffix('.').unwrap_or(host);
+        let lower;
+        let host = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
+            lower = host.to_ascii_lowercase();
+            &lower
+        } else {
+            host
+        };
+        self.exact
+            .get(host)
+            .and_then(|paths| paths.find(path))
+            .or_else(|| {
+                self.wildcard
+                    .iter()
+                    .filter(|(suffix, _)| host.len() > suffix.len() && host.ends_with(&**suffix))
+                    .find_map(|(_, paths)| paths.find(path))
+            })
+            .or_else(|| self.any.find(path))
+    }
+}
+
+// === impl Paths ===
+
+impl Paths {
+    fn find(&self, path: &str) -> Option<usize> {
+        self.0.iter().find(|(prefix, _)| covers(prefix, path)).map(|&(_, pool)| pool)
+    }
+}
+
+/// Whether `prefix` covers `path` on a segment boundary.
+fn covers(prefix: &str, path: &str) -> bool {
+    if prefix == "/" {
+        return true;
+    }
+    let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+    path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn routes(list: &[(&str, &str)]) -> Routes {
+        let routes: Vec<_> = list
+            .iter()
+            .enumerate()
+            .map(|(pool, (host, path))| Route {
+                host: match host.strip_prefix('*') {
+                    Some("") => HostPattern::Any,
+                    Some(suffix) => HostPattern::Wildcard(suffix.into()),
+                    None => HostPattern::Exact((*host).into()),
+                },
+                path: (*path).into(),
+                pool,
+            })
+            .collect();
+        Routes::new(&routes)
+    }
+
+    #[test]
+    fn an_exact_host_beats_a_wildcard_and_a_wildcard_beats_any() {
+        let routes = routes(&[("*", "/"), ("*.example.org", "/"), ("shop.example.org", "/")]);
+        assert_eq!(routes.find("shop.example.org", "/"), Some(2));
+        assert_eq!(routes.find("www.example.org", "/"), Some(1));
+        assert_eq!(routes.find("example.org", "/"), Some(0));
+        assert_eq!(routes.find("SHOP.Example.Org.", "/"), Some(2));
+    }
+
+    #[test]
+    fn the_longest_wildcard_wins() {
+        let routes = routes(&[("*.org", "/"), ("*.example.org", "/")]);
+        assert_eq!(routes.find("a.example.org", "/"), Some(1));
+        assert_eq!(routes.find("example.org", "/"), Some(0));
+    }
+
+    #[test]
+    fn a_prefix_matches_on_segment_boundaries_only() {
+        let routes = routes(&[("*", "/api"), ("*", "/api/v2/")]);
+        assert_eq!(routes.find("x", "/api"), Some(0));
+        assert_eq!(routes.find("x", "/api/v1"), Some(0));
+        assert_eq!(routes.find("x", "/api/v2/users"), Some(1));
+        assert_eq!(routes.find("x", "/apix"), None);
+    }
+
+    #[test]
+    fn a_host_that_does_not_cover_the_path_falls_back() {
+        let routes = routes(&[("shop.example.org", "/cart"), ("*", "/")]);
+        assert_eq!(routes.find("shop.example.org", "/cart"), Some(0));
+        assert_eq!(routes.find("shop.example.org", "/news"), Some(1));
+    }
+}
