@@ -117,7 +117,7 @@ fn metrics_are_summed_over_the_labels_that_are_not_asked_for() {
 #[tokio::test]
 async fn a_line_is_found_and_an_end_without_it_is_told() {
     let lines = Lines::collect("output", &b"one\ntwo\nthree"[..]);
-    let length_of = |wanted: &'static str| move |line: &str| (line == wanted).then(|| line.len());
+    let length_of = |wanted: &'static str| move |line: &str| (line == wanted).then_some(wanted.len());
     assert_eq!(lines.find("three", length_of("three")).await, Some(5));
     assert_eq!(lines.find("four", length_of("four")).await, None);
     lines.ended().await;
