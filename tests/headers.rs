@@ -95,7 +95,8 @@ async fn a_stranger_cannot_forge_where_it_comes_from() {
         ("x-forwarded-proto", "http"),
         ("x-forwarded-host", "evil.example"),
         ("forwarded", "for=203.0.113.9;host=evil.example"),
-        ("x-real-ip", "203.0.113.9"),
+        ("x-forwarded-port", "203.0.113.9"),
+        ("x-forwarded-prefix", "/evil.example"),
     ];
     for protocol in BOTH {
         let (_, seen) = ask(&Client::new(&homing, protocol), &backend, &forged).await;

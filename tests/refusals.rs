@@ -115,6 +115,18 @@ async fn a_backend_that_talks_nonsense_is_a_bad_gateway() {
 }
 
 #[tokio::test]
+async fn an_upgrade_that_nobody_asked_for_is_a_bad_gateway() {
+    let backend = RawBackend::answering(
+        "app-1",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nraw bytes",
+    );
+    let homing = Setup::new([&backend]).start().await;
+    for protocol in BOTH {
+        own(&Client::new(&homing, protocol).get("/").send().await, StatusCode::BAD_GATEWAY);
+    }
+}
+
+#[tokio::test]
 async fn without_a_backend_there_is_no_service_for_now() {
     let (one, two) = (Port::reserve(), Port::reserve());
     let homing = Setup::new([("app-1", one.address), ("app-2", two.address)]).start().await;
