@@ -108,10 +108,10 @@ impl Snapshot {
 
 impl Pool {
     fn build(config: &config::Pool, families: &Families) -> Self {
-        let affinity = Arc::new(Affinity::new());
+        let affinity = Arc::new(Affinity::new(clock::tick()));
         let names: Vec<_> =
             config.backends.iter().map(|backend| (&*backend.name, backend.weight.get())).collect();
-        let roster = affinity.roster(&names, clock::tick());
+        let roster = affinity.roster(&names, config.affinity.session_timeout, clock::tick());
         let backends = config
             .backends
             .iter()

@@ -48,7 +48,7 @@ fn sessions(pools: &[(&Pool, Stats)]) -> Vec<Family> {
     let mut ended = Family::counter("homing_affinity_ended_total", "Sessions that ended, by reason.");
     for (pool, stats) in pools {
         for backend in &stats.backends {
-            let (pool, name) = (&*pool.name, &*backend.name);
+            let (pool, name) = (&*pool.name, backend.member.name());
             sessions.add(&[("pool", pool), ("backend", name), ("state", "live")], backend.live);
             sessions.add(&[("pool", pool), ("backend", name), ("state", "retained")], backend.retained);
             streams.add(&[("pool", pool), ("backend", name)], backend.streams);
@@ -78,7 +78,7 @@ fn totals(pools: &[(&Pool, Stats)]) -> Vec<Family> {
         ("homing_affinity_ambiguous_total", "Requests with several different session ids.", |_, stats| stats.ambiguous),
         ("homing_affinity_late_hits_total", "Expired sessions that their application still knew.", |_, stats| stats.late),
         ("homing_affinity_full_total", "Sessions not learned because the table was full.", |_, stats| {
-            stats.not_learned_full
+            stats.full
         }),
     ];
     let mut families = Vec::new();

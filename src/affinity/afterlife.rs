@@ -99,9 +99,8 @@ impl Afterlife {
         }
     }
 
-    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.map.len()
+        self.count.load(Relaxed)
     }
 }
 

@@ -197,14 +197,22 @@ impl Ledger {
         }
     }
 
+    /// Counts a live session seen again; it was last seen `before`.
+    pub(super) fn touched(&self, home: Home, before: Tick, now: Tick) {
+        if let Some(book) = self.lock().book(home) {
+            book.member.recency().touch(before, now);
+        }
+    }
+
+    /// Whether this very instance is the backend's current one.
+    pub(super) fn knows(&self, home: Home) -> bool {
+        self.lock().book(home).is_some()
+    }
+
     /// One consistent reading.
     pub(super) fn read(&self) -> (Totals, Vec<Book>) {
         let state = self.lock();
         (state.totals, state.books.clone())
-    }
-
-    pub(super) fn member(&self, slot: Slot) -> Option<Arc<Member>> {
-        self.lock().books.get(usize::from(slot.get())).map(|book| Arc::clone(&book.member))
     }
 }
 

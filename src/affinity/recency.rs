@@ -22,12 +22,13 @@ const SPAN: u32 = 64;
 
 // === impl Recency ===
 
-impl Recency {
-    /// For a session timeout of so many ticks.
-    pub(super) fn new(timeout: u32) -> Self {
-        Self { width: AtomicU32::new(Self::width_for(timeout)), buckets: [const { AtomicU32::new(0) }; BUCKETS] }
+impl Default for Recency {
+    fn default() -> Self {
+        Self { width: AtomicU32::new(1), buckets: [const { AtomicU32::new(0) }; BUCKETS] }
     }
+}
 
+impl Recency {
     /// Whether the buckets suit this session timeout; else they are to be [`reset`](Self::reset) and
     /// every live binding counted in again.
     pub(super) fn suits(&self, timeout: u32) -> bool {
@@ -97,9 +98,15 @@ impl Recency {
 mod tests {
     use super::*;
 
+    fn recency(timeout: u32) -> Recency {
+        let recency = Recency::default();
+        recency.reset(timeout);
+        recency
+    }
+
     #[test]
     fn the_latest_is_the_youngest_that_is_left() {
-        let recency = Recency::new(640);
+        let recency = recency(640);
         recency.enter(Tick::new(100));
         recency.enter(Tick::new(400));
         assert_eq!(recency.latest(Tick::new(500)), Some(Tick::new(409)));
@@ -111,7 +118,7 @@ mod tests {
 
     #[test]
     fn a_touch_takes_a_binding_along() {
-        let recency = Recency::new(640);
+        let recency = recency(640);
         recency.enter(Tick::new(100));
         recency.touch(Tick::new(100), Tick::new(305));
         assert_eq!(recency.latest(Tick::new(305)), Some(Tick::new(305)));
@@ -122,7 +129,7 @@ mod tests {
 
     #[test]
     fn the_deadline_is_never_told_too_early() {
-        let recency = Recency::new(18_000);
+        let recency = recency(18_000);
         for seen in [0, 17, 281, 5_000, 17_999] {
             recency.enter(Tick::new(seen));
             let latest = recency.latest(Tick::new(18_000)).unwrap();

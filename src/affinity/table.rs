@@ -97,10 +97,6 @@ impl Table {
         self.entries.load(Relaxed)
     }
 
-    pub(super) fn peek(&self, key: SessionKey) -> Option<Seen> {
-        self.map.get(&key).map(|binding| binding.seen())
-    }
-
     pub(super) fn contains(&self, key: SessionKey) -> bool {
         self.map.contains_key(&key)
     }

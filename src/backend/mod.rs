@@ -52,6 +52,8 @@ pub struct Backend {
     troubled: AtomicBool,
     /// Wakes the control thread for a trial, out of turn.
     suspicion: Notify,
+    /// Wakes requests that wait for it to serve.
+    turned: Notify,
 }
 
 /// A request that is under way at a backend; counted from construction to drop.
@@ -86,6 +88,7 @@ impl Backend {
             health: Mutex::default(),
             troubled: AtomicBool::new(false),
             suspicion: Notify::new(),
+            turned: Notify::new(),
         }
     }
 
@@ -122,6 +125,17 @@ impl Backend {
         self.conclude(finding, "trial connection");
     }
 
+    /// Resolves when it serves.
+    pub async fn back(&self) {
+        loop {
+            let turned = self.turned.notified();
+            if self.member.serves_home() {
+                return;
+            }
+            turned.await;
+        }
+    }
+
     /// Resolves when passing requests raise a suspicion, or the backend has gone down.
     pub async fn suspected(&self) {
         self.suspicion.notified().await;
@@ -144,6 +158,7 @@ impl Backend {
         if !changed {
             return;
         }
+        self.turned.notify_waiters();
         if self.member.is_up() {
             tracing::info!(pool = %self.pool, backend = self.name(), by, "backend is up");
         } else {

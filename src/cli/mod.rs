@@ -3,3 +3,5 @@
 pub mod args;
 pub mod check;
 pub mod print_config;
+pub mod serve;
+pub mod demo_app;

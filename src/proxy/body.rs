@@ -66,7 +66,7 @@ pub(super) struct Answer {
     pub(super) worker: Rc<Worker>,
     pub(super) stall: Stall,
     pub(super) hold: Option<StreamHold>,
-    pub(super) in_flight: InFlight,
+    pub(super) in_flight: Option<InFlight>,
 }
 
 /// A deadline that moves with every sign of progress; its timer exists only while one waits.
@@ -257,6 +257,8 @@ impl Answer {
     /// The whole answer has passed. The connection is of use again only if the request has, too.
     pub(super) fn end(&mut self) {
         self.record.complete();
+        self.in_flight = None;
+        self.hold = None;
         if let Some(connection) = self.connection.take()
             && self.tally.ended()
         {

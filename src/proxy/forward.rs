@@ -156,16 +156,15 @@ impl Forward<'_> {
                 continue;
             }
             let copy = replay.then(|| copy(&request));
-            match self.exchange(&mut connection, request).await {
-                Ok(response) => return Ok((response, connection)),
-                Err(Exchange::Failed(ExchangeError::Unsent(back))) => request = *back,
+            match (self.exchange(&mut connection, request).await, copy) {
+                (Ok(response), _) => return Ok((response, connection)),
+                (Err(Exchange::Failed(ExchangeError::Unsent(back))), _) => request = *back,
                 // Closed while idle, most likely: no evidence against the backend.
-                Err(Exchange::Failed(ExchangeError::Closed)) if copy.is_some() => {
-                    let Some(copy) = copy else { break };
+                (Err(Exchange::Failed(ExchangeError::Closed)), Some(copy)) => {
                     request = copy;
                     break;
                 }
-                Err(error) => return Err(self.conclude(backend, error, None)),
+                (Err(error), _) => return Err(self.conclude(backend, error, None)),
             }
         }
         let started = clock::now();

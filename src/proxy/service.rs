@@ -2,7 +2,7 @@
 
 use std::{convert::Infallible, net::IpAddr, rc::Rc, sync::Arc, time::UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{
@@ -59,11 +59,8 @@ pub(super) async fn serve(
             respond::fault(fault, &request_id, record)
         }
     };
-    headers::prepare_response(
-        response.headers_mut(),
-        response.status() == StatusCode::SWITCHING_PROTOCOLS,
-        snapshot.hsts.as_ref(),
-    );
+    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    headers::prepare_response(response.headers_mut(), upgraded, snapshot.hsts.as_ref());
     response.headers_mut().insert(headers::X_REQUEST_ID, request_id);
     if closes && http1 {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
@@ -88,7 +85,7 @@ async fn handle(
     record.client(address, host_text, request_id);
     let pool = snapshot.routes.find(target::without_port(host_text), parts.uri.path());
     let host = host?;
-    headers::expectation(&parts.headers)?;
+    target::expectation(&parts.headers)?;
     let pool = &snapshot.pools[pool.ok_or(Fault::NoRoute)?];
 
     let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -159,7 +156,7 @@ async fn handle(
 fn deliver(client: &Rc<Client>, snapshot: &Snapshot, passed: Passed, mut record: Record) -> Response<AnswerBody> {
     let Passed { pool, mut response, answered: Delivery { connection, in_flight }, tally, key, upgrade } = passed;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
-        let hold = StreamHold::take(&pool, key);
+        let hold = StreamHold::take(&pool, key, &in_flight.backend().member);
         let backend = hyper::upgrade::on(&mut response);
         let Some(client_half) = upgrade else {
             // Nobody asked for it (RFC 9110 §15.2.2): what follows would not be HTTP.
@@ -167,13 +164,15 @@ fn deliver(client: &Rc<Client>, snapshot: &Snapshot, passed: Passed, mut record:
             return respond::fault(Fault::BadAnswer, &HeaderValue::from_static(""), record);
         };
         record.complete();
-        upgrade::tunnel(client, client_half, backend, upgrade::Tunnel { record, in_flight, hold, connection });
+        upgrade::tunnel(client, client_half, backend, upgrade::Tunnel { record, in_flight, hold });
         return response.map(|_| AnswerBody::Whole(None));
     }
     let event_stream = stream::is_event_stream(response.headers());
     let stall = Stall::new((!event_stream).then_some(snapshot.config.timeouts.body));
     let (parts, body) = response.into_parts();
-    let hold = stream::is_long(&body).then(|| StreamHold::take(&pool, key)).flatten();
+    let hold = stream::is_long(&body)
+        .then(|| StreamHold::take(&pool, key, &in_flight.backend().member))
+        .flatten();
     let mut answer = Box::new(Answer {
         connection: Some(connection),
         keep_alive: pool.keep_alive,
@@ -182,7 +181,7 @@ fn deliver(client: &Rc<Client>, snapshot: &Snapshot, passed: Passed, mut record:
         worker: Rc::clone(&client.worker),
         stall,
         hold,
-        in_flight,
+        in_flight: Some(in_flight),
         body,
     });
     if http_body::Body::is_end_stream(&answer.body) {

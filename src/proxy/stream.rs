@@ -5,13 +5,18 @@ use std::sync::Arc;
 use http::{HeaderMap, header::CONTENT_TYPE};
 use http_body::Body;
 
-use crate::{affinity::SessionKey, clock, world::Pool};
+use crate::{
+    affinity::{Affinity, Hold, Member, SessionKey},
+    clock,
+    world::Pool,
+};
 
 /// Keeps one binding alive until it is dropped.
 #[derive(Debug)]
 pub(super) struct StreamHold {
-    pool: Arc<Pool>,
-    key: SessionKey,
+    affinity: Arc<Affinity>,
+    /// Taken by the drop.
+    hold: Option<Hold>,
 }
 
 /// Answers of a known length up to this pass through before any session could expire.
@@ -21,15 +26,17 @@ const SHORT: u64 = 256 * 1024;
 
 impl StreamHold {
     /// Holds the session, if it is in the table.
-    pub(super) fn take(pool: &Arc<Pool>, key: Option<SessionKey>) -> Option<Self> {
-        let key = key?;
-        pool.affinity.hold(key, clock::tick()).then(|| Self { pool: Arc::clone(pool), key })
+    pub(super) fn take(pool: &Pool, key: Option<SessionKey>, member: &Arc<Member>) -> Option<Self> {
+        let hold = pool.affinity.hold(key?, member, clock::tick())?;
+        Some(Self { affinity: Arc::clone(&pool.affinity), hold: Some(hold) })
     }
 }
 
 impl Drop for StreamHold {
     fn drop(&mut self) {
-        self.pool.affinity.release(self.key, clock::tick());
+        if let Some(hold) = self.hold.take() {
+            self.affinity.release(hold, clock::tick());
+        }
     }
 }
 

@@ -6,15 +6,14 @@ use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional;
 
-use super::{Client, body::RequestBody, record::Record, stream::StreamHold};
-use crate::{backend::InFlight, upstream::Connection};
+use super::{Client, record::Record, stream::StreamHold};
+use crate::backend::InFlight;
 
 /// What lives as long as the WebSocket does.
 pub(super) struct Tunnel {
     pub(super) record: Record,
     pub(super) in_flight: InFlight,
     pub(super) hold: Option<StreamHold>,
-    pub(super) connection: Connection<RequestBody>,
 }
 
 /// Runs a WebSocket in a task of its own, which counts as an open connection.
@@ -34,6 +33,7 @@ pub(super) fn tunnel(client: &Rc<Client>, near: OnUpgrade, far: OnUpgrade, mut t
             Err(error) => tracing::debug!(%error, "websocket upgrade failed"),
         }
         worker.metrics.websockets.dec();
-        drop((tunnel, open));
+        let Tunnel { record, in_flight, hold } = tunnel;
+        drop((record, in_flight, hold, open));
     });
 }

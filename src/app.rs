@@ -1,0 +1,277 @@
+//! The composition root: bind every socket, then start, then wait, then drain.
+//!
+//! Nothing is started before everything that can fail for a reason of the user's has been tried:
+//! certificates, log file, sockets. A worker or a background task that ends by itself is an event: it
+//! brings the process down, loudly.
+
+use std::{
+    io,
+    net::{SocketAddr, TcpListener},
+    rc::Rc,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use anyhow::{Context, anyhow};
+use prometheus::Registry;
+use tokio::{
+    runtime::{Builder, Runtime},
+    sync::mpsc,
+    task::LocalSet,
+    time::{sleep, timeout},
+};
+
+use crate::{
+    admin::{self, Admin, AffinityCollector},
+    affinity::KeyHasher,
+    backend::Families,
+    config::{Config, Listen},
+    control,
+    listener::{self, accept},
+    proxy::{self, AccessLog, Metrics, Worker, Writer},
+    tls::{self, Ticketer},
+    world::{Phase, Snapshot, World},
+};
+
+/// A proxy whose sockets are bound and whose certificates are loaded, but which serves nobody yet.
+#[derive(Debug)]
+pub struct App {
+    world: Arc<World>,
+    registry: Registry,
+    metrics: Arc<Metrics>,
+    log: Option<(AccessLog, Writer)>,
+    https: Vec<TcpListener>,
+    http: Vec<TcpListener>,
+    admin: Option<TcpListener>,
+    bound: Listen,
+}
+
+/// A running worker thread.
+#[derive(Debug)]
+struct Running {
+    thread: JoinHandle<anyhow::Result<()>>,
+}
+
+/// How often workers close idle connections to backends.
+const SWEEP: Duration = Duration::from_secs(5);
+/// Time for the last bytes after everything was told to end.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+
+// === impl App ===
+
+impl App {
+    /// Does everything that can fail.
+    ///
+    /// # Errors
+    ///
+    /// Bad certificates, busy ports, a log that cannot be opened: each says what to change.
+    pub fn bind(config: Config) -> anyhow::Result<Self> {
+        let workers = config.workers.get();
+        let ticketer = Ticketer::new()?;
+        let tls = tls::server_config(&config.certificates, &ticketer)?;
+        let https = listener::bind("https", "--https", config.listen.https, workers)?;
+        let http = match config.listen.http {
+            Some(address) => listener::bind("http", "--http", address, workers)?,
+            None => Vec::new(),
+        };
+        let admin = match config.listen.admin {
+            Some(address) => listener::bind("admin", "--admin", address, 1)?.pop(),
+            None => None,
+        };
+        let local = |socket: Option<&TcpListener>| socket.map(TcpListener::local_addr).transpose();
+        let bound = Listen {
+            https: local(https.first())?.context("no worker, no listener")?,
+            http: local(http.first())?,
+            admin: local(admin.as_ref())?,
+        };
+        let registry = Registry::new();
+        let metrics = Arc::new(Metrics::register(&registry)?);
+        let families = Families::register(&registry)?;
+        process_metrics(&registry)?;
+        let log = AccessLog::open(&config.access_log, metrics.log_lost.clone())
+            .with_context(|| format!("cannot open the access log {:?}", config.access_log))?;
+        let mut secret = [0; 16];
+        getrandom::fill(&mut secret).map_err(|error| anyhow!("no randomness to be had: {error}"))?;
+        let snapshot = Snapshot::build(config, tls, &families);
+        let world = Arc::new(World::new(snapshot, KeyHasher::new(secret), bound.https.port()));
+        registry.register(Box::new(AffinityCollector(Arc::clone(&world))))?;
+        Ok(Self { world, registry, metrics, log, https, http, admin, bound })
+    }
+
+    /// The addresses that the sockets are bound to.
+    pub fn bound(&self) -> &Listen {
+        &self.bound
+    }
+
+    /// Serves until a signal asks to stop and everything has ended, or until something breaks.
+    /// `ready` is called once all workers accept.
+    ///
+    /// # Errors
+    ///
+    /// When a part of the program ends that should not.
+    pub fn run(self, ready: impl FnOnce(&Listen)) -> anyhow::Result<()> {
+        let runtime = runtime()?;
+        LocalSet::new().block_on(&runtime, self.serve(ready))
+    }
+
+    async fn serve(self, ready: impl FnOnce(&Listen)) -> anyhow::Result<()> {
+        // Before any worker: a signal from here on drains.
+        let mut stop = control::stop_signals()?;
+        let world = Arc::clone(&self.world);
+        let (log, writer) = self.log.unzip();
+        let (ended, mut endings) = mpsc::unbounded_channel();
+        let mut workers = Vec::new();
+        let mut http = self.http.into_iter();
+        for (index, https) in self.https.into_iter().enumerate() {
+            let worker = (Arc::clone(&world), Arc::clone(&self.metrics), log.clone());
+            let sockets = (https, http.next());
+            let ended = ended.clone();
+            let thread = std::thread::Builder::new()
+                .name(format!("homing-{index}"))
+                .spawn(move || {
+                    let result = run_worker(worker, sockets);
+                    // The receiver outlives every worker.
+                    let _ = ended.send(());
+                    result
+                })
+                .context("cannot start a worker")?;
+            workers.push(Running { thread });
+        }
+        // Only the workers have the log from here on: when they are gone, its thread ends.
+        drop(log);
+
+        let mut background = tokio::task::JoinSet::new();
+        background.spawn_local(control::expire(Arc::clone(&world)));
+        for pool in &world.snapshot.load().pools {
+            for backend in &pool.backends {
+                background.spawn_local(control::watch_health(Arc::clone(pool), Arc::clone(backend)));
+            }
+        }
+        if let Some(listener) = self.admin {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            let admin = Rc::new(Admin { registry: self.registry, world: Arc::clone(&world) });
+            background.spawn_local(async move {
+                if let Err(error) = admin::serve(admin, listener).await {
+                    tracing::error!(%error, "the admin listener broke");
+                }
+            });
+        }
+        world.advance(Phase::Ready);
+        ready(&self.bound);
+
+        let outcome = tokio::select! {
+            signal = stop.next() => {
+                tracing::info!(signal, "draining");
+                Ok(())
+            }
+            _ = endings.recv() => Err(anyhow!("a worker ended by itself")),
+            ended = background.join_next(), if !background.is_empty() => {
+                Err(anyhow!("a background task ended by itself: {ended:?}"))
+            }
+        };
+        world.advance(Phase::Draining);
+        let drain = world.snapshot.load().config.timeouts.drain;
+        let all = async {
+            let mut left = workers.len() - usize::from(endings.is_closed());
+            while left > 0 && endings.recv().await.is_some() {
+                left -= 1;
+            }
+        };
+        tokio::select! {
+            () = all => {}
+            signal = stop.next() => tracing::warn!(signal, "closing what is still open"),
+            () = sleep(drain) => tracing::warn!(after = ?drain, "closing what is still open"),
+        }
+        world.advance(Phase::Forced);
+        let joined = tokio::task::spawn_blocking(move || join_workers(workers)).await?;
+        if let Some(writer) = writer {
+            tokio::task::spawn_blocking(move || writer.join()).await?;
+        }
+        outcome.and(joined)
+    }
+}
+
+/// A process-wide panic in one worker must not leave the others serving half of the clients.
+fn join_workers(workers: Vec<Running>) -> anyhow::Result<()> {
+    let mut result = Ok(());
+    for worker in workers {
+        match worker.thread.join() {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => result = Err(error),
+            Err(_) => result = Err(anyhow!("a worker panicked")),
+        }
+    }
+    result
+}
+
+type Parts = (Arc<World>, Arc<Metrics>, Option<AccessLog>);
+
+fn run_worker(
+    (world, metrics, log): Parts,
+    (https, http): (TcpListener, Option<TcpListener>),
+) -> anyhow::Result<()> {
+    let runtime = runtime()?;
+    let worker = Rc::new(Worker::new(world, metrics, log));
+    LocalSet::new().block_on(&runtime, async {
+        let sweeper = Rc::clone(&worker);
+        tokio::task::spawn_local(async move {
+            loop {
+                sleep(SWEEP).await;
+                sweeper.sweep();
+            }
+        });
+        let https = accept_clients(&worker, https, true);
+        let http = async {
+            match http {
+                Some(http) => accept_clients(&worker, http, false).await,
+                None => Ok(()),
+            }
+        };
+        tokio::try_join!(https, http).context("a listener broke")?;
+        // Draining: the sockets are closed, what is open may finish.
+        let mut phase = worker.world.watch();
+        tokio::select! {
+            () = worker.open.none() => {}
+            _ = phase.wait_for(|phase| *phase == Phase::Forced) => {
+                // Connections have been told the same; their last bytes may still be on the way.
+                let _ = timeout(LAST_WORDS, worker.open.none()).await;
+            }
+        }
+        Ok(())
+    })
+}
+
+async fn accept_clients(worker: &Rc<Worker>, socket: TcpListener, tls: bool) -> io::Result<()> {
+    let listener = tokio::net::TcpListener::from_std(socket)?;
+    let phase = worker.world.watch();
+    let serve = |stream, peer: SocketAddr| {
+        let Some(permit) = worker.world.admit() else {
+            worker.metrics.over_limit.inc();
+            return;
+        };
+        let open = worker.open.enter();
+        let worker = Rc::clone(worker);
+        tokio::task::spawn_local(async move {
+            if tls {
+                proxy::serve_tls(worker, stream, peer, permit).await;
+            } else {
+                proxy::serve_plain(worker, stream, permit).await;
+            }
+            drop(open);
+        });
+    };
+    accept(listener, phase, Phase::Draining, || worker.metrics.accept_failed.inc(), serve).await
+}
+
+fn runtime() -> io::Result<Runtime> {
+    Builder::new_current_thread().enable_all().build()
+}
+
+fn process_metrics(registry: &Registry) -> prometheus::Result<()> {
+    use prometheus::{IntGaugeVec, Opts, process_collector::ProcessCollector};
+    registry.register(Box::new(ProcessCollector::for_self()))?;
+    let build = IntGaugeVec::new(Opts::new("homing_build_info", "The version that runs; always 1."), &["version"])?;
+    build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+    registry.register(Box::new(build))
+}

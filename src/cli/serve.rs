@@ -1,0 +1,52 @@
+//! `homing serve`.
+
+use std::process::ExitCode;
+
+use super::args::ServeArgs;
+use crate::{app::App, config::{Config, Listen}};
+
+/// Runs the proxy.
+pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    let config = match args.to_config() {
+        Ok(config) => config,
+        Err(errors) => {
+            eprintln!("{errors}");
+            return Ok(ExitCode::FAILURE);
+        }
+    };
+    let summary = summary(&config);
+    App::bind(config)?.run(|bound| {
+        announce(bound);
+        eprint!("{summary}");
+    })?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One line per listener, in a form that scripts can read.
+pub fn announce(bound: &Listen) {
+    eprintln!("listening https https://{}", bound.https);
+    if let Some(address) = bound.http {
+        eprintln!("listening http http://{address}");
+    }
+    if let Some(address) = bound.admin {
+        eprintln!("listening admin http://{address}");
+    }
+}
+
+fn summary(config: &Config) -> String {
+    use std::fmt::Write;
+    let mut text = String::new();
+    for pool in &config.pools {
+        // Writing to a String cannot fail.
+        let _ = writeln!(
+            text,
+            "pool {}: {} backends, sessions live for {}, kept for {}",
+            pool.name,
+            pool.backends.len(),
+            crate::config::format_duration(pool.affinity.session_timeout),
+            crate::config::format_duration(pool.affinity.ttl),
+        );
+    }
+    let _ = writeln!(text, "homing {}: ready with {} workers", env!("CARGO_PKG_VERSION"), config.workers);
+    text
+}
