@@ -32,6 +32,7 @@ fn text(mut config: Config) -> String {
     if let AccessLog::File(file) = &mut config.access_log {
         paths.push(file);
     }
+    paths.extend(config.pools.iter_mut().filter_map(|pool| pool.issue.as_mut()?.key_file.as_mut()));
     for path in paths {
         if let Ok(absolute) = path::absolute(&*path) {
             *path = absolute;

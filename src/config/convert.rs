@@ -13,7 +13,7 @@ use toml::Spanned;
 
 use super::{
     address::format_host_pattern,
-    convert_pool,
+    convert_issue, convert_pool,
     errors::Report,
     excerpt::shown,
     model::{AccessLog, CertificateFiles, Config, HostPattern, Limits, Listen, Pool, Route, Timeouts},
@@ -35,7 +35,8 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
         report.add_whole("there is no [[pool]]: requests have nowhere to go", None);
     }
     let routes = routes(raw.routes, &raw.pools, report);
-    Config {
+    let issues = raw.pools.list.iter().map(|pool| pool.affinity.issue.place()).collect::<Vec<_>>();
+    let config = Config {
         listen: listen(raw.listen, report),
         workers: raw.workers.or_else(default_workers),
         certificates: certificates(raw.certificates.list, base, report),
@@ -49,8 +50,10 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
         limits: limits(raw.limits),
         hsts: raw.hsts.value(),
         routes,
-        pools: pools(raw.pools.list, report),
-    }
+        pools: pools(raw.pools.list, base, report),
+    };
+    convert_issue::check_clashes(&config, &issues, report);
+    config
 }
 
 /// The values of a list, without their places.
@@ -183,7 +186,7 @@ fn route_pool(route: &RawRoute, pools: &[RawPool], names: &[&str], report: &Repo
     found
 }
 
-fn pools(raw: Vec<RawPool>, report: &Report) -> Vec<Pool> {
+fn pools(raw: Vec<RawPool>, base: &Path, report: &Report) -> Vec<Pool> {
     let mut seen = HashMap::new();
     for pool in &raw {
         let (Some(name), Some(span)) = (pool.name.get(), pool.name.span()) else { continue };
@@ -193,7 +196,7 @@ fn pools(raw: Vec<RawPool>, report: &Report) -> Vec<Pool> {
             seen.insert(name.clone(), span);
         }
     }
-    raw.into_iter().filter_map(|pool| convert_pool::pool(pool, report)).collect()
+    raw.into_iter().filter_map(|pool| convert_pool::pool(pool, base, report)).collect()
 }
 
 fn default_workers() -> NonZeroUsize {

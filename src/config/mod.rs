@@ -7,6 +7,7 @@
 
 mod address;
 mod convert;
+mod convert_issue;
 mod convert_pool;
 mod effective;
 mod errors;
@@ -26,8 +27,8 @@ pub use self::{
     errors::ConfigErrors,
     flags::{BackendFlag, Flags, Overrides},
     model::{
-        AccessLog, Backend, CertificateFiles, Config, HealthCheck, HostPattern, Limits, Listen,
-        PassiveHealth, Pool, PoolTimeouts, Route, Timeouts,
+        AccessLog, Backend, CertificateFiles, Config, HealthCheck, HostPattern, Issue, Limits, Listen,
+        PassiveHealth, Pool, PoolTimeouts, Route, SameSite, Timeouts,
     },
     quantity::{format_duration, format_size, parse_duration, parse_size},
     session::{format_balance, parse_balance},

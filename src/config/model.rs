@@ -130,6 +130,8 @@ pub struct Pool {
     pub name: Box<str>,
     /// How its sessions are found, kept and placed.
     pub affinity: Settings,
+    /// The proxy's own cookie, for an application that has none; then [`Settings::keys`] is empty.
+    pub issue: Option<Issue>,
     /// Active check; only passive ones when none.
     pub health: Option<HealthCheck>,
     /// When passing requests tell that a backend is gone.
@@ -140,6 +142,28 @@ pub struct Pool {
     pub keep_alive: usize,
     /// Its servers; at least one.
     pub backends: Vec<Backend>,
+}
+
+/// The proxy's own cookie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issue {
+    /// Its name.
+    pub cookie: Box<str>,
+    /// Keys that seal it; without a file, a random one that dies with the process.
+    pub key_file: Option<PathBuf>,
+    /// To which requests browsers add it.
+    pub same_site: SameSite,
+}
+
+/// The `SameSite` attribute of a cookie (RFC 6265bis §5.6.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    /// Requests within the site, and links that lead to it.
+    Lax,
+    /// Requests within the site.
+    Strict,
+    /// All requests.
+    None,
 }
 
 /// One server process.

@@ -142,6 +142,7 @@ impl Demo {
     fn pool(&self) -> Pool {
         Pool {
             name: "shop".into(),
+            issue: None,
             affinity: Settings {
                 keys: vec![KeySource::Cookie("session".into())],
                 session_timeout: SESSION_TIMEOUT,
