@@ -28,6 +28,7 @@ use crate::{
     backend::Families,
     config::{Config, Listen},
     control,
+    issue::Keyrings,
     listener::{self, accept},
     proxy::{self, AccessLog, Metrics, Worker, Writer},
     tls::{self, Ticketer},
@@ -65,11 +66,12 @@ impl App {
     ///
     /// # Errors
     ///
-    /// Bad certificates, busy ports, a log that cannot be opened: each says what to change.
+    /// Bad certificates or key files, busy ports, a log that cannot be opened: each says what to change.
     pub fn bind(config: Config) -> anyhow::Result<Self> {
         let workers = config.workers.get();
         let ticketer = Ticketer::new()?;
         let tls = tls::server_config(&config.certificates, &ticketer)?;
+        let keyrings = Keyrings::load(&config)?;
         let https = listener::bind("https", "--https", config.listen.https, workers)?;
         let http = match config.listen.http {
             Some(address) => listener::bind("http", "--http", address, workers)?,
@@ -93,7 +95,7 @@ impl App {
             .with_context(|| format!("cannot open the access log {:?}", config.access_log))?;
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).map_err(|error| anyhow!("no randomness to be had: {error}"))?;
-        let snapshot = Snapshot::build(config, tls, &families);
+        let snapshot = Snapshot::build(config, tls, &keyrings, &families);
         let world = Arc::new(World::new(snapshot, KeyHasher::new(secret), bound.https.port()));
         registry.register(Box::new(AffinityCollector(Arc::clone(&world))))?;
         Ok(Self { world, registry, metrics, log, https, http, admin, bound })

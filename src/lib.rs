@@ -25,6 +25,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod error;
+pub mod issue;
 pub mod listener;
 pub mod proxy;
 pub mod route;

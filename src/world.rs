@@ -14,10 +14,11 @@ use prometheus::IntCounter;
 use tokio::sync::watch;
 
 use crate::{
-    affinity::{Affinity, KeyHasher, Roster, Settings},
+    affinity::{Affinity, KeyHasher, Roster, SealingKey, Settings},
     backend::{Backend, Families},
     clock,
     config::{self, Config, HealthCheck, PoolTimeouts},
+    issue::{Issuer, Keyrings},
     route::Routes,
 };
 
@@ -43,6 +44,8 @@ pub struct Pool {
     pub name: Box<str>,
     /// How its sessions are found, kept and placed.
     pub settings: Settings,
+    /// Issues the proxy's own cookie, for an application that has none.
+    pub issuer: Option<Issuer>,
     /// Its bindings; reused by a reload.
     pub affinity: Arc<Affinity>,
     /// Its backends as the affinity core sees them.
@@ -95,8 +98,19 @@ pub struct Permit(Arc<World>);
 
 impl Snapshot {
     /// Builds the world that `config` describes.
-    pub fn build(config: Config, tls: Arc<rustls::ServerConfig>, families: &Families) -> Self {
-        let pools = config.pools.iter().map(|pool| Arc::new(Pool::build(pool, families))).collect();
+    pub fn build(
+        config: Config,
+        tls: Arc<rustls::ServerConfig>,
+        keyrings: &Keyrings,
+        families: &Families,
+    ) -> Self {
+        let pools = config.pools.iter().enumerate();
+        let pools = pools
+            .map(|(index, pool)| {
+                let keys = keyrings.of(index).unwrap_or_default();
+                Arc::new(Pool::build(pool, keys, families))
+            })
+            .collect();
         let hsts = config.hsts.map(|age| {
             HeaderValue::try_from(format!("max-age={}", age.as_secs())).expect("digits are a field value")
         });
@@ -107,7 +121,7 @@ impl Snapshot {
 // === impl Pool ===
 
 impl Pool {
-    fn build(config: &config::Pool, families: &Families) -> Self {
+    fn build(config: &config::Pool, keys: &[SealingKey], families: &Families) -> Self {
         let affinity = Arc::new(Affinity::new(clock::tick()));
         let names: Vec<_> =
             config.backends.iter().map(|backend| (&*backend.name, backend.weight.get())).collect();
@@ -121,6 +135,7 @@ impl Pool {
         Self {
             name: config.name.clone(),
             settings: config.affinity.clone(),
+            issuer: Issuer::new(config, keys, || families.tokens(&config.name)),
             affinity,
             roster,
             backends,

@@ -5,6 +5,7 @@
 
 mod health;
 mod metrics;
+mod tokens;
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -20,6 +21,7 @@ use tokio::sync::Notify;
 pub use self::{
     health::{Evidence, Finding, Health},
     metrics::{CLASSES, Families, Metrics},
+    tokens::TokenMetrics,
 };
 use crate::{
     affinity::Member,

@@ -29,6 +29,8 @@ pub(super) struct Forward<'a> {
     pub(super) client: &'a Client,
     pub(super) pool: &'a Arc<Pool>,
     pub(super) keys: &'a Keys,
+    /// The backend that is home by the proxy's own cookie.
+    pub(super) hint: Option<&'a str>,
     pub(super) skip: bool,
     pub(super) tally: &'a Rc<Tally>,
     /// Longest time without progress of the request's body.
@@ -121,6 +123,7 @@ impl Forward<'_> {
     fn choose(&self, tried: &[Slot], waited: bool) -> Decision {
         let ask = Ask {
             keys: self.keys,
+            hint: self.hint,
             skip: self.skip,
             follow: self.client.follows(self.pool),
             tried,

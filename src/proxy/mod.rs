@@ -16,6 +16,7 @@ mod forward;
 mod guard;
 mod headers;
 mod metrics;
+mod own_cookie;
 mod record;
 mod redirect;
 mod respond;
@@ -84,6 +85,8 @@ struct Client {
     activity: Arc<Activity>,
     /// Where the last request without a session id was placed, so that a burst of them stays together.
     placed: Cell<Option<(*const Affinity, Slot)>>,
+    /// The session of the proxy's own that began last, likewise.
+    latest: own_cookie::Latest,
 }
 
 // === impl Worker ===
@@ -151,6 +154,7 @@ impl Client {
             node: node.into(),
             activity: Activity::new(),
             placed: Cell::new(None),
+            latest: own_cookie::Latest::default(),
         }
     }
 
