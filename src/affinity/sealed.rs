@@ -55,6 +55,9 @@ pub struct Token {
     pub born: Duration,
     /// Whether it is time for a new token: this one is well under way to its end, or an old key sealed it.
     pub due: bool,
+    /// Whether its client has not been seen for the ttl, as far as a token can tell. An open stream keeps a
+    /// session without a new token: it is good while the session is known.
+    pub idle: bool,
     name: [u8; NAME_MAX],
     name_len: usize,
 }
@@ -67,7 +70,7 @@ pub enum Unsealed {
     /// None of the keys opens it: it was changed, made up, sealed with a key that is gone, or issued for
     /// another pool or cookie. Which of these cannot be known.
     Tampered,
-    /// Its time is over.
+    /// Its session is too old.
     Expired,
 }
 
@@ -85,7 +88,7 @@ const NAME_MAX: usize = 64;
 const NAME_STEP: usize = 16;
 /// Bytes of the longest token.
 const BYTES_MAX: usize = TEXT_AT + NAME_AT + NAME_MAX + TAG_LEN;
-/// A token is renewed after this part of the ttl, and good for as much longer.
+/// A token is renewed after this part of the ttl, and good for as much longer than the ttl.
 const SLACK: u32 = 4;
 
 // === impl SealingKey ===
@@ -186,11 +189,6 @@ impl Sealer {
         self.life.judge(token, now)
     }
 
-    /// For how long a client keeps a token: as long as it is good.
-    pub fn lasts(&self) -> Duration {
-        self.life.expires()
-    }
-
     /// The text, and the number of the key that opened it.
     fn unseal(&self, token: &[u8]) -> Option<(usize, Text)> {
         let nonce: [u8; NONCE_LEN] = token.get(1..TEXT_AT)?.try_into().ok()?;
@@ -230,18 +228,17 @@ impl Life {
         self.ttl / SLACK
     }
 
-    /// A token is good for this long: its client may have been seen as late as when the next token was
+    /// A token is good for this long by itself: its client may have been seen as late as when the next token was
     /// almost due, and is not idle for the ttl before the ttl has passed from there.
-    fn expires(self) -> Duration {
+    pub fn lasts(self) -> Duration {
         self.ttl + self.renewed()
     }
 
     fn judge(self, (mut token, issued): (Token, Duration), now: Duration) -> Result<Token, Unsealed> {
-        let over = now.saturating_sub(issued) >= self.expires();
-        let aged = self.max_age.is_some_and(|max| now.saturating_sub(token.born) >= max);
-        if over || aged {
+        if self.max_age.is_some_and(|max| now.saturating_sub(token.born) >= max) {
             return Err(Unsealed::Expired);
         }
+        token.idle = now.saturating_sub(issued) >= self.lasts();
         // One from the future comes from a replica whose clock is ahead: soon replaced as well.
         token.due |= now.abs_diff(issued) >= self.renewed();
         Ok(token)
@@ -266,7 +263,7 @@ impl Token {
         let mut name = [0; NAME_MAX];
         name.get_mut(..len)?.copy_from_slice(&filled[..len]);
         let since_1970 = |bytes: &[u8; 8]| Duration::from_millis(u64::from_be_bytes(*bytes));
-        let token = Self { id: TokenId(*id), born: since_1970(born), due, name, name_len: len };
+        let token = Self { id: TokenId(*id), born: since_1970(born), due, idle: false, name, name_len: len };
         Some((token, since_1970(issued)))
     }
 }
@@ -411,9 +408,9 @@ mod tests {
         let sealer = sealer(&[1]);
         let token = sealed_by(&sealer, "app-1");
         let last_seen = NOW + TTL / 4 - Duration::from_millis(1);
-        assert!(sealer.open(token.as_bytes(), last_seen + TTL).is_ok());
-        assert_eq!(refusal(&sealer, &token, NOW + TTL * 5 / 4), Unsealed::Expired);
-        assert_eq!(sealer.lasts(), TTL * 5 / 4);
+        assert!(!sealer.open(token.as_bytes(), last_seen + TTL).unwrap().idle);
+        assert!(sealer.open(token.as_bytes(), NOW + TTL * 5 / 4).unwrap().idle);
+        assert_eq!(life().lasts(), TTL * 5 / 4);
     }
 
     #[test]

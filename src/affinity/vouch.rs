@@ -8,6 +8,11 @@ use super::{
 };
 
 impl Affinity {
+    /// Whether there is a session of this key.
+    pub fn knows(&self, key: SessionKey) -> bool {
+        self.table.contains(key)
+    }
+
     /// Where a session goes whose home has this name: what a binding would say, had it been kept.
     pub(super) fn vouched(
         &self,

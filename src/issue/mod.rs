@@ -15,7 +15,7 @@ use http::HeaderValue;
 
 pub use self::key_file::KeyFileError;
 use crate::{
-    affinity::{Life, Sealer, SealingKey, Token, TokenId},
+    affinity::{Life, Sealer, SealingKey, Token, TokenId, Unsealed},
     backend::TokenMetrics,
     clock,
     config::{self, Config, SameSite},
@@ -114,8 +114,9 @@ impl Issuer {
             SameSite::Strict => "Strict",
             SameSite::None => "None",
         };
-        // Whole seconds, rounded up: the browser must not forget what is still good.
-        let max_age = sealer.lasts().as_millis().div_ceil(1000);
+        // Whole seconds, rounded up. Longer than a token is good: while a stream is open, its session lives
+        // on, and the client gets no new token.
+        let max_age = life.lasts().max(pool.affinity.max_ttl).as_millis().div_ceil(1000);
         let attributes =
             format!("; Path=/; Max-Age={max_age}; Secure; HttpOnly; SameSite={same_site}").into();
         Some(Self { sealer, cookie: issue.cookie.clone(), attributes, metrics: metrics() })
@@ -131,18 +132,17 @@ impl Issuer {
         &self.metrics
     }
 
-    /// Opens a value of the cookie, and counts it.
-    pub fn open(&self, value: &[u8]) -> Option<Token> {
-        match self.sealer.open(value, since_1970()) {
-            Ok(token) => {
-                self.metrics.accepted.inc();
-                Some(token)
-            }
-            Err(why) => {
-                self.metrics.ignored(why);
-                None
-            }
+    /// Opens a value of the cookie, and counts it. `knows` says whether there is still a session of an id.
+    pub fn open(&self, value: &[u8], knows: impl FnOnce(&TokenId) -> bool) -> Option<Token> {
+        let opened = match self.sealer.open(value, since_1970()) {
+            Ok(token) if token.idle && !knows(&token.id) => Err(Unsealed::Expired),
+            opened => opened,
+        };
+        match &opened {
+            Ok(_) => self.metrics.accepted.inc(),
+            Err(why) => self.metrics.ignored(*why),
         }
+        opened.ok()
     }
 
     /// The Set-Cookie value of a token for this session at this backend. None only if the system gives

@@ -58,6 +58,7 @@ impl<'a> OwnCookie<'a> {
     pub(super) fn take(
         pool: &'a Pool,
         headers: &mut HeaderMap,
+        hasher: &KeyHasher,
         skip: bool,
         latest: Option<&Latest>,
     ) -> Option<Self> {
@@ -67,7 +68,7 @@ impl<'a> OwnCookie<'a> {
         take_out(headers, issuer.cookie(), |value| {
             if !skip && token.is_none() && tried < Keys::MAX {
                 tried += 1;
-                token = issuer.open(value);
+                token = issuer.open(value, |id| pool.affinity.knows(id.key(hasher)));
             }
         });
         let new = || match latest {

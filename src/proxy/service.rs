@@ -103,7 +103,7 @@ async fn handle(
     let hasher = &client.worker.world.hasher;
     // A trusted peer forwards for many clients, which share nothing.
     let latest = (!trusts(client.address())).then_some(&client.latest);
-    let own = OwnCookie::take(pool, &mut parts.headers, skip, latest);
+    let own = OwnCookie::take(pool, &mut parts.headers, hasher, skip, latest);
     let keys = match &own {
         Some(own) => own.keys(hasher),
         None if skip => Keys::default(),

@@ -17,6 +17,7 @@ use super::{
 pub(crate) struct Setup {
     top: String,
     pool: String,
+    key: String,
     affinity: String,
     pool_sections: String,
     sections: String,
@@ -42,6 +43,7 @@ impl Setup {
         let setup = Self {
             top: "access_log = true\n".to_owned(),
             pool: String::new(),
+            key: "key = \"cookie:session\"".to_owned(),
             affinity: String::new(),
             pool_sections: String::new(),
             sections: String::new(),
@@ -84,6 +86,12 @@ impl Setup {
     /// Adds lines to the pool's affinity.
     pub(crate) fn affinity(mut self, lines: &str) -> Self {
         push(&mut self.affinity, lines);
+        self
+    }
+
+    /// Has a cookie of the proxy's own, with these keys, instead of the application's.
+    pub(crate) fn issue(mut self, keys: &str) -> Self {
+        self.key = format!("issue = {{ {keys} }}");
         self
     }
 
@@ -176,9 +184,8 @@ impl Setup {
             let pair = format!("cert = \"{base}/cert-{index}.pem\"\nkey = \"{base}/key-{index}.pem\"");
             writeln!(text, "\n[[certificate]]\n{pair}").expect("a String");
         }
-        let Self { pool, affinity, pool_sections, members, sections, session_timeout, .. } = self;
+        let Self { pool, key, affinity, pool_sections, members, sections, session_timeout, .. } = self;
         writeln!(text, "\n[[pool]]\nname = \"app\"\n{pool}").expect("a String");
-        let key = "key = \"cookie:session\"";
         let timeout = format!("session_timeout = \"{session_timeout}\"");
         writeln!(text, "[pool.affinity]\n{key}\n{timeout}\n{affinity}").expect("a String");
         writeln!(text, "{pool_sections}\n{members}{sections}").expect("a String");
