@@ -143,6 +143,7 @@ impl App {
 
         let mut background = tokio::task::JoinSet::new();
         background.spawn_local(control::expire(Arc::clone(&world)));
+        background.spawn_local(control::advise(Arc::clone(&world)));
         for pool in &world.snapshot.load().pools {
             for backend in &pool.backends {
                 background.spawn_local(control::watch_health(Arc::clone(pool), Arc::clone(backend)));

@@ -128,6 +128,10 @@ async fn handle(
     backend.metrics.duration.observe(clock::now().duration_since(record.started()).as_secs_f64());
     record.answered(status);
 
+    if let Some(id) = pool.instance_header.as_ref().and_then(|name| response.headers().get(name)) {
+        pool.heard_instance(backend, id.as_bytes());
+    }
+
     // Before the head goes on to the client: its next request, on any worker, must find the binding.
     let effect = if skip {
         Effect::Silent
