@@ -1,6 +1,6 @@
 //! The `homing` program: arguments in, exit code out.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal, process::ExitCode};
 
 use clap::Parser;
 use homing::cli::{
@@ -18,6 +18,7 @@ fn main() -> ExitCode {
         .with_writer(std::io::stderr)
         .with_env_filter(EnvFilter::try_from_env("HOMING_LOG").unwrap_or_else(|_| EnvFilter::new("info")))
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .init();
     let result = match &command {
         Command::Serve(args) => serve::run(args),
