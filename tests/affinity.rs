@@ -128,6 +128,18 @@ async fn two_hundred_clients_at_once_never_see_the_wrong_backend() {
         client.expect("a client that always came home");
     }
     assert_eq!(homing.metric("homing_sessions", &[("state", "live")]).await, 200.0);
+    // Nothing is lost or counted twice, over all workers.
+    homing.wait_for_metric("homing_http_requests_total", &[], 200.0 * 51.0).await;
+    let metrics = Metrics::fetch(&homing).await;
+    for (verdict, count) in [("placed", 200.0), ("home", 10_000.0), ("moved", 0.0), ("provisional", 0.0)] {
+        assert_eq!(
+            metrics.value("homing_affinity_requests_total", &[("verdict", verdict)]),
+            count,
+            "{verdict}"
+        );
+    }
+    homing.wait_for_metric("homing_connections", &[], 0.0).await;
+    homing.wait_for_metric("homing_backend_in_flight", &[], 0.0).await;
 }
 
 #[tokio::test]

@@ -5,6 +5,8 @@ mod support;
 
 use std::fs;
 
+use homing::config::Config;
+
 use self::support::{
     backend::Backend,
     client::Client,
@@ -125,6 +127,18 @@ async fn flags_change_what_the_file_says() {
     let arguments = ["serve", "--config", path(&file), "--https", "127.0.0.1:0"];
     let homing = Homing::ready(Process::spawn(arguments), false, directory).await;
     assert_eq!(Client::h1(&homing).get("/").send().await.text(), "app-1");
+}
+
+#[test]
+fn the_configurations_that_the_readme_shows_are_valid() {
+    let readme = fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/README.md")).expect("a README");
+    let blocks: Vec<&str> =
+        readme.split("```toml\n").skip(1).filter_map(|rest| rest.split("```").next()).collect();
+    assert!(!blocks.is_empty(), "no ```toml block");
+    for block in blocks {
+        let directory = std::path::Path::new("/etc/homing");
+        Config::parse(block, "README.md", directory).unwrap_or_else(|errors| panic!("{errors}"));
+    }
 }
 
 #[tokio::test]
