@@ -11,7 +11,7 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 
 use super::{
     certs::{self, CertsError, DevelopmentCertificates},
@@ -171,6 +171,7 @@ impl Demo {
                 idle: Duration::from_secs(30),
             },
             keep_alive: 64,
+            instance_header: Some(HeaderName::from_static("x-instance")),
             backends: self.apps.iter().map(DemoApp::backend).collect(),
         }
     }
