@@ -53,6 +53,9 @@ struct Running {
     thread: JoinHandle<anyhow::Result<()>>,
 }
 
+/// Tells that a worker has ended, whether it returned or panicked.
+struct Ended(mpsc::UnboundedSender<()>);
+
 /// How often workers close idle connections to backends.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Time for the last bytes after everything was told to end.
@@ -126,23 +129,23 @@ impl App {
         for (index, https) in self.https.into_iter().enumerate() {
             let worker = (Arc::clone(&world), Arc::clone(&self.metrics), log.clone());
             let sockets = (https, http.next());
-            let ended = ended.clone();
+            let ended = Ended(ended.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("homing-{index}"))
                 .spawn(move || {
-                    let result = run_worker(worker, sockets);
-                    // The receiver outlives every worker.
-                    let _ = ended.send(());
-                    result
+                    let _ended = ended;
+                    run_worker(worker, sockets)
                 })
                 .context("cannot start a worker")?;
             workers.push(Running { thread });
         }
-        // Only the workers have the log from here on: when they are gone, its thread ends.
-        drop(log);
+        // Only the workers have these from here on: when they are gone, the log's thread ends, and so
+        // does the wait for endings.
+        drop((log, ended));
 
         let mut background = tokio::task::JoinSet::new();
         background.spawn_local(control::expire(Arc::clone(&world)));
+        background.spawn_local(control::advise(Arc::clone(&world)));
         for pool in &world.snapshot.load().pools {
             for backend in &pool.backends {
                 background.spawn_local(control::watch_health(Arc::clone(pool), Arc::clone(backend)));
@@ -172,12 +175,7 @@ impl App {
         };
         world.advance(Phase::Draining);
         let drain = world.snapshot.load().config.timeouts.drain;
-        let all = async {
-            let mut left = workers.len() - usize::from(endings.is_closed());
-            while left > 0 && endings.recv().await.is_some() {
-                left -= 1;
-            }
-        };
+        let all = async { while endings.recv().await.is_some() {} };
         tokio::select! {
             () = all => {}
             signal = stop.next() => tracing::warn!(signal, "closing what is still open"),
@@ -203,6 +201,13 @@ fn join_workers(workers: Vec<Running>) -> anyhow::Result<()> {
         }
     }
     result
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Nobody listens any more: then the process is ending anyway.
+        let _ = self.0.send(());
+    }
 }
 
 type Parts = (Arc<World>, Arc<Metrics>, Option<AccessLog>);
@@ -250,16 +255,11 @@ async fn accept_clients(worker: &Rc<Worker>, socket: TcpListener, tls: bool) -> 
             worker.metrics.over_limit.inc();
             return;
         };
-        let open = worker.open.enter();
-        let worker = Rc::clone(worker);
-        tokio::task::spawn_local(async move {
-            if tls {
-                proxy::serve_tls(worker, stream, peer, permit).await;
-            } else {
-                proxy::serve_plain(worker, stream, permit).await;
-            }
-            drop(open);
-        });
+        if tls {
+            tokio::task::spawn_local(proxy::serve_tls(worker, stream, peer, permit));
+        } else {
+            tokio::task::spawn_local(proxy::serve_plain(worker, stream, permit));
+        }
     };
     accept(listener, phase, Phase::Draining, || worker.metrics.accept_failed.inc(), serve).await
 }
@@ -271,7 +271,8 @@ fn runtime() -> io::Result<Runtime> {
 fn process_metrics(registry: &Registry) -> prometheus::Result<()> {
     use prometheus::{IntGaugeVec, Opts, process_collector::ProcessCollector};
     registry.register(Box::new(ProcessCollector::for_self()))?;
-    let build = IntGaugeVec::new(Opts::new("homing_build_info", "The version that runs; always 1."), &["version"])?;
+    let build =
+        IntGaugeVec::new(Opts::new("homing_build_info", "The version that runs; always 1."), &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     registry.register(Box::new(build))
 }

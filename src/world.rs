@@ -9,13 +9,13 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use prometheus::IntCounter;
 use tokio::sync::watch;
 
 use crate::{
     affinity::{Affinity, KeyHasher, Roster, Settings},
-    backend::{Backend, Families},
+    backend::{Backend, Families, Instance},
     clock,
     config::{self, Config, HealthCheck, PoolTimeouts},
     route::Routes,
@@ -55,6 +55,8 @@ pub struct Pool {
     pub timeouts: PoolTimeouts,
     /// Idle connections kept to each backend, per worker.
     pub keep_alive: usize,
+    /// Answer field by which backends tell which instance they are.
+    pub instance_header: Option<HeaderName>,
     /// Requests that no backend was chosen for.
     pub refused: IntCounter,
 }
@@ -127,7 +129,18 @@ impl Pool {
             health: config.health.clone(),
             timeouts: config.timeouts.clone(),
             keep_alive: config.keep_alive,
+            instance_header: config.instance_header.clone(),
             refused: families.refused(&config.name),
+        }
+    }
+
+    /// A backend's answer carried this instance id: when it is a new one, the sessions that lived there
+    /// are gone.
+    pub fn heard_instance(&self, backend: &Backend, id: &[u8]) {
+        if backend.instances.heard(id) == Instance::New {
+            let lost = backend.member.live();
+            self.affinity.restarted(backend.member.slot(), clock::tick());
+            tracing::warn!(pool = %self.name, backend = backend.name(), lost, "backend has restarted: its sessions are gone");
         }
     }
 }

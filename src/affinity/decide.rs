@@ -250,20 +250,13 @@ impl Affinity {
         alias: Option<SessionKey>,
         reason: MoveReason,
     ) -> Decision {
-        let place =
-            || placement::place(settings, roster, ask.tried, ask.random, ask.now, &self.round_robin);
+        let place = || placement::place(settings, roster, ask.tried, ask.random, ask.now, &self.round_robin);
         let Some((slot, pinned)) = self.pins.enter(key, |slot| usable(roster, ask, slot), place) else {
             return Decision::refused(Reason::NoBackend);
         };
         let mut claim = Claim::of(ClaimKind::Moving { key, alias, reason }).placing(roster.member(slot));
         claim.pin = pinned.then_some(key);
-        Decision {
-            pick: Some(slot),
-            wait_for: None,
-            verdict: Verdict::Moved,
-            reason: reason.into(),
-            claim,
-        }
+        Decision { pick: Some(slot), wait_for: None, verdict: Verdict::Moved, reason: reason.into(), claim }
     }
 
     fn without_id(&self, settings: &Settings, roster: &Roster, ask: &Ask<'_>) -> Decision {

@@ -7,9 +7,7 @@ use std::{
 
 use super::{
     Affinity, EndReason, Fingerprint, Member, MoveReason, Roster, SessionKey, Settings, Slot, Tick,
-    rare::Move,
-    rendezvous,
-    table::Seen,
+    rare::Move, rendezvous, table::Seen,
 };
 
 /// What there is to say about one session id.
@@ -161,9 +159,7 @@ impl Affinity {
         let mut passed = 0;
         self.table.each(|key, binding| {
             let counted = binding.home.slot == slot
-                && roster
-                    .member(slot)
-                    .is_some_and(|member| member.generation() == binding.home.generation);
+                && roster.member(slot).is_some_and(|member| member.generation() == binding.home.generation);
             if counted {
                 passed += 1;
                 if passed > skip {

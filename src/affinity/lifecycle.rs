@@ -194,7 +194,13 @@ impl Affinity {
     }
 
     /// Under the lock of the binding's shard.
-    fn turn_one(&self, settings: &Settings, key: SessionKey, binding: &mut Binding, now: Tick) -> (Keep, Turn) {
+    fn turn_one(
+        &self,
+        settings: &Settings,
+        key: SessionKey,
+        binding: &mut Binding,
+        now: Tick,
+    ) -> (Keep, Turn) {
         let Deadlines { idle, gone } = self.deadlines(settings, key, binding);
         if gone <= now {
             let counted = self.bury(key, binding, EndReason::Expired);

@@ -47,6 +47,10 @@ use std::{
     time::Duration,
 };
 
+use self::{
+    afterlife::Afterlife, expiry::Wheel, late::Late, ledger::Ledger, lifecycle::lock, pins::Pins,
+    placement::RoundRobin, rare::Rare, table::Table,
+};
 pub use self::{
     decide::{Ask, Claim, Decision},
     explain::{BackendStats, Explanation, Known, Stats},
@@ -60,10 +64,6 @@ pub use self::{
     settle::{Answer, Change, Settled},
     tick::Tick,
     verdict::{EndReason, MoveReason, Reason, Verdict},
-};
-use self::{
-    afterlife::Afterlife, expiry::Wheel, late::Late, ledger::Ledger, lifecycle::lock, pins::Pins,
-    placement::RoundRobin, rare::Rare, table::Table,
 };
 
 /// All affinity state of one pool; shared by every worker, kept by every reload.
@@ -139,7 +139,8 @@ impl Affinity {
                     member.set_weight(weight);
                     return Arc::clone(member);
                 }
-                let slot = Slot::new(u16::try_from(names.len()).expect("fewer than 65,536 backends a process"));
+                let slot =
+                    Slot::new(u16::try_from(names.len()).expect("fewer than 65,536 backends a process"));
                 let member = Arc::new(Member::new(name, slot, weight));
                 member.recency().reset(Tick::ZERO.after(session_timeout).get());
                 if running {

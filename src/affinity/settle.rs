@@ -79,7 +79,13 @@ impl Affinity {
         settled
     }
 
-    fn settle_at(&self, settings: &Settings, member: &Member, claim: ClaimKind, answer: &Answer<'_>) -> Settled {
+    fn settle_at(
+        &self,
+        settings: &Settings,
+        member: &Member,
+        claim: ClaimKind,
+        answer: &Answer<'_>,
+    ) -> Settled {
         let now = answer.now;
         match (claim, answer.effect) {
             (ClaimKind::Free | ClaimKind::Ending, Effect::Set { key, lasts }) => {
@@ -144,7 +150,10 @@ impl Affinity {
                     self.prolong(settings, alias, key, now);
                 }
                 let known = self.table.contains(key);
-                Settled { key: known.then_some(key), change: if known { Change::Touched } else { Change::None } }
+                Settled {
+                    key: known.then_some(key),
+                    change: if known { Change::Touched } else { Change::None },
+                }
             }
             Effect::Deleted => {
                 let home = self.table.look(key, |binding| binding.home);
@@ -216,7 +225,14 @@ impl Affinity {
         }
     }
 
-    fn bind(&self, settings: &Settings, member: &Member, key: SessionKey, flags: Flags, now: Tick) -> Settled {
+    fn bind(
+        &self,
+        settings: &Settings,
+        member: &Member,
+        key: SessionKey,
+        flags: Flags,
+        now: Tick,
+    ) -> Settled {
         if !self.table.contains(key) && !self.make_room(settings, now) {
             self.counters.full.fetch_add(1, Relaxed);
             return Settled { key: None, change: Change::Full };

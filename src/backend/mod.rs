@@ -4,6 +4,7 @@
 //! stickiness survive. It may look at `affinity` and `config`, and does no I/O.
 
 mod health;
+mod instance;
 mod metrics;
 
 use std::{
@@ -19,6 +20,7 @@ use tokio::sync::Notify;
 
 pub use self::{
     health::{Evidence, Finding, Health},
+    instance::{Instance, Instances},
     metrics::{CLASSES, Families, Metrics},
 };
 use crate::{
@@ -46,6 +48,8 @@ pub struct Backend {
     pub passive: PassiveHealth,
     /// What is counted for it.
     pub metrics: Metrics,
+    /// Which instances have answered under its name.
+    pub instances: Instances,
     /// Written by workers (passing requests) and the control thread (checks); held for a few adds.
     health: Mutex<Health>,
     /// Whether a passing request failed since the last answer; spares the common answer the lock.
@@ -70,8 +74,7 @@ impl Backend {
         member: Arc<Member>,
         families: &Families,
     ) -> Self {
-        let address =
-            config.host.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, config.port));
+        let address = config.host.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, config.port));
         let authority = match address {
             Some(address) => address.to_string(),
             None => format!("{}:{}", config.host, config.port),
@@ -85,6 +88,7 @@ impl Backend {
             authority: HeaderValue::try_from(authority).expect("a parsed host is a field value"),
             passive: pool.passive.clone(),
             metrics: families.backend(&pool.name, &config.name),
+            instances: Instances::default(),
             health: Mutex::default(),
             troubled: AtomicBool::new(false),
             suspicion: Notify::new(),

@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use http::HeaderName;
 
 use crate::{
     affinity::Balance,
@@ -247,8 +248,11 @@ impl DemoArgs {
             overrides,
             ..Flags::default()
         })?;
-        for health in config.pools.iter_mut().filter_map(|pool| pool.health.as_mut()) {
-            health.interval = DEMO_HEALTH_INTERVAL;
+        for pool in &mut config.pools {
+            pool.instance_header = Some(HeaderName::from_static("x-instance"));
+            if let Some(health) = &mut pool.health {
+                health.interval = DEMO_HEALTH_INTERVAL;
+            }
         }
         Ok(config)
     }

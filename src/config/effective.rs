@@ -97,6 +97,9 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     writeln!(out, "balance = {}", quoted(format_balance(pool.affinity.balance)))?;
     writeln!(out, "slow_start = {}", duration(pool.affinity.slow_start))?;
     writeln!(out, "keep_alive = {}", pool.keep_alive)?;
+    if let Some(name) = &pool.instance_header {
+        writeln!(out, "instance_header = {}", quoted(name.as_str()))?;
+    }
     write_affinity(&pool.affinity, out)?;
     if let Some(health) = &pool.health {
         write_health(health, out)?;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
 use crate::affinity::Settings;
@@ -138,6 +138,9 @@ pub struct Pool {
     pub timeouts: PoolTimeouts,
     /// Idle connections kept to each backend, per worker.
     pub keep_alive: usize,
+    /// Answer field by which a backend tells which instance it is: another value means that its sessions
+    /// are gone.
+    pub instance_header: Option<HeaderName>,
     /// Its servers; at least one.
     pub backends: Vec<Backend>,
 }

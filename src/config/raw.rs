@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 use toml::{Spanned, de::DeValue};
 
@@ -21,7 +21,7 @@ use super::{
     quantity::format_size,
     schema,
     section::{Field, Section, Tables, kind, number, size, text},
-    session::{parse_balance, parse_key, parse_on_down, parse_skip, parse_status},
+    session::{parse_balance, parse_instance_header, parse_key, parse_on_down, parse_skip, parse_status},
 };
 use crate::affinity::{Balance, KeySource, OnDown, PathPattern};
 
@@ -88,6 +88,7 @@ pub(super) struct RawPool {
     pub(super) balance: Field<Balance>,
     pub(super) slow_start: Field<Duration>,
     pub(super) keep_alive: Field<u32>,
+    pub(super) instance_header: Field<HeaderName>,
     pub(super) affinity: RawAffinity,
     pub(super) health: RawHealth,
     pub(super) passive: RawPassive,
@@ -234,6 +235,7 @@ impl RawPool {
             balance: section.text("balance", parse_balance),
             slow_start: section.duration("slow_start"),
             keep_alive: section.number("keep_alive", 0..=KEEP_ALIVE_MAX),
+            instance_header: section.text("instance_header", parse_instance_header),
             affinity: RawAffinity::read(section.section("affinity", &schema::AFFINITY)),
             health: RawHealth::read(section.section("health", &schema::HEALTH)),
             passive: RawPassive::read(section.section("passive", &schema::PASSIVE)),

@@ -44,6 +44,7 @@ pub(super) static POOL: Shape = Shape {
         "balance",
         "slow_start",
         "keep_alive",
+        "instance_header",
         "affinity",
         "health",
         "passive",

@@ -17,20 +17,23 @@ const MAX_BACKOFF: u32 = 16;
 /// Watches one backend for as long as it is configured.
 pub async fn watch_health(pool: Arc<Pool>, backend: Arc<Backend>) {
     match &pool.health {
-        Some(check) => check_actively(&backend, check).await,
+        Some(check) => check_actively(&pool, &backend, check).await,
         None => try_when_suspected(&backend, pool.timeouts.connect).await,
     }
 }
 
-async fn check_actively(backend: &Backend, check: &HealthCheck) {
+async fn check_actively(pool: &Pool, backend: &Backend, check: &HealthCheck) {
     let mut last = None;
     loop {
-        let result = probe(backend, check).await;
+        let result = probe(backend, check, pool.instance_header.as_ref()).await;
         let ok = result.is_ok();
         if let Err(error) = &result
             && last != Some(false)
         {
             tracing::info!(pool = %backend.pool, backend = backend.name(), %error, "health check failed");
+        }
+        if let Ok(Some(id)) = &result {
+            pool.heard_instance(backend, id);
         }
         last = Some(ok);
         backend.checked(ok, check);

@@ -2,11 +2,13 @@
 //!
 //! Nothing here is in a request's path, and nothing a worker does can starve it.
 
+mod advice;
 mod expiry;
 mod health;
 mod signals;
 
 pub use self::{
+    advice::advise,
     expiry::expire,
     health::watch_health,
     signals::{Stop, stop_signals},

@@ -32,6 +32,7 @@ use std::{
 };
 
 use http::HeaderValue;
+use prometheus::IntGauge;
 use tokio::sync::Notify;
 
 pub use self::{
@@ -39,11 +40,11 @@ pub use self::{
     connection::{serve_plain, serve_tls},
     metrics::{Metrics, Protocol},
 };
-use self::{activity::Activity, body::RequestBody};
+use self::{activity::Activity, body::RequestBody, guard::Gauge};
 use crate::{
     affinity::{Affinity, Slot},
     upstream::Connections,
-    world::{Pool, World},
+    world::{Permit, Pool, World},
 };
 
 /// What one worker thread owns.
@@ -82,8 +83,26 @@ struct Client {
     /// The peer's address as a node of `Forwarded`; made once per connection.
     node: Box<str>,
     activity: Arc<Activity>,
+    /// Its place among the connections, which a WebSocket keeps.
+    _place: Place,
     /// Where the last request without a session id was placed, so that a burst of them stays together.
     placed: Cell<Option<(*const Affinity, Slot)>>,
+}
+
+/// What a client connection takes up until it and its WebSocket are closed.
+#[derive(Debug)]
+struct Place {
+    _permit: Permit,
+    _gauge: Gauge,
+    _open: OpenOne,
+}
+
+// === impl Place ===
+
+impl Place {
+    fn take(worker: &Worker, permit: Permit, gauge: &IntGauge) -> Self {
+        Self { _permit: permit, _gauge: Gauge::enter(gauge), _open: worker.open.enter() }
+    }
 }
 
 // === impl Worker ===
@@ -137,7 +156,7 @@ impl Drop for OpenOne {
 // === impl Client ===
 
 impl Client {
-    fn new(worker: &Rc<Worker>, peer: SocketAddr) -> Self {
+    fn new(worker: &Rc<Worker>, peer: SocketAddr, place: Place) -> Self {
         // An IPv4 client of a dual-stack socket is an IPv4 client.
         let address = peer.ip().to_canonical();
         let node = match address {
@@ -150,6 +169,7 @@ impl Client {
             peer_value: HeaderValue::try_from(address.to_string()).expect("an address is a field value"),
             node: node.into(),
             activity: Activity::new(),
+            _place: place,
             placed: Cell::new(None),
         }
     }
@@ -160,7 +180,10 @@ impl Client {
 
     /// Where an earlier request of this connection without a session id went.
     fn follows(&self, pool: &Pool) -> Option<Slot> {
-        self.placed.get().filter(|(affinity, _)| *affinity == Arc::as_ptr(&pool.affinity)).map(|(_, slot)| slot)
+        self.placed
+            .get()
+            .filter(|(affinity, _)| *affinity == Arc::as_ptr(&pool.affinity))
+            .map(|(_, slot)| slot)
     }
 
     fn follow(&self, pool: &Pool, slot: Slot) {

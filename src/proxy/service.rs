@@ -53,7 +53,7 @@ pub(super) async fn serve(
     let http1 = request.version() < Version::HTTP_2;
     let mut closes = false;
     let mut response = match handle(&client, &snapshot, request, &request_id, &mut record).await {
-        Ok(passed) => deliver(&client, &snapshot, passed, record),
+        Ok(passed) => deliver(&client, &snapshot, passed, &request_id, record),
         Err(fault) => {
             closes = fault.closes();
             respond::fault(fault, &request_id, record)
@@ -88,7 +88,8 @@ async fn handle(
     target::expectation(&parts.headers)?;
     let pool = &snapshot.pools[pool.ok_or(Fault::NoRoute)?];
 
-    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let length =
+        parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if let (Some(limit), Some(length)) = (config.limits.body_size, length)
         && u64::gt(&length, &limit)
     {
@@ -127,6 +128,10 @@ async fn handle(
     backend.metrics.duration.observe(clock::now().duration_since(record.started()).as_secs_f64());
     record.answered(status);
 
+    if let Some(id) = pool.instance_header.as_ref().and_then(|name| response.headers().get(name)) {
+        pool.heard_instance(backend, id.as_bytes());
+    }
+
     // Before the head goes on to the client: its next request, on any worker, must find the binding.
     let effect = if skip {
         Effect::Silent
@@ -153,15 +158,22 @@ async fn handle(
 }
 
 /// Hands the answer on: its body takes along all that must happen when it ends.
-fn deliver(client: &Rc<Client>, snapshot: &Snapshot, passed: Passed, mut record: Record) -> Response<AnswerBody> {
-    let Passed { pool, mut response, answered: Delivery { connection, in_flight }, tally, key, upgrade } = passed;
+fn deliver(
+    client: &Rc<Client>,
+    snapshot: &Snapshot,
+    passed: Passed,
+    request_id: &HeaderValue,
+    mut record: Record,
+) -> Response<AnswerBody> {
+    let Passed { pool, mut response, answered: Delivery { connection, in_flight }, tally, key, upgrade } =
+        passed;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let hold = StreamHold::take(&pool, key, &in_flight.backend().member);
         let backend = hyper::upgrade::on(&mut response);
         let Some(client_half) = upgrade else {
             // Nobody asked for it (RFC 9110 §15.2.2): what follows would not be HTTP.
             in_flight.backend().passed(Evidence::Broken);
-            return respond::fault(Fault::BadAnswer, &HeaderValue::from_static(""), record);
+            return respond::fault(Fault::BadAnswer, request_id, record);
         };
         record.complete();
         upgrade::tunnel(client, client_half, backend, upgrade::Tunnel { record, in_flight, hold });
@@ -170,9 +182,8 @@ fn deliver(client: &Rc<Client>, snapshot: &Snapshot, passed: Passed, mut record:
     let event_stream = stream::is_event_stream(response.headers());
     let stall = Stall::new((!event_stream).then_some(snapshot.config.timeouts.body));
     let (parts, body) = response.into_parts();
-    let hold = stream::is_long(&body)
-        .then(|| StreamHold::take(&pool, key, &in_flight.backend().member))
-        .flatten();
+    let hold =
+        stream::is_long(&body).then(|| StreamHold::take(&pool, key, &in_flight.backend().member)).flatten();
     let mut answer = Box::new(Answer {
         connection: Some(connection),
         keep_alive: pool.keep_alive,

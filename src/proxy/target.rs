@@ -17,7 +17,8 @@ pub(super) fn check(parts: &Parts, limits: &Limits) -> Result<Option<HeaderValue
         return Err(Fault::HeadTooLarge);
     }
     let path = parts.uri.path();
-    if !path.starts_with('/') && !(path == "*" && parts.method == Method::OPTIONS) {
+    let asterisk = path == "*" && parts.method == Method::OPTIONS;
+    if !asterisk && !path.starts_with('/') {
         return Err(Fault::BadRequest("the request target is not a path"));
     }
     let field = host_field(&parts.headers)?;

@@ -18,10 +18,10 @@ pub(super) struct Tunnel {
 
 /// Runs a WebSocket in a task of its own, which counts as an open connection.
 pub(super) fn tunnel(client: &Rc<Client>, near: OnUpgrade, far: OnUpgrade, mut tunnel: Tunnel) {
-    let worker = Rc::clone(&client.worker);
-    let open = client.worker.open.enter();
+    // The client's place among the connections is taken until both are gone.
+    let client = Rc::clone(client);
     tokio::task::spawn_local(async move {
-        worker.metrics.websockets.inc();
+        client.worker.metrics.websockets.inc();
         match tokio::try_join!(near, far) {
             Ok((near, far)) => {
                 let (mut near, mut far) = (TokioIo::new(near), TokioIo::new(far));
@@ -32,8 +32,8 @@ pub(super) fn tunnel(client: &Rc<Client>, near: OnUpgrade, far: OnUpgrade, mut t
             }
             Err(error) => tracing::debug!(%error, "websocket upgrade failed"),
         }
-        worker.metrics.websockets.dec();
+        client.worker.metrics.websockets.dec();
         let Tunnel { record, in_flight, hold } = tunnel;
-        drop((record, in_flight, hold, open));
+        drop((record, in_flight, hold, client));
     });
 }
