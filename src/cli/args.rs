@@ -248,6 +248,7 @@ impl DemoArgs {
             overrides,
             ..Flags::default()
         })?;
+        config.timeouts.drain = DEMO_DRAIN;
         for pool in &mut config.pools {
             pool.instance_header = Some(HeaderName::from_static("x-instance"));
             if let Some(health) = &mut pool.health {
@@ -290,6 +291,8 @@ const DEMO_HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNS
 const DEMO_SESSION_TIMEOUT: Duration = Duration::from_mins(10);
 /// Short, so that one does not wait for what one has started again.
 const DEMO_HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+/// Short, since a browser's open event stream would otherwise hold up Ctrl-C for half a minute.
+const DEMO_DRAIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {

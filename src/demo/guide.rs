@@ -95,7 +95,7 @@ impl fmt::Display for Guide<'_> {
         writeln!(f, "\nEvents keep a session alive; end them by Ctrl-C. Logging out ends it:\n")?;
         writeln!(f, "  {} {url}/events", self.curl("-N "))?;
         writeln!(f, "  {curl} -X POST {url}/logout")?;
-        writeln!(f, "\nCtrl-C here stops everything.")
+        writeln!(f, "\nCtrl-C here stops everything; a second one does not wait for open streams.")
     }
 }
 
