@@ -13,6 +13,7 @@ use super::{args::DemoArgs, serve::announce};
 use crate::{
     app::App,
     clock,
+    control::Source,
     demo::{
         AppSocket, Apps, Gone, bind_apps, certs,
         guide::{Guide, quoted},
@@ -26,9 +27,11 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let ca = std::path::absolute(&certificates.ca).unwrap_or(certificates.ca);
     let sockets = bind_apps(args.apps, args.app_port)?;
     let addresses: Vec<_> = sockets.iter().map(|app| (app.name().to_owned(), app.address())).collect();
-    let config = args.to_config(certificates.files, &addresses)?;
+    let args = args.clone();
+    let load = move || args.to_config(certificates.files.clone(), &addresses);
+    let config = load()?;
     let session_timeout = config.pools[0].affinity.session_timeout;
-    let proxy = App::bind(config)?;
+    let proxy = App::bind(config, Source { load: Box::new(load), file: None })?;
 
     let program = env::current_exe().context("cannot find this program again")?;
     let shown = program.clone();
