@@ -1,0 +1,170 @@
+//! Errors that the proxy makes itself: the right status, a short plain body, nothing of the inside.
+
+#[expect(dead_code, reason = "each test file uses its part of the harness")]
+mod support;
+
+use http::StatusCode;
+
+use self::support::{
+    backend::Backend,
+    call::Answer,
+    client::{BOTH, Client},
+    flow::{frames, full},
+    port::Port,
+    raw_backend::RawBackend,
+    setup::Setup,
+};
+
+#[tokio::test]
+async fn a_host_without_a_route_is_not_found() {
+    let backend = Backend::plain("app-1");
+    let route = "[[route]]\nhost = \"shop.example\"\npool = \"app\"";
+    let homing = Setup::new([&backend]).section(route).start().await;
+    for protocol in BOTH {
+        let client = Client::new(&homing, protocol);
+        own(&client.get("/").send().await, StatusCode::NOT_FOUND);
+        let known = client.get("/").authority("shop.example").send().await;
+        assert_eq!(known.status, StatusCode::OK);
+    }
+}
+
+#[tokio::test]
+async fn a_wildcard_route_takes_its_subdomains_only() {
+    let backend = Backend::plain("app-1");
+    let route = "[[route]]\nhost = \"*.shop.example\"\npath = \"/eu\"\npool = \"app\"";
+    let homing = Setup::new([&backend]).section(route).start().await;
+    let client = Client::h2(&homing);
+    for (authority, path, status) in [
+        ("de.shop.example", "/eu", StatusCode::OK),
+        ("de.shop.example:8443", "/eu/x?y", StatusCode::OK),
+        ("a.b.shop.example", "/eu/", StatusCode::OK),
+        ("DE.Shop.Example", "/eu", StatusCode::OK),
+        ("shop.example", "/eu", StatusCode::NOT_FOUND),
+        ("xshop.example", "/eu", StatusCode::NOT_FOUND),
+        ("de.shop.example", "/europe", StatusCode::NOT_FOUND),
+        ("de.shop.example", "/", StatusCode::NOT_FOUND),
+    ] {
+        let got = client.get(path).authority(authority).send().await;
+        assert_eq!(got.status, status, "{authority}{path}");
+    }
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_too_large_is_refused() {
+    let backend = Backend::echo("app-1");
+    let homing = Setup::new([&backend]).section("[limits]\nbody_size = \"10KiB\"").start().await;
+    for protocol in BOTH {
+        let client = Client::new(&homing, protocol);
+        let large = client.post("/").body(full(vec![b'x'; 10 * 1024 + 1])).send().await;
+        own(&large, StatusCode::PAYLOAD_TOO_LARGE);
+        let fits = client.post("/").body(full(vec![b'x'; 10 * 1024])).send().await;
+        assert_eq!((fits.status, fits.body.len()), (StatusCode::OK, 10 * 1024));
+    }
+    assert_eq!(backend.seen().len(), 2, "what was refused did not reach the backend");
+}
+
+#[tokio::test]
+async fn a_body_that_turns_out_too_large_is_refused() {
+    let backend = Backend::echo("app-1");
+    let homing = Setup::new([&backend]).section("[limits]\nbody_size = \"10KiB\"").start().await;
+    for protocol in BOTH {
+        let piece = || http_body::Frame::data(vec![b'x'; 4096].into());
+        let body = frames((0..10).map(|_| piece()).collect());
+        let large = Client::new(&homing, protocol).post("/").body(body).send().await;
+        own(&large, StatusCode::PAYLOAD_TOO_LARGE);
+    }
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let backend = Backend::plain("app-1");
+    let homing = Setup::new([&backend]).section("[limits]\nhead_size = \"16KiB\"").start().await;
+    let large = "x".repeat(20 * 1024);
+    let text = Client::h1(&homing)
+        .exchange(format!("GET / HTTP/1.1\r\nHost: localhost\r\nX-Large: {large}\r\n\r\n"))
+        .await;
+    assert!(text.starts_with("HTTP/1.1 431 "), "{text:?}");
+    let got = Client::h2(&homing).get("/").header("x-large", &large).send().await;
+    assert_eq!(got.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    assert_eq!(backend.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn too_many_fields_are_refused() {
+    let backend = Backend::plain("app-1");
+    let homing = Setup::new([&backend]).section("[limits]\nheaders = 20").start().await;
+    let fields: String = (0..30).map(|number| format!("X-{number}: y\r\n")).collect();
+    let text =
+        Client::h1(&homing).exchange(format!("GET / HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n")).await;
+    assert!(text.starts_with("HTTP/1.1 431 "), "{text:?}");
+    let client = Client::h2(&homing);
+    let call = (0..30).fold(client.get("/"), |call, number| call.header(&format!("x-{number}"), "y"));
+    assert_eq!(call.send().await.status, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE);
+    assert_eq!(backend.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn a_backend_that_talks_nonsense_is_a_bad_gateway() {
+    let backend = RawBackend::answering("app-1", "SSH-2.0-OpenSSH_9.9\r\n\r\n");
+    let homing = Setup::new([&backend]).start().await;
+    for protocol in BOTH {
+        let got = Client::new(&homing, protocol).get("/").send().await;
+        own(&got, StatusCode::BAD_GATEWAY);
+        assert!(!got.text().contains("SSH"), "{}", got.text());
+    }
+}
+
+#[tokio::test]
+async fn an_upgrade_that_nobody_asked_for_is_a_bad_gateway() {
+    let backend = RawBackend::answering(
+        "app-1",
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: websocket\r\n\r\nraw bytes",
+    );
+    let homing = Setup::new([&backend]).start().await;
+    for protocol in BOTH {
+        own(&Client::new(&homing, protocol).get("/").send().await, StatusCode::BAD_GATEWAY);
+    }
+}
+
+#[tokio::test]
+async fn without_a_backend_there_is_no_service_for_now() {
+    let (one, two) = (Port::reserve(), Port::reserve());
+    let homing = Setup::new([("app-1", one.address), ("app-2", two.address)]).start().await;
+    // The first to find out may be told that a server could not be reached.
+    let first = Client::h1(&homing).get("/").send().await.status;
+    assert!([StatusCode::BAD_GATEWAY, StatusCode::SERVICE_UNAVAILABLE].contains(&first), "{first}");
+    for protocol in BOTH {
+        let client = Client::new(&homing, protocol);
+        for _ in 0..3 {
+            let got = client.get("/").send().await;
+            own(&got, StatusCode::SERVICE_UNAVAILABLE);
+            assert!(got.header("retry-after").parse::<u32>().is_ok(), "{:?}", got.headers);
+            let port = one.address.port().to_string();
+            assert!(!got.text().contains(&port) && !got.text().contains("app-"), "{}", got.text());
+        }
+    }
+    let refused = |record: &serde_json::Value| record["verdict"] == "refused" && record["attempts"] == 0;
+    let record = homing.process.access_record("refused request", refused).await;
+    assert_eq!(record["reason"], "no-backend");
+    assert_eq!(record["status"], 503);
+}
+
+#[tokio::test]
+async fn a_backend_that_does_not_answer_in_time_is_a_gateway_timeout() {
+    let backend = Backend::start("app-1", |_| std::future::pending());
+    let setup = Setup::new([&backend]).pool_section("[pool.timeouts]\nhead = \"200ms\"");
+    let homing = setup.start().await;
+    for protocol in BOTH {
+        let got = Client::new(&homing, protocol).post("/").send().await;
+        own(&got, StatusCode::GATEWAY_TIMEOUT);
+    }
+}
+
+/// An answer that the proxy made: this status, a short text with the request's id.
+fn own(answer: &Answer, status: StatusCode) {
+    assert_eq!(answer.status, status, "{answer:?}");
+    let id = answer.header("x-request-id");
+    assert!(!id.is_empty() && answer.text().contains(id), "no id in {answer:?}");
+    assert!(answer.header("content-type").starts_with("text/plain"), "{answer:?}");
+    assert!(answer.body.len() < 300, "{} bytes of {status}", answer.body.len());
+}

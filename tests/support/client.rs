@@ -1,0 +1,279 @@
+//! A client of the front door: real TLS, HTTP/1.1 or HTTP/2 as the test says.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use http::{Method, Request, Response};
+use hyper::{
+    body::Incoming,
+    client::conn::{http1, http2},
+};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::{net::TcpStream, sync::Mutex};
+use tokio_rustls::{
+    TlsConnector,
+    client::TlsStream,
+    rustls::{
+        ClientConfig, HandshakeKind, ProtocolVersion, SupportedProtocolVersion,
+        crypto::aws_lc_rs,
+        pki_types::{CertificateDer, ServerName},
+        version::{TLS12, TLS13},
+    },
+};
+use tokio_tungstenite::{WebSocketStream, tungstenite};
+
+use super::{
+    BoxError,
+    call::{Call, Via},
+    flow::Body,
+    pki::Authority,
+    process::Homing,
+    raw::Raw,
+    within,
+};
+
+/// What a client offers in ALPN, and then speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Protocol {
+    Http1,
+    Http2,
+}
+
+/// A client; clones share their TLS sessions.
+#[derive(Clone)]
+pub(crate) struct Client {
+    address: SocketAddr,
+    host: String,
+    protocol: Protocol,
+    tls: Arc<ClientConfig>,
+}
+
+/// One connection that is kept.
+pub(crate) struct Connection {
+    sender: Sender,
+    authority: String,
+    /// What the handshake agreed on.
+    pub(crate) handshake: Handshake,
+}
+
+/// What a handshake agreed on.
+#[derive(Clone, Debug)]
+pub(crate) struct Handshake {
+    pub(crate) version: ProtocolVersion,
+    pub(crate) alpn: Option<Vec<u8>>,
+    pub(crate) resumed: bool,
+    /// The server's leaf, in DER.
+    pub(crate) leaf: CertificateDer<'static>,
+}
+
+enum Sender {
+    Http1(Mutex<http1::SendRequest<Body>>),
+    Http2(http2::SendRequest<Body>),
+}
+
+/// Both protocols, for tests that hold for each.
+pub(crate) const BOTH: [Protocol; 2] = [Protocol::Http1, Protocol::Http2];
+
+// === impl Client ===
+
+impl Client {
+    /// Speaks HTTP/1.1 to this program.
+    pub(crate) fn h1(homing: &Homing) -> Self {
+        Self::new(homing, Protocol::Http1)
+    }
+
+    /// Speaks HTTP/2 to this program.
+    pub(crate) fn h2(homing: &Homing) -> Self {
+        Self::new(homing, Protocol::Http2)
+    }
+
+    /// Speaks this protocol to this program.
+    pub(crate) fn new(homing: &Homing, protocol: Protocol) -> Self {
+        let tls = config(&[&TLS13, &TLS12], &[protocol.alpn()]);
+        Self { address: homing.https, host: "localhost".to_owned(), protocol, tls }
+    }
+
+    /// Names this host in SNI and in its requests.
+    #[must_use]
+    pub(crate) fn host(mut self, host: &str) -> Self {
+        host.clone_into(&mut self.host);
+        self
+    }
+
+    /// Offers only this version of TLS.
+    #[must_use]
+    pub(crate) fn only(mut self, version: &'static SupportedProtocolVersion) -> Self {
+        self.tls = config(&[version], &[self.protocol.alpn()]);
+        self
+    }
+
+    /// Offers these protocols in ALPN, whatever it speaks then.
+    #[must_use]
+    pub(crate) fn alpn(mut self, protocols: &[&[u8]]) -> Self {
+        self.tls = config(&[&TLS13, &TLS12], protocols);
+        self
+    }
+
+    /// A GET on a connection of its own.
+    pub(crate) fn get(&self, path: &str) -> Call<'_> {
+        self.request(Method::GET, path)
+    }
+
+    /// A POST on a connection of its own.
+    pub(crate) fn post(&self, path: &str) -> Call<'_> {
+        self.request(Method::POST, path)
+    }
+
+    /// A request on a connection of its own.
+    pub(crate) fn request(&self, method: Method, path: &str) -> Call<'_> {
+        Call::new(Via::Fresh(self), method, path)
+    }
+
+    /// A connection to keep.
+    pub(crate) async fn connect(&self) -> Connection {
+        within("a connection", self.try_connect()).await.expect("a connection")
+    }
+
+    /// A connection to keep, or why there is none.
+    pub(crate) async fn try_connect(&self) -> Result<Connection, BoxError> {
+        let tls = self.handshake().await?;
+        let handshake = Handshake::of(&tls);
+        let io = TokioIo::new(tls);
+        let sender = match self.protocol {
+            Protocol::Http1 => {
+                let (sender, connection) = http1::handshake(io).await?;
+                tokio::spawn(connection.with_upgrades());
+                Sender::Http1(Mutex::new(sender))
+            }
+            Protocol::Http2 => {
+                let (sender, connection) = http2::handshake(TokioExecutor::new(), io).await?;
+                tokio::spawn(connection);
+                Sender::Http2(sender)
+            }
+        };
+        Ok(Connection { sender, authority: self.authority(), handshake })
+    }
+
+    /// A connection on which the test writes and reads bytes.
+    pub(crate) async fn raw(&self) -> Raw {
+        Raw::new(within("a handshake", self.handshake()).await.expect("a handshake"))
+    }
+
+    /// Sends these bytes on a connection of their own; everything that came back until the close.
+    pub(crate) async fn exchange(&self, bytes: impl AsRef<[u8]>) -> String {
+        let mut raw = self.raw().await;
+        raw.write(bytes).await;
+        raw.read_to_end().await
+    }
+
+    /// A WebSocket, with this Cookie field unless empty.
+    pub(crate) async fn websocket(&self, path: &str, cookie: &str) -> WebSocketStream<TlsStream<TcpStream>> {
+        use tungstenite::client::IntoClientRequest;
+
+        let tls = within("a handshake", self.handshake()).await.expect("a handshake");
+        let url = format!("wss://{}{path}", self.authority());
+        let mut request = url.into_client_request().expect("a valid address");
+        if !cookie.is_empty() {
+            request.headers_mut().insert(http::header::COOKIE, cookie.parse().expect("a valid field"));
+        }
+        let opening = tokio_tungstenite::client_async(request, tls);
+        within("a WebSocket", opening).await.expect("a WebSocket").0
+    }
+
+    /// Host and port as requests name them.
+    pub(crate) fn authority(&self) -> String {
+        format!("{}:{}", self.host, self.address.port())
+    }
+
+    async fn handshake(&self) -> Result<TlsStream<TcpStream>, BoxError> {
+        let tcp = TcpStream::connect(self.address).await?;
+        tcp.set_nodelay(true)?;
+        let name = ServerName::try_from(self.host.clone())?;
+        Ok(TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await?)
+    }
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// A GET on this connection.
+    pub(crate) fn get(&self, path: &str) -> Call<'_> {
+        self.request(Method::GET, path)
+    }
+
+    /// A request on this connection.
+    pub(crate) fn request(&self, method: Method, path: &str) -> Call<'_> {
+        Call::new(Via::Kept(self), method, path)
+    }
+
+    /// Host and port as requests name them.
+    pub(crate) fn authority(&self) -> &str {
+        &self.authority
+    }
+
+    /// What it speaks.
+    pub(crate) fn protocol(&self) -> Protocol {
+        match self.sender {
+            Sender::Http1(_) => Protocol::Http1,
+            Sender::Http2(_) => Protocol::Http2,
+        }
+    }
+
+    /// Sends a complete request; the answer's head, with its body to come.
+    pub(crate) async fn send(&self, request: Request<Body>) -> hyper::Result<Response<Incoming>> {
+        match &self.sender {
+            Sender::Http1(sender) => {
+                let mut sender = sender.lock().await;
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+            Sender::Http2(sender) => {
+                let mut sender = sender.clone();
+                sender.ready().await?;
+                sender.send_request(request).await
+            }
+        }
+    }
+
+    /// Whether the server has closed it.
+    pub(crate) async fn is_closed(&self) -> bool {
+        match &self.sender {
+            Sender::Http1(sender) => sender.lock().await.is_closed(),
+            Sender::Http2(sender) => sender.is_closed(),
+        }
+    }
+}
+
+// === impl Handshake ===
+
+impl Handshake {
+    fn of(tls: &TlsStream<TcpStream>) -> Self {
+        let connection = tls.get_ref().1;
+        Self {
+            version: connection.protocol_version().expect("the handshake is over"),
+            alpn: connection.alpn_protocol().map(<[u8]>::to_vec),
+            resumed: connection.handshake_kind() == Some(HandshakeKind::Resumed),
+            leaf: connection.peer_certificates().expect("a server has one")[0].clone().into_owned(),
+        }
+    }
+}
+
+// === impl Protocol ===
+
+impl Protocol {
+    const fn alpn(self) -> &'static [u8] {
+        match self {
+            Self::Http1 => b"http/1.1",
+            Self::Http2 => b"h2",
+        }
+    }
+}
+
+fn config(versions: &[&'static SupportedProtocolVersion], alpn: &[&[u8]]) -> Arc<ClientConfig> {
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_protocol_versions(versions)
+        .expect("versions of the provider")
+        .with_root_certificates(Authority::get().roots())
+        .with_no_client_auth();
+    config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
+    Arc::new(config)
+}

@@ -1,0 +1,47 @@
+//! Requests without TLS, for the admin listener and the redirecting one.
+
+use std::net::SocketAddr;
+
+use http::{Request, Response};
+use http_body_util::BodyExt;
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use super::{
+    BoxError,
+    call::Answer,
+    flow::{Body, full},
+    within,
+};
+
+/// GETs `path` over plain HTTP/1.1, naming the address as host.
+pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<Answer, BoxError> {
+    let request = Request::builder().uri(path).header("host", address.to_string()).body(full(""))?;
+    send(address, request).await
+}
+
+/// Sends a request over plain HTTP/1.1, on a connection of its own.
+pub(crate) async fn send(address: SocketAddr, request: Request<Body>) -> Result<Answer, BoxError> {
+    within("a plain answer", async {
+        let tcp = TcpStream::connect(address).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(tcp)).await?;
+        let driver = tokio::spawn(connection);
+        let answer = read(sender.send_request(request).await?).await;
+        driver.abort();
+        answer
+    })
+    .await
+}
+
+async fn read(response: Response<hyper::body::Incoming>) -> Result<Answer, BoxError> {
+    let (head, body) = response.into_parts();
+    let body = body.collect().await?;
+    Ok(Answer {
+        status: head.status,
+        version: head.version,
+        headers: head.headers,
+        trailers: body.trailers().cloned(),
+        body: body.to_bytes(),
+    })
+}

@@ -1,0 +1,212 @@
+//! The configuration of a test, from its parts.
+
+use std::{fmt::Write as _, fs, net::SocketAddr, path::PathBuf};
+
+use tempfile::TempDir;
+
+use super::{
+    backend::Backend,
+    pki::Leaf,
+    process::{Ended, Homing, Process},
+    raw_backend::RawBackend,
+};
+
+/// A configuration in the making: one pool `app` whose sessions have the cookie `session`, TLS for
+/// `localhost`, every listener on a port of its own, and whatever the test adds.
+#[must_use]
+pub(crate) struct Setup {
+    top: String,
+    pool: String,
+    affinity: String,
+    pool_sections: String,
+    sections: String,
+    members: String,
+    certificates: Vec<Leaf>,
+    redirects: bool,
+    session_timeout: &'static str,
+    workers: usize,
+    https: SocketAddr,
+}
+
+/// A backend as the configuration names it.
+pub(crate) struct Member {
+    name: String,
+    address: SocketAddr,
+}
+
+// === impl Setup ===
+
+impl Setup {
+    /// With these backends.
+    pub(crate) fn new<M: Into<Member>>(members: impl IntoIterator<Item = M>) -> Self {
+        let setup = Self {
+            top: "access_log = true\n".to_owned(),
+            pool: String::new(),
+            affinity: String::new(),
+            pool_sections: String::new(),
+            sections: String::new(),
+            members: String::new(),
+            certificates: Vec::new(),
+            redirects: false,
+            session_timeout: "30m",
+            workers: 2,
+            https: SocketAddr::from(([127, 0, 0, 1], 0)),
+        };
+        members.into_iter().fold(setup, Self::backend)
+    }
+
+    /// And with this one.
+    pub(crate) fn backend(mut self, member: impl Into<Member>) -> Self {
+        let Member { name, address } = member.into();
+        let lines = format!("[[pool.backend]]\nname = \"{name}\"\nurl = \"http://{address}\"\n\n");
+        self.members.push_str(&lines);
+        self
+    }
+
+    /// Adds top-level lines.
+    pub(crate) fn top(mut self, lines: &str) -> Self {
+        push(&mut self.top, lines);
+        self
+    }
+
+    /// Adds tables after the pool: `[timeouts]`, routes, other pools.
+    pub(crate) fn section(mut self, text: &str) -> Self {
+        push(&mut self.sections, text);
+        self
+    }
+
+    /// Adds lines to the pool.
+    pub(crate) fn pool(mut self, lines: &str) -> Self {
+        push(&mut self.pool, lines);
+        self
+    }
+
+    /// Adds lines to the pool's affinity.
+    pub(crate) fn affinity(mut self, lines: &str) -> Self {
+        push(&mut self.affinity, lines);
+        self
+    }
+
+    /// Adds tables of the pool: `[pool.health]`, `[pool.timeouts]`, `[pool.passive]`.
+    pub(crate) fn pool_section(mut self, text: &str) -> Self {
+        push(&mut self.pool_sections, text);
+        self
+    }
+
+    /// Checks `/healthz` of every backend so often that a test notices a change soon.
+    pub(crate) fn checked(self) -> Self {
+        let check = "interval = \"50ms\"\ntimeout = \"1s\"\nrise = 1\nfall = 2";
+        self.pool_section(&format!("[pool.health]\npath = \"/healthz\"\n{check}"))
+    }
+
+    /// Another session timeout than half an hour.
+    pub(crate) fn session_timeout(mut self, timeout: &'static str) -> Self {
+        self.session_timeout = timeout;
+        self
+    }
+
+    /// With one worker, hence one pool of backend connections.
+    pub(crate) fn one_worker(mut self) -> Self {
+        self.workers = 1;
+        self
+    }
+
+    /// With as many workers.
+    pub(crate) fn workers(mut self, workers: usize) -> Self {
+        self.workers = workers;
+        self
+    }
+
+    /// With its front door at this address.
+    pub(crate) fn https(mut self, address: SocketAddr) -> Self {
+        self.https = address;
+        self
+    }
+
+    /// Serves this certificate; the first one is the default one.
+    pub(crate) fn certificate(mut self, leaf: &Leaf) -> Self {
+        self.certificates.push(leaf.clone());
+        self
+    }
+
+    /// Listens for plain HTTP as well.
+    pub(crate) fn redirecting(mut self) -> Self {
+        self.redirects = true;
+        self
+    }
+
+    /// Writes it all down and starts the program, until it is ready.
+    pub(crate) async fn start(self) -> Homing {
+        let redirects = self.redirects;
+        let (directory, file) = self.write();
+        let process = Process::spawn(["serve".as_ref(), "--config".as_ref(), file.as_os_str()]);
+        Homing::ready(process, redirects, directory).await
+    }
+
+    /// Writes it all down and runs the program with it, to the end that it should come to by itself.
+    pub(crate) async fn run_to_end(self, subcommand: &str) -> Ended {
+        let (_directory, file) = self.write();
+        Process::run([subcommand.as_ref(), "--config".as_ref(), file.as_os_str()]).await
+    }
+
+    /// Writes it all down: the directory that holds it, and the configuration file in it.
+    pub(crate) fn write(mut self) -> (TempDir, PathBuf) {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        if self.certificates.is_empty() {
+            self.certificates.push(Leaf::localhost().clone());
+        }
+        for (index, leaf) in self.certificates.iter().enumerate() {
+            fs::write(directory.path().join(format!("cert-{index}.pem")), &leaf.cert).expect("a file");
+            fs::write(directory.path().join(format!("key-{index}.pem")), &leaf.key).expect("a file");
+        }
+        let file = directory.path().join("homing.toml");
+        fs::write(&file, self.text(&directory)).expect("a file");
+        (directory, file)
+    }
+
+    fn text(&self, directory: &TempDir) -> String {
+        let mut text = format!("workers = {}\n{}", self.workers, self.top);
+        let listen = format!("https = \"{}\"\nadmin = \"127.0.0.1:0\"", self.https);
+        writeln!(text, "\n[listen]\n{listen}").expect("a String");
+        if self.redirects {
+            text.push_str("http = \"127.0.0.1:0\"\n");
+        }
+        for index in 0..self.certificates.len() {
+            let base = directory.path().display();
+            let pair = format!("cert = \"{base}/cert-{index}.pem\"\nkey = \"{base}/key-{index}.pem\"");
+            writeln!(text, "\n[[certificate]]\n{pair}").expect("a String");
+        }
+        let Self { pool, affinity, pool_sections, members, sections, session_timeout, .. } = self;
+        writeln!(text, "\n[[pool]]\nname = \"app\"\n{pool}").expect("a String");
+        let key = "key = \"cookie:session\"";
+        let timeout = format!("session_timeout = \"{session_timeout}\"");
+        writeln!(text, "[pool.affinity]\n{key}\n{timeout}\n{affinity}").expect("a String");
+        writeln!(text, "{pool_sections}\n{members}{sections}").expect("a String");
+        text
+    }
+}
+
+// === impl Member ===
+
+impl From<&Backend> for Member {
+    fn from(backend: &Backend) -> Self {
+        Self { name: backend.name.clone(), address: backend.address() }
+    }
+}
+
+impl From<&RawBackend> for Member {
+    fn from(backend: &RawBackend) -> Self {
+        Self { name: backend.name.clone(), address: backend.address() }
+    }
+}
+
+impl From<(&str, SocketAddr)> for Member {
+    fn from((name, address): (&str, SocketAddr)) -> Self {
+        Self { name: name.to_owned(), address }
+    }
+}
+
+fn push(text: &mut String, lines: &str) {
+    text.push_str(lines);
+    text.push('\n');
+}
