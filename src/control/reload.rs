@@ -9,7 +9,7 @@ use std::{
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     time::{Duration, interval},
 };
@@ -28,6 +28,8 @@ pub struct Source {
     pub load: Box<dyn Fn() -> Result<Config, ConfigErrors>>,
     /// The file it is read from; none when there are only flags.
     pub file: Option<PathBuf>,
+    /// Whether SIGHUP asks for a reload; else it ends the process, as when a terminal is closed.
+    pub hangup: bool,
 }
 
 /// Loads and publishes.
@@ -68,7 +70,7 @@ impl Reloader {
     /// Reloads on SIGHUP, on wishes of operators, and when files change if `watch = true`; for as long as
     /// the process runs.
     pub async fn run(self, mut wishes: mpsc::Receiver<Reload>) {
-        let mut hangup = match signal(SignalKind::hangup()) {
+        let mut hangup = match self.source.hangup.then(|| signal(SignalKind::hangup())).transpose() {
             Ok(hangup) => hangup,
             Err(error) => {
                 tracing::error!(%error, "cannot wait for SIGHUP");
@@ -79,7 +81,7 @@ impl Reloader {
         let mut seen = self.stamps();
         loop {
             let (why, wish) = tokio::select! {
-                _ = hangup.recv() => ("SIGHUP", None),
+                () = hung_up(&mut hangup) => ("SIGHUP", None),
                 wish = wishes.recv() => match wish {
                     Some(wish) => ("request", Some(wish)),
                     None => return,
@@ -175,6 +177,15 @@ impl Reloader {
         let certificates =
             config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]);
         self.source.file.as_deref().into_iter().chain(certificates).map(stamp).collect()
+    }
+}
+
+async fn hung_up(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => {
+            hangup.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 
