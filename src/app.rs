@@ -27,15 +27,14 @@ use crate::{
     affinity::KeyHasher,
     backend::Families,
     config::{Config, Listen},
-    control,
+    control::{self, ReloadMetrics, Reloader, Source},
     listener::{self, accept},
     proxy::{self, AccessLog, Metrics, Worker, Writer},
-    tls::{self, Ticketer},
-    world::{Phase, Snapshot, World},
+    tls::Ticketer,
+    world::{Phase, Reload, Snapshot, Tls, World},
 };
 
 /// A proxy whose sockets are bound and whose certificates are loaded, but which serves nobody yet.
-#[derive(Debug)]
 pub struct App {
     world: Arc<World>,
     registry: Registry,
@@ -45,6 +44,8 @@ pub struct App {
     http: Vec<TcpListener>,
     admin: Option<TcpListener>,
     bound: Listen,
+    reloader: Reloader,
+    reloads: mpsc::Receiver<Reload>,
 }
 
 /// A running worker thread.
@@ -69,10 +70,10 @@ impl App {
     /// # Errors
     ///
     /// Bad certificates, busy ports, a log that cannot be opened: each says what to change.
-    pub fn bind(config: Config) -> anyhow::Result<Self> {
+    pub fn bind(config: Config, source: Source) -> anyhow::Result<Self> {
         let workers = config.workers.get();
         let ticketer = Ticketer::new()?;
-        let tls = tls::server_config(&config.certificates, &ticketer)?;
+        let tls = Tls::load(&config, &ticketer)?;
         let https = listener::bind("https", "--https", config.listen.https, workers)?;
         let http = match config.listen.http {
             Some(address) => listener::bind("http", "--http", address, workers)?,
@@ -96,10 +97,18 @@ impl App {
             .with_context(|| format!("cannot open the access log {:?}", config.access_log))?;
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).map_err(|error| anyhow!("no randomness to be had: {error}"))?;
-        let snapshot = Snapshot::build(config, tls, &families);
-        let world = Arc::new(World::new(snapshot, KeyHasher::new(secret), bound.https.port()));
+        let snapshot = Snapshot::build(config, tls, &families, None);
+        let (world, reloads) = World::new(snapshot, KeyHasher::new(secret), bound.https.port());
+        let world = Arc::new(world);
+        let reloader = Reloader::new(
+            Arc::clone(&world),
+            source,
+            families,
+            ticketer,
+            ReloadMetrics::register(&registry)?,
+        );
         registry.register(Box::new(AffinityCollector(Arc::clone(&world))))?;
-        Ok(Self { world, registry, metrics, log, https, http, admin, bound })
+        Ok(Self { world, registry, metrics, log, https, http, admin, bound, reloader, reloads })
     }
 
     /// The addresses that the sockets are bound to.
@@ -146,11 +155,8 @@ impl App {
         let mut background = tokio::task::JoinSet::new();
         background.spawn_local(control::expire(Arc::clone(&world)));
         background.spawn_local(control::advise(Arc::clone(&world)));
-        for pool in &world.snapshot.load().pools {
-            for backend in &pool.backends {
-                background.spawn_local(control::watch_health(Arc::clone(pool), Arc::clone(backend)));
-            }
-        }
+        background.spawn_local(control::watch_health(Arc::clone(&world)));
+        background.spawn_local(self.reloader.run(self.reloads));
         if let Some(listener) = self.admin {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let admin = Rc::new(Admin { registry: self.registry, world: Arc::clone(&world) });

@@ -11,14 +11,15 @@ use std::sync::{
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
 use prometheus::IntCounter;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     affinity::{Affinity, KeyHasher, Roster, Settings},
     backend::{Backend, Families, Instance},
     clock,
-    config::{self, Config, HealthCheck, PoolTimeouts},
+    config::{self, Changes, Config, HealthCheck, PoolTimeouts},
     route::Routes,
+    tls::{self, Certificate, Ticketer, TlsErrors},
 };
 
 /// The configured world at one moment. Built aside, swapped in whole; a request loads it once.
@@ -31,7 +32,7 @@ pub struct Snapshot {
     /// The applications, in configured order.
     pub pools: Vec<Arc<Pool>>,
     /// How TLS clients are met.
-    pub tls: Arc<rustls::ServerConfig>,
+    pub tls: Tls,
     /// `Strict-Transport-Security`, if it is sent.
     pub hsts: Option<HeaderValue>,
 }
@@ -74,7 +75,18 @@ pub struct World {
     https_port: u16,
     /// Where the process is in its life; written by the control thread.
     phase: watch::Sender<Phase>,
+    /// Counts the snapshots published, to tell of new ones.
+    published: watch::Sender<u64>,
+    /// Wishes for a reload; read by the control thread.
+    reloads: mpsc::Sender<Reload>,
 }
+
+/// A wish for a reload, and where to tell what came of it: what changed, or why nothing did.
+#[derive(Debug)]
+pub struct Reload(pub oneshot::Sender<Result<Changes, String>>);
+
+/// Wishes for a reload at one time; more are refused.
+const MAX_RELOADS: usize = 8;
 
 /// Where the process is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -93,12 +105,39 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Permit(Arc<World>);
 
+/// How TLS clients are met.
+#[derive(Debug)]
+pub struct Tls {
+    /// For the handshakes.
+    pub config: Arc<rustls::ServerConfig>,
+    /// For their dates.
+    pub certificates: Vec<Certificate>,
+}
+
+// === impl Tls ===
+
+impl Tls {
+    /// Loads and checks everything that `config` names.
+    ///
+    /// # Errors
+    ///
+    /// Every fault of every file.
+    pub fn load(config: &Config, ticketer: &Ticketer) -> Result<Self, TlsErrors> {
+        let certificates = tls::load_certificates(&config.certificates)?;
+        let config = tls::server_config_with(&certificates, ticketer)?;
+        Ok(Self { config, certificates })
+    }
+}
+
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Builds the world that `config` describes.
-    pub fn build(config: Config, tls: Arc<rustls::ServerConfig>, families: &Families) -> Self {
-        let pools = config.pools.iter().map(|pool| Arc::new(Pool::build(pool, families))).collect();
+    /// Builds the world that `config` describes. What `previous` has by the same name is used again:
+    /// bindings, health, drains, counters.
+    pub fn build(config: Config, tls: Tls, families: &Families, previous: Option<&Self>) -> Self {
+        let old = |name: &str| previous?.pools.iter().find(|pool| *pool.name == *name);
+        let pools =
+            config.pools.iter().map(|pool| Arc::new(Pool::build(pool, families, old(&pool.name)))).collect();
         let hsts = config.hsts.map(|age| {
             HeaderValue::try_from(format!("max-age={}", age.as_secs())).expect("digits are a field value")
         });
@@ -109,8 +148,11 @@ impl Snapshot {
 // === impl Pool ===
 
 impl Pool {
-    fn build(config: &config::Pool, families: &Families) -> Self {
-        let affinity = Arc::new(Affinity::new(clock::tick()));
+    fn build(config: &config::Pool, families: &Families, previous: Option<&Arc<Self>>) -> Self {
+        let affinity = match previous {
+            Some(previous) => Arc::clone(&previous.affinity),
+            None => Arc::new(Affinity::new(clock::tick())),
+        };
         let names: Vec<_> =
             config.backends.iter().map(|backend| (&*backend.name, backend.weight.get())).collect();
         let roster = affinity.roster(&names, config.affinity.session_timeout, clock::tick());
@@ -118,7 +160,13 @@ impl Pool {
             .backends
             .iter()
             .zip(roster.members())
-            .map(|(backend, member)| Arc::new(Backend::new(config, backend, Arc::clone(member), families)))
+            .map(|(backend, member)| {
+                let same = |old: &&Arc<Backend>| old.is(config, backend);
+                match previous.and_then(|previous| previous.backends.iter().find(same)) {
+                    Some(old) => Arc::clone(old),
+                    None => Arc::new(Backend::new(config, backend, Arc::clone(member), families)),
+                }
+            })
             .collect();
         Self {
             name: config.name.clone(),
@@ -149,14 +197,41 @@ impl Pool {
 
 impl World {
     /// A world that starts with this snapshot.
-    pub fn new(snapshot: Snapshot, hasher: KeyHasher, https_port: u16) -> Self {
-        Self {
+    /// The receiver gets the wishes for a reload.
+    pub fn new(snapshot: Snapshot, hasher: KeyHasher, https_port: u16) -> (Self, mpsc::Receiver<Reload>) {
+        let (reloads, wishes) = mpsc::channel(MAX_RELOADS);
+        let world = Self {
             https_port,
             snapshot: ArcSwap::from_pointee(snapshot),
             hasher,
             connections: AtomicUsize::new(0),
             phase: watch::Sender::new(Phase::Starting),
-        }
+            published: watch::Sender::new(0),
+            reloads,
+        };
+        (world, wishes)
+    }
+
+    /// Replaces the snapshot: requests under way keep the one they have.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+        self.published.send_modify(|count| *count += 1);
+    }
+
+    /// Tells of new snapshots.
+    pub fn published(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
+    }
+
+    /// Asks the control thread to load the configuration anew.
+    ///
+    /// # Errors
+    ///
+    /// Why the old configuration is kept.
+    pub async fn reload(&self) -> Result<Changes, String> {
+        let (done, result) = oneshot::channel();
+        self.reloads.try_send(Reload(done)).map_err(|_| "too many reloads at once".to_owned())?;
+        result.await.unwrap_or_else(|_| Err("the process is stopping".to_owned()))
     }
 
     /// The port of the TLS listener.

@@ -96,6 +96,14 @@ impl Backend {
         }
     }
 
+    /// Whether it is what the configuration describes, but for its weight.
+    pub fn is(&self, pool: &config::Pool, config: &config::Backend) -> bool {
+        self.name() == &*config.name
+            && self.host == config.host
+            && self.port == config.port
+            && self.passive == pool.passive
+    }
+
     /// Its name, which is its identity.
     pub fn name(&self) -> &str {
         self.member.name()

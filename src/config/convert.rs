@@ -45,6 +45,7 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
             other => other,
         },
         log_query: raw.log_query.or(false),
+        watch: raw.watch.or(false),
         timeouts: timeouts(raw.timeouts),
         limits: limits(raw.limits),
         hsts: raw.hsts.value(),

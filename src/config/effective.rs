@@ -35,6 +35,7 @@ fn write_config(config: &Config, out: &mut String) -> fmt::Result {
         AccessLog::File(file) => writeln!(out, "access_log = {}", path(file))?,
     }
     writeln!(out, "log_query = {}", config.log_query)?;
+    writeln!(out, "watch = {}", config.watch)?;
     if let Some(hsts) = config.hsts {
         writeln!(out, "hsts = {}", duration(hsts))?;
     }

@@ -26,6 +26,8 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Where the access log goes.
     pub access_log: AccessLog,
+    /// Whether a changed file is loaded without being asked to.
+    pub watch: bool,
     /// Whether the access log shows queries.
     pub log_query: bool,
     /// Deadlines of the client side.

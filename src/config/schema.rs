@@ -15,6 +15,7 @@ pub(super) static ROOT: Shape = Shape {
         "trusted_proxies",
         "access_log",
         "log_query",
+        "watch",
         "hsts",
         "listen",
         "certificate",

@@ -5,11 +5,13 @@
 mod advice;
 mod expiry;
 mod health;
+mod reload;
 mod signals;
 
 pub use self::{
     advice::advise,
     expiry::expire,
     health::watch_health,
+    reload::{Metrics as ReloadMetrics, Reloader, Source},
     signals::{Stop, stop_signals},
 };

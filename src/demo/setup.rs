@@ -106,6 +106,7 @@ impl Demo {
             trusted_proxies: Vec::new(),
             access_log: AccessLog::Off,
             log_query: false,
+            watch: false,
             timeouts: Timeouts {
                 handshake: Duration::from_secs(10),
                 head: Duration::from_secs(15),
