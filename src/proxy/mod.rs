@@ -23,6 +23,7 @@ mod service;
 mod stream;
 mod target;
 mod upgrade;
+mod websocket;
 
 use std::{
     cell::Cell,
