@@ -23,6 +23,7 @@ pub(crate) struct Setup {
     members: String,
     certificates: Vec<Leaf>,
     redirects: bool,
+    key: &'static str,
     session_timeout: &'static str,
     workers: usize,
     https: SocketAddr,
@@ -48,6 +49,7 @@ impl Setup {
             members: String::new(),
             certificates: Vec::new(),
             redirects: false,
+            key: "cookie:session",
             session_timeout: "30m",
             workers: 2,
             https: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -97,6 +99,12 @@ impl Setup {
     pub(crate) fn checked(self) -> Self {
         let check = "interval = \"50ms\"\ntimeout = \"1s\"\nrise = 1\nfall = 2";
         self.pool_section(&format!("[pool.health]\npath = \"/healthz\"\n{check}"))
+    }
+
+    /// Another key than the cookie `session`.
+    pub(crate) fn key(mut self, key: &'static str) -> Self {
+        self.key = key;
+        self
     }
 
     /// Another session timeout than half an hour.
@@ -176,11 +184,10 @@ impl Setup {
             let pair = format!("cert = \"{base}/cert-{index}.pem\"\nkey = \"{base}/key-{index}.pem\"");
             writeln!(text, "\n[[certificate]]\n{pair}").expect("a String");
         }
-        let Self { pool, affinity, pool_sections, members, sections, session_timeout, .. } = self;
+        let Self { pool, affinity, pool_sections, members, sections, key, session_timeout, .. } = self;
         writeln!(text, "\n[[pool]]\nname = \"app\"\n{pool}").expect("a String");
-        let key = "key = \"cookie:session\"";
-        let timeout = format!("session_timeout = \"{session_timeout}\"");
-        writeln!(text, "[pool.affinity]\n{key}\n{timeout}\n{affinity}").expect("a String");
+        let always = format!("key = \"{key}\"\nsession_timeout = \"{session_timeout}\"");
+        writeln!(text, "[pool.affinity]\n{always}\n{affinity}").expect("a String");
         writeln!(text, "{pool_sections}\n{members}{sections}").expect("a String");
         text
     }
