@@ -24,12 +24,12 @@ use tokio::{
 
 use crate::{
     admin::{self, Admin, AffinityCollector},
-    affinity::KeyHasher,
     backend::Families,
     config::{Config, Listen},
     control::{self, ReloadMetrics, Reloader, Source},
     listener::{self, accept},
     proxy::{self, AccessLog, Metrics, Worker, Writer},
+    secret,
     tls::Ticketer,
     world::{Phase, Reload, Snapshot, Tls, World},
 };
@@ -95,10 +95,9 @@ impl App {
         process_metrics(&registry)?;
         let log = AccessLog::open(&config.access_log, metrics.log_lost.clone())
             .with_context(|| format!("cannot open the access log {:?}", config.access_log))?;
-        let mut secret = [0; 16];
-        getrandom::fill(&mut secret).map_err(|error| anyhow!("no randomness to be had: {error}"))?;
+        let hasher = secret::key_hasher(config.secret_file.as_deref())?;
         let snapshot = Snapshot::build(config, tls, &families, None);
-        let (world, reloads) = World::new(snapshot, KeyHasher::new(secret), bound.https.port());
+        let (world, reloads) = World::new(snapshot, hasher, bound.https.port());
         let world = Arc::new(world);
         let reloader = Reloader::new(
             Arc::clone(&world),

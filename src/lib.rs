@@ -28,6 +28,7 @@ pub mod error;
 pub mod listener;
 pub mod proxy;
 pub mod route;
+pub mod secret;
 pub mod tls;
 pub mod upstream;
 pub mod world;

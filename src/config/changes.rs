@@ -23,6 +23,7 @@ impl Changes {
         differs(restart, "listen.http", &old.listen.http, &new.listen.http);
         differs(restart, "listen.admin", &old.listen.admin, &new.listen.admin);
         differs(restart, "workers", &old.workers, &new.workers);
+        differs(restart, "secret_file", &old.secret_file, &new.secret_file);
         differs(restart, "access_log", &old.access_log, &new.access_log);
 
         let applied = &mut changes.applied;

@@ -29,6 +29,9 @@ impl Config {
 fn write_config(config: &Config, out: &mut String) -> fmt::Result {
     writeln!(out, "workers = {}", config.workers)?;
     writeln!(out, "trusted_proxies = {}", list(&config.trusted_proxies, ToString::to_string))?;
+    if let Some(file) = &config.secret_file {
+        writeln!(out, "secret_file = {}", path(file))?;
+    }
     match &config.access_log {
         AccessLog::Off => writeln!(out, "access_log = false")?,
         AccessLog::Stdout => writeln!(out, "access_log = true")?,

@@ -30,6 +30,8 @@ pub struct Config {
     pub watch: bool,
     /// Whether the access log shows queries.
     pub log_query: bool,
+    /// The secret under which session ids become keys; drawn at start when none.
+    pub secret_file: Option<PathBuf>,
     /// Deadlines of the client side.
     pub timeouts: Timeouts,
     /// Bounds of the client side.

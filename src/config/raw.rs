@@ -29,6 +29,7 @@ use crate::affinity::{Balance, KeySource, OnDown, PathPattern};
 pub(super) struct RawConfig {
     pub(super) workers: Field<NonZeroUsize>,
     pub(super) trusted_proxies: Field<Vec<Spanned<IpNet>>>,
+    pub(super) secret_file: Field<PathBuf>,
     pub(super) access_log: Field<AccessLog>,
     pub(super) log_query: Field<bool>,
     pub(super) watch: Field<bool>,
@@ -151,6 +152,7 @@ impl RawConfig {
         let config = Self {
             workers: root.count_usize("workers", WORKERS_MAX),
             trusted_proxies: root.list("trusted_proxies", |value| text(value, parse_network)),
+            secret_file: root.text("secret_file", path),
             access_log: root.take("access_log", access_log),
             log_query: root.boolean("log_query"),
             watch: root.boolean("watch"),

@@ -16,6 +16,7 @@ pub(super) static ROOT: Shape = Shape {
         "access_log",
         "log_query",
         "watch",
+        "secret_file",
         "hsts",
         "listen",
         "certificate",

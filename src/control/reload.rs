@@ -124,6 +124,7 @@ impl Reloader {
             listen: old.config.listen.clone(),
             workers: old.config.workers,
             access_log: old.config.access_log.clone(),
+            secret_file: old.config.secret_file.clone(),
             ..config
         };
         let new = Snapshot::build(config, tls, &self.families, Some(&old));

@@ -50,7 +50,7 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// hyper refuses heads by itself and without a word; ours refuses first, with one. Between the two lies
 /// the factor by which a head may exceed the limit and still be told so.
-const HEAD_SLACK: usize = 4;
+const HEAD_SLACK: usize = 2;
 
 /// Serves a client that has connected to the TLS listener. It counts as open from the call on, not from
 /// the first poll: a drain that begins in between must see it.

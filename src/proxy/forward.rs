@@ -87,7 +87,11 @@ impl Forward<'_> {
                 self.pool.refused.inc();
                 return Err(match decision.reason {
                     Reason::HomeDown => Fault::HomeDown,
-                    _ => failed.unwrap_or(Fault::NoBackend),
+                    // Nothing was processed, and there is nobody left: the same answer as to the next.
+                    _ => match failed {
+                        None | Some(Fault::ConnectFailed | Fault::ConnectTimeout) => Fault::NoBackend,
+                        Some(fault) => fault,
+                    },
                 });
             };
             let Some(backend) = self.pool.roster.index_of(slot).map(|index| &self.pool.backends[index])

@@ -109,7 +109,7 @@ async fn handle(
     let websocket = headers::wants_websocket(parts.version, &parts.headers);
     let upgrade = websocket.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
     let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: trusts(client.address()) };
-    headers::prepare_request(&mut parts.headers, parts.version, host.as_ref(), &sender);
+    headers::prepare_request(&mut parts.headers, parts.version, host.as_ref(), request_id, &sender);
     let method = parts.method.clone();
 
     let mut outgoing = Request::new(body);
