@@ -24,19 +24,18 @@ use tokio::{
 
 use crate::{
     admin::{self, Admin, AffinityCollector},
-    affinity::KeyHasher,
     backend::Families,
     config::{Config, Listen},
-    control,
+    control::{self, ReloadMetrics, Reloader, Source},
     issue::Keyrings,
     listener::{self, accept},
     proxy::{self, AccessLog, Metrics, Worker, Writer},
-    tls::{self, Ticketer},
-    world::{Phase, Snapshot, World},
+    secret,
+    tls::Ticketer,
+    world::{Phase, Reload, Snapshot, Tls, World},
 };
 
 /// A proxy whose sockets are bound and whose certificates are loaded, but which serves nobody yet.
-#[derive(Debug)]
 pub struct App {
     world: Arc<World>,
     registry: Registry,
@@ -46,6 +45,8 @@ pub struct App {
     http: Vec<TcpListener>,
     admin: Option<TcpListener>,
     bound: Listen,
+    reloader: Reloader,
+    reloads: mpsc::Receiver<Reload>,
 }
 
 /// A running worker thread.
@@ -53,6 +54,9 @@ pub struct App {
 struct Running {
     thread: JoinHandle<anyhow::Result<()>>,
 }
+
+/// Tells that a worker has ended, whether it returned or panicked.
+struct Ended(mpsc::UnboundedSender<()>);
 
 /// How often workers close idle connections to backends.
 const SWEEP: Duration = Duration::from_secs(5);
@@ -67,10 +71,10 @@ impl App {
     /// # Errors
     ///
     /// Bad certificates or key files, busy ports, a log that cannot be opened: each says what to change.
-    pub fn bind(config: Config) -> anyhow::Result<Self> {
+    pub fn bind(config: Config, source: Source) -> anyhow::Result<Self> {
         let workers = config.workers.get();
         let ticketer = Ticketer::new()?;
-        let tls = tls::server_config(&config.certificates, &ticketer)?;
+        let tls = Tls::load(&config, &ticketer)?;
         let keyrings = Keyrings::load(&config)?;
         let https = listener::bind("https", "--https", config.listen.https, workers)?;
         let http = match config.listen.http {
@@ -93,12 +97,19 @@ impl App {
         process_metrics(&registry)?;
         let log = AccessLog::open(&config.access_log, metrics.log_lost.clone())
             .with_context(|| format!("cannot open the access log {:?}", config.access_log))?;
-        let mut secret = [0; 16];
-        getrandom::fill(&mut secret).map_err(|error| anyhow!("no randomness to be had: {error}"))?;
-        let snapshot = Snapshot::build(config, tls, &keyrings, &families);
-        let world = Arc::new(World::new(snapshot, KeyHasher::new(secret), bound.https.port()));
+        let hasher = secret::key_hasher(config.secret_file.as_deref())?;
+        let snapshot = Snapshot::build(config, tls, keyrings, &families, None);
+        let (world, reloads) = World::new(snapshot, hasher, bound.https.port());
+        let world = Arc::new(world);
+        let reloader = Reloader::new(
+            Arc::clone(&world),
+            source,
+            families,
+            ticketer,
+            ReloadMetrics::register(&registry)?,
+        );
         registry.register(Box::new(AffinityCollector(Arc::clone(&world))))?;
-        Ok(Self { world, registry, metrics, log, https, http, admin, bound })
+        Ok(Self { world, registry, metrics, log, https, http, admin, bound, reloader, reloads })
     }
 
     /// The addresses that the sockets are bound to.
@@ -128,28 +139,25 @@ impl App {
         for (index, https) in self.https.into_iter().enumerate() {
             let worker = (Arc::clone(&world), Arc::clone(&self.metrics), log.clone());
             let sockets = (https, http.next());
-            let ended = ended.clone();
+            let ended = Ended(ended.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("homing-{index}"))
                 .spawn(move || {
-                    let result = run_worker(worker, sockets);
-                    // The receiver outlives every worker.
-                    let _ = ended.send(());
-                    result
+                    let _ended = ended;
+                    run_worker(worker, sockets)
                 })
                 .context("cannot start a worker")?;
             workers.push(Running { thread });
         }
-        // Only the workers have the log from here on: when they are gone, its thread ends.
-        drop(log);
+        // Only the workers have these from here on: when they are gone, the log's thread ends, and so
+        // does the wait for endings.
+        drop((log, ended));
 
         let mut background = tokio::task::JoinSet::new();
         background.spawn_local(control::expire(Arc::clone(&world)));
-        for pool in &world.snapshot.load().pools {
-            for backend in &pool.backends {
-                background.spawn_local(control::watch_health(Arc::clone(pool), Arc::clone(backend)));
-            }
-        }
+        background.spawn_local(control::advise(Arc::clone(&world)));
+        background.spawn_local(control::watch_health(Arc::clone(&world)));
+        background.spawn_local(self.reloader.run(self.reloads));
         if let Some(listener) = self.admin {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             let admin = Rc::new(Admin { registry: self.registry, world: Arc::clone(&world) });
@@ -174,12 +182,7 @@ impl App {
         };
         world.advance(Phase::Draining);
         let drain = world.snapshot.load().config.timeouts.drain;
-        let all = async {
-            let mut left = workers.len() - usize::from(endings.is_closed());
-            while left > 0 && endings.recv().await.is_some() {
-                left -= 1;
-            }
-        };
+        let all = async { while endings.recv().await.is_some() {} };
         tokio::select! {
             () = all => {}
             signal = stop.next() => tracing::warn!(signal, "closing what is still open"),
@@ -205,6 +208,13 @@ fn join_workers(workers: Vec<Running>) -> anyhow::Result<()> {
         }
     }
     result
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // Nobody listens any more: then the process is ending anyway.
+        let _ = self.0.send(());
+    }
 }
 
 type Parts = (Arc<World>, Arc<Metrics>, Option<AccessLog>);
@@ -252,16 +262,11 @@ async fn accept_clients(worker: &Rc<Worker>, socket: TcpListener, tls: bool) -> 
             worker.metrics.over_limit.inc();
             return;
         };
-        let open = worker.open.enter();
-        let worker = Rc::clone(worker);
-        tokio::task::spawn_local(async move {
-            if tls {
-                proxy::serve_tls(worker, stream, peer, permit).await;
-            } else {
-                proxy::serve_plain(worker, stream, permit).await;
-            }
-            drop(open);
-        });
+        if tls {
+            tokio::task::spawn_local(proxy::serve_tls(worker, stream, peer, permit));
+        } else {
+            tokio::task::spawn_local(proxy::serve_plain(worker, stream, permit));
+        }
     };
     accept(listener, phase, Phase::Draining, || worker.metrics.accept_failed.inc(), serve).await
 }

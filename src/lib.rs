@@ -30,6 +30,7 @@ pub mod issue;
 pub mod listener;
 pub mod proxy;
 pub mod route;
+pub mod secret;
 pub mod tls;
 pub mod upstream;
 pub mod world;

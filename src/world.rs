@@ -9,17 +9,18 @@ use std::sync::{
 };
 
 use arc_swap::ArcSwap;
-use http::HeaderValue;
+use http::{HeaderName, HeaderValue};
 use prometheus::IntCounter;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
     affinity::{Affinity, KeyHasher, Roster, SealingKey, Settings},
-    backend::{Backend, Families},
+    backend::{Backend, Families, Instance},
     clock,
-    config::{self, Config, HealthCheck, PoolTimeouts},
+    config::{self, Changes, Config, HealthCheck, PoolTimeouts},
     issue::{Issuer, Keyrings},
     route::Routes,
+    tls::{self, Certificate, Ticketer, TlsErrors},
 };
 
 /// The configured world at one moment. Built aside, swapped in whole; a request loads it once.
@@ -32,7 +33,9 @@ pub struct Snapshot {
     /// The applications, in configured order.
     pub pools: Vec<Arc<Pool>>,
     /// How TLS clients are met.
-    pub tls: Arc<rustls::ServerConfig>,
+    pub tls: Tls,
+    /// The keys of the cookies that pools issue, to notice new ones.
+    pub keyrings: Keyrings,
     /// `Strict-Transport-Security`, if it is sent.
     pub hsts: Option<HeaderValue>,
 }
@@ -58,6 +61,8 @@ pub struct Pool {
     pub timeouts: PoolTimeouts,
     /// Idle connections kept to each backend, per worker.
     pub keep_alive: usize,
+    /// Answer field by which backends tell which instance they are.
+    pub instance_header: Option<HeaderName>,
     /// Requests that no backend was chosen for.
     pub refused: IntCounter,
 }
@@ -75,7 +80,18 @@ pub struct World {
     https_port: u16,
     /// Where the process is in its life; written by the control thread.
     phase: watch::Sender<Phase>,
+    /// Counts the snapshots published, to tell of new ones.
+    published: watch::Sender<u64>,
+    /// Wishes for a reload; read by the control thread.
+    reloads: mpsc::Sender<Reload>,
 }
+
+/// A wish for a reload, and where to tell what came of it: what changed, or why nothing did.
+#[derive(Debug)]
+pub struct Reload(pub oneshot::Sender<Result<Changes, String>>);
+
+/// Wishes for a reload at one time; more are refused.
+const MAX_RELOADS: usize = 8;
 
 /// Where the process is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -94,35 +110,65 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Permit(Arc<World>);
 
+/// How TLS clients are met.
+#[derive(Debug)]
+pub struct Tls {
+    /// For the handshakes.
+    pub config: Arc<rustls::ServerConfig>,
+    /// For their dates.
+    pub certificates: Vec<Certificate>,
+}
+
+// === impl Tls ===
+
+impl Tls {
+    /// Loads and checks everything that `config` names.
+    ///
+    /// # Errors
+    ///
+    /// Every fault of every file.
+    pub fn load(config: &Config, ticketer: &Ticketer) -> Result<Self, TlsErrors> {
+        let certificates = tls::load_certificates(&config.certificates)?;
+        let config = tls::server_config_with(&certificates, ticketer)?;
+        Ok(Self { config, certificates })
+    }
+}
+
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Builds the world that `config` describes.
+    /// Builds the world that `config` describes. What `previous` has by the same name is used again:
+    /// bindings, health, drains, counters.
     pub fn build(
         config: Config,
-        tls: Arc<rustls::ServerConfig>,
-        keyrings: &Keyrings,
+        tls: Tls,
+        keyrings: Keyrings,
         families: &Families,
+        previous: Option<&Self>,
     ) -> Self {
-        let pools = config.pools.iter().enumerate();
-        let pools = pools
-            .map(|(index, pool)| {
-                let keys = keyrings.of(index).unwrap_or_default();
-                Arc::new(Pool::build(pool, keys, families))
-            })
-            .collect();
+        let old = |name: &str| previous?.pools.iter().find(|pool| *pool.name == *name);
+        let build = |(pool, keys): (&config::Pool, _)| Pool::build(pool, keys, families, old(&pool.name));
+        let pools = config.pools.iter().zip(keyrings.iter()).map(build).map(Arc::new).collect();
         let hsts = config.hsts.map(|age| {
             HeaderValue::try_from(format!("max-age={}", age.as_secs())).expect("digits are a field value")
         });
-        Self { routes: Routes::new(&config.routes), pools, tls, hsts, config: Arc::new(config) }
+        Self { routes: Routes::new(&config.routes), pools, tls, keyrings, hsts, config: Arc::new(config) }
     }
 }
 
 // === impl Pool ===
 
 impl Pool {
-    fn build(config: &config::Pool, keys: &[SealingKey], families: &Families) -> Self {
-        let affinity = Arc::new(Affinity::new(clock::tick()));
+    fn build(
+        config: &config::Pool,
+        keys: &[SealingKey],
+        families: &Families,
+        previous: Option<&Arc<Self>>,
+    ) -> Self {
+        let affinity = match previous {
+            Some(previous) => Arc::clone(&previous.affinity),
+            None => Arc::new(Affinity::new(clock::tick())),
+        };
         let names: Vec<_> =
             config.backends.iter().map(|backend| (&*backend.name, backend.weight.get())).collect();
         let roster = affinity.roster(&names, config.affinity.session_timeout, clock::tick());
@@ -130,7 +176,13 @@ impl Pool {
             .backends
             .iter()
             .zip(roster.members())
-            .map(|(backend, member)| Arc::new(Backend::new(config, backend, Arc::clone(member), families)))
+            .map(|(backend, member)| {
+                let same = |old: &&Arc<Backend>| old.is(config, backend);
+                match previous.and_then(|previous| previous.backends.iter().find(same)) {
+                    Some(old) => Arc::clone(old),
+                    None => Arc::new(Backend::new(config, backend, Arc::clone(member), families)),
+                }
+            })
             .collect();
         Self {
             name: config.name.clone(),
@@ -142,7 +194,18 @@ impl Pool {
             health: config.health.clone(),
             timeouts: config.timeouts.clone(),
             keep_alive: config.keep_alive,
+            instance_header: config.instance_header.clone(),
             refused: families.refused(&config.name),
+        }
+    }
+
+    /// A backend's answer carried this instance id: when it is a new one, the sessions that lived there
+    /// are gone.
+    pub fn heard_instance(&self, backend: &Backend, id: &[u8]) {
+        if backend.instances.heard(id) == Instance::New {
+            let lost = backend.member.live();
+            self.affinity.restarted(backend.member.slot(), clock::tick());
+            tracing::warn!(pool = %self.name, backend = backend.name(), lost, "backend has restarted: its sessions are gone");
         }
     }
 }
@@ -151,14 +214,41 @@ impl Pool {
 
 impl World {
     /// A world that starts with this snapshot.
-    pub fn new(snapshot: Snapshot, hasher: KeyHasher, https_port: u16) -> Self {
-        Self {
+    /// The receiver gets the wishes for a reload.
+    pub fn new(snapshot: Snapshot, hasher: KeyHasher, https_port: u16) -> (Self, mpsc::Receiver<Reload>) {
+        let (reloads, wishes) = mpsc::channel(MAX_RELOADS);
+        let world = Self {
             https_port,
             snapshot: ArcSwap::from_pointee(snapshot),
             hasher,
             connections: AtomicUsize::new(0),
             phase: watch::Sender::new(Phase::Starting),
-        }
+            published: watch::Sender::new(0),
+            reloads,
+        };
+        (world, wishes)
+    }
+
+    /// Replaces the snapshot: requests under way keep the one they have.
+    pub fn publish(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+        self.published.send_modify(|count| *count += 1);
+    }
+
+    /// Tells of new snapshots.
+    pub fn published(&self) -> watch::Receiver<u64> {
+        self.published.subscribe()
+    }
+
+    /// Asks the control thread to load the configuration anew.
+    ///
+    /// # Errors
+    ///
+    /// Why the old configuration is kept.
+    pub async fn reload(&self) -> Result<Changes, String> {
+        let (done, result) = oneshot::channel();
+        self.reloads.try_send(Reload(done)).map_err(|_| "too many reloads at once".to_owned())?;
+        result.await.unwrap_or_else(|_| Err("the process is stopping".to_owned()))
     }
 
     /// The port of the TLS listener.

@@ -46,23 +46,20 @@ async fn a_session_is_the_same_over_both_protocols() {
 }
 
 #[tokio::test]
-async fn an_unknown_id_goes_to_the_same_backend_each_time_and_through_each_replica() {
+async fn an_unknown_id_goes_to_the_same_backend_each_time() {
     let apps = app::several(3);
-    let one = Setup::new(&apps).start().await;
-    let other = Setup::new(&apps).start().await;
-    let mut chosen = BTreeSet::new();
-    for number in 0..20 {
-        let id = format!("made-up-{number}");
-        let mut backends = BTreeSet::new();
-        for client in [Client::h1(&one), Client::h2(&one), Client::h1(&other)] {
-            let answer = client.get("/whoami").cookie("session", &id).send().await;
-            assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
-            backends.insert(answer.header("x-backend").to_owned());
-        }
-        assert_eq!(backends.len(), 1, "{id} went to {backends:?}");
-        chosen.append(&mut backends);
-    }
-    assert_eq!(chosen.len(), 3, "twenty ids went to {chosen:?} only");
+    let homing = Setup::new(&apps).start().await;
+    unknown_ids_agree(&[Client::h1(&homing), Client::h2(&homing), Client::h1(&homing)]).await;
+}
+
+#[tokio::test]
+async fn an_unknown_id_goes_to_the_same_backend_through_each_replica() {
+    let apps = app::several(3);
+    let folder = tempfile::tempdir().unwrap();
+    let secret = format!("secret_file = {:?}", folder.path().join("secret"));
+    let one = Setup::new(&apps).top(&secret).start().await;
+    let other = Setup::new(&apps).top(&secret).start().await;
+    unknown_ids_agree(&[Client::h1(&one), Client::h1(&other)]).await;
 }
 
 #[tokio::test]
@@ -133,6 +130,18 @@ async fn two_hundred_clients_at_once_never_see_the_wrong_backend() {
         client.expect("a client that always came home");
     }
     assert_eq!(homing.metric("homing_sessions", &[("state", "live")]).await, 200.0);
+    // Nothing is lost or counted twice, over all workers.
+    homing.wait_for_metric("homing_http_requests_total", &[], 200.0 * 51.0).await;
+    let metrics = Metrics::fetch(&homing).await;
+    for (verdict, count) in [("placed", 200.0), ("home", 10_000.0), ("moved", 0.0), ("provisional", 0.0)] {
+        assert_eq!(
+            metrics.value("homing_affinity_requests_total", &[("verdict", verdict)]),
+            count,
+            "{verdict}"
+        );
+    }
+    homing.wait_for_metric("homing_connections", &[], 0.0).await;
+    homing.wait_for_metric("homing_backend_in_flight", &[], 0.0).await;
 }
 
 #[tokio::test]
@@ -288,4 +297,21 @@ async fn routes_lead_to_pools_with_sessions_of_their_own() {
     assert_eq!(client.get("/forum").send().await.text(), "forum-1");
     let elsewhere = client.get("/forums").jar(&Jar::default()).send().await;
     assert_eq!(elsewhere.header("x-backend"), "shop-1", "a prefix ends at a segment's end");
+}
+
+/// Made-up ids go to one backend each, whichever client brings them, and not all to the same one.
+async fn unknown_ids_agree(clients: &[Client]) {
+    let mut chosen = BTreeSet::new();
+    for number in 0..30 {
+        let id = format!("made-up-{number}");
+        let mut backends = BTreeSet::new();
+        for client in clients {
+            let answer = client.get("/whoami").cookie("session", &id).send().await;
+            assert_eq!(answer.status, StatusCode::UNAUTHORIZED);
+            backends.insert(answer.header("x-backend").to_owned());
+        }
+        assert_eq!(backends.len(), 1, "{id} went to {backends:?}");
+        chosen.append(&mut backends);
+    }
+    assert_eq!(chosen.len(), 3, "thirty ids went to {chosen:?} only");
 }

@@ -186,8 +186,6 @@ async fn ambiguous_framing_is_refused_and_the_connection_closed() {
     let homing = Setup::new([&backend]).start().await;
     let smuggled = "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
     let cases = [
-        "Content-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
-        "Transfer-Encoding: chunked\r\nContent-Length: 4\r\n\r\n0\r\n\r\n",
         "Content-Length: 4\r\nContent-Length: 5\r\n\r\nabcd",
         "Content-Length: 4, 5\r\n\r\nabcd",
         "Content-Length: +4\r\n\r\nabcd",
@@ -198,10 +196,36 @@ async fn ambiguous_framing_is_refused_and_the_connection_closed() {
         "X-Bad: a\0b\r\n\r\n",
         "X-Folded: a\r\n b: c\r\n\r\n",
     ];
+    let mut let_through = Vec::new();
     for case in cases {
         let request = format!("POST /framing HTTP/1.1\r\nHost: localhost\r\n{case}{smuggled}");
-        refused(&homing, &request).await;
-        assert!(backend.seen().is_empty(), "{case:?} let through {:?}", backend.seen());
+        let text = Client::h1(&homing).exchange(&request).await;
+        if !is_refusal(&text) || !backend.seen_at("/smuggled").is_empty() {
+            let_through.push(format!("{case:?}: {text:?}"));
+        }
+    }
+    assert!(let_through.is_empty(), "{}", let_through.join("\n"));
+    assert_eq!(backend.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn a_length_beside_chunked_smuggles_nothing() {
+    let backend = Backend::echo("app-1");
+    let homing = Setup::new([&backend]).start().await;
+    for fields in [
+        "Content-Length: 4\r\nTransfer-Encoding: chunked",
+        "Transfer-Encoding: chunked\r\nContent-Length: 4",
+        "Content-Length: 100\r\nTransfer-Encoding: chunked",
+    ] {
+        let smuggled = "GET /smuggled HTTP/1.1\r\nHost: localhost\r\n\r\n";
+        let request = format!("POST /te HTTP/1.1\r\nHost: localhost\r\n{fields}\r\n\r\n0\r\n\r\n{smuggled}");
+        // Refused, or read as chunked and then closed: RFC 9112, section 6.3, leaves no third way.
+        let text = Client::h1(&homing).exchange(&request).await;
+        assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{fields:?} is answered by {text:?}");
+        assert!(backend.seen_at("/smuggled").is_empty());
+        let both =
+            |seen: &Seen| !seen.all("content-length").is_empty() && !seen.all("transfer-encoding").is_empty();
+        assert!(!backend.seen().iter().any(both), "{fields:?}");
     }
 }
 
@@ -216,6 +240,10 @@ async fn ask(client: &Client, backend: &Backend, fields: &[(&str, &str)]) -> (An
 /// These bytes are answered by one 400, after which the connection is closed.
 async fn refused(homing: &Homing, bytes: &str) {
     let text = Client::h1(homing).exchange(bytes).await;
-    assert!(text.starts_with("HTTP/1.1 400 "), "{bytes:?} is answered by {text:?}");
-    assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "{bytes:?} is answered by {text:?}");
+    assert!(is_refusal(&text), "{bytes:?} is answered by {text:?}");
+}
+
+/// One 400, and nothing after it.
+fn is_refusal(text: &str) -> bool {
+    text.starts_with("HTTP/1.1 400 ") && text.matches("HTTP/1.1 ").count() == 1
 }

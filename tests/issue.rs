@@ -232,6 +232,31 @@ async fn keys_are_rotated_without_anybody_leaving_home() {
 }
 
 #[tokio::test]
+async fn a_reload_takes_up_other_keys_and_keeps_the_old_ones_when_they_are_bad() {
+    let (backends, keys) = (backends(2), Keys::new(&[1]));
+    let homing = Setup::new(&backends).issue(&keys.config()).start().await;
+    let reload = async |result, count| {
+        homing.process.signal("HUP");
+        homing.wait_for_metric("homing_config_reloads_total", &[("result", result)], count).await;
+    };
+    let client = Client::h1(&homing);
+    let (mut jar, home) = first_visit(&client).await;
+    let before = homing.metric("homing_config_reloads_total", &[("result", "ok")]).await;
+    for (step, ok) in [(&[2, 1][..], before + 1.0), (&[2], before + 2.0)] {
+        keys.write(step);
+        reload("ok", ok).await;
+        let answer = client.get("/").jar(&jar).send().await;
+        assert_eq!(answer.text(), home, "with the keys {step:?}");
+        jar.store(&answer.headers);
+    }
+    fs::write(&keys.file, "no key").expect("our file");
+    reload("failed", 1.0).await;
+    assert_eq!(set(&client.get("/").jar(&jar).send().await), [""; 0], "the last good key still opens");
+    assert_eq!(homing.metric(TOKENS, &[("result", "renewed")]).await, 1.0);
+    assert_eq!(homing.metric(TOKENS, &[("result", "tampered")]).await, 0.0);
+}
+
+#[tokio::test]
 async fn a_bad_token_is_replaced_and_counted() {
     let backends = backends(2);
     let homing = Setup::new(&backends).issue("").start().await;

@@ -3,7 +3,7 @@
 #[expect(dead_code, reason = "each test file uses its part of the harness")]
 mod support;
 
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 
 use http::{Request, StatusCode, Uri};
 use http_body_util::BodyExt;
@@ -12,7 +12,7 @@ use tokio::{net::TcpStream, sync::Notify};
 use self::support::{
     backend::{Backend, answer},
     client::{BOTH, Client},
-    eventually,
+    eventually, eventually_within,
     flow::{endless, full},
     plain,
     process::Homing,
@@ -210,7 +210,8 @@ async fn an_idle_connection_is_closed_at_its_deadline() {
     for protocol in BOTH {
         let connection = Client::new(&homing, protocol).connect().await;
         connection.get("/").send().await;
-        eventually("it is closed", async || connection.is_closed().await).await;
+        let soon = Duration::from_secs(5);
+        eventually_within(soon, "it is closed", async || connection.is_closed().await).await;
     }
 }
 

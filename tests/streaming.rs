@@ -182,6 +182,7 @@ async fn a_websocket_passes_both_ways() {
     socket.close(None).await.expect("an open socket");
     let closing = async { while let Some(Ok(_)) = socket.next().await {} };
     within("the close", closing).await;
+    drop(socket);
     let record = homing.process.access_record("upgrade", |record| record["path"] == "/ws").await;
     assert_eq!(record["status"], 101);
     homing.wait_for_metric("homing_backend_in_flight", &[], 0.0).await;

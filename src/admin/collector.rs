@@ -1,7 +1,7 @@
 //! The affinity tables as metrics, read at scrape time: one consistent reading per pool, no counter of
 //! its own in the request path.
 
-use std::sync::Arc;
+use std::{sync::Arc, time::UNIX_EPOCH};
 
 use prometheus::{
     core::{Collector, Desc},
@@ -10,7 +10,7 @@ use prometheus::{
 
 use crate::{
     affinity::{Admin, EndReason, MoveReason, Stats},
-    world::{Pool, World},
+    world::{Pool, Snapshot, World},
 };
 
 /// Collects from the pools of the current snapshot.
@@ -35,6 +35,7 @@ impl Collector for AffinityCollector {
         let mut families = sessions(&pools);
         families.extend(totals(&pools));
         families.extend(backends(&pools));
+        families.push(certificates(&snapshot));
         families.into_iter().map(|family| family.0).collect()
     }
 }
@@ -131,6 +132,18 @@ fn backends(pools: &[(&Pool, Stats)]) -> Vec<Family> {
         }
     }
     vec![up, draining, weight, in_flight]
+}
+
+fn certificates(snapshot: &Snapshot) -> Family {
+    let mut expiry = Family::gauge(
+        "homing_certificate_expiry_timestamp_seconds",
+        "When a certificate ceases to be valid.",
+    );
+    for certificate in &snapshot.tls.certificates {
+        let ends = certificate.not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
+        expiry.add(&[("certificate", &certificate.file().display().to_string())], ends.as_secs());
+    }
+    expiry
 }
 
 // === impl Family ===

@@ -117,6 +117,33 @@ impl Families {
         TokenMetrics::resolve(&self.tokens, pool)
     }
 
+    /// A pool issues no cookie any more: its series go.
+    pub fn forget_tokens(&self, pool: &str) {
+        TokenMetrics::forget(&self.tokens, pool);
+    }
+
+    /// A backend has left the configuration: its series go.
+    pub fn forget(&self, pool: &str, backend: &str) {
+        let labels = [pool, backend];
+        // What is not there needs no removal.
+        for verdict in Verdict::ALL {
+            let _ = self.verdicts.remove_label_values(&[pool, backend, verdict.as_str()]);
+        }
+        for class in CLASSES {
+            let _ = self.requests.remove_label_values(&[pool, backend, class]);
+        }
+        let _ = self.duration.remove_label_values(&labels);
+        for result in ["ok", "failed"] {
+            let _ = self.connects.remove_label_values(&[pool, backend, result]);
+        }
+        let _ = self.retries.remove_label_values(&labels);
+    }
+
+    /// A pool has left the configuration.
+    pub fn forget_pool(&self, pool: &str) {
+        let _ = self.verdicts.remove_label_values(&[pool, "", Verdict::Refused.as_str()]);
+    }
+
     /// Requests of a pool that no backend was chosen for.
     pub fn refused(&self, pool: &str) -> IntCounter {
         self.verdicts.with_label_values(&[pool, "", Verdict::Refused.as_str()])

@@ -4,6 +4,7 @@
 //! stickiness survive. It may look at `affinity` and `config`, and does no I/O.
 
 mod health;
+mod instance;
 mod metrics;
 mod tokens;
 
@@ -20,6 +21,7 @@ use tokio::sync::Notify;
 
 pub use self::{
     health::{Evidence, Finding, Health},
+    instance::{Instance, Instances},
     metrics::{CLASSES, Families, Metrics},
     tokens::TokenMetrics,
 };
@@ -48,6 +50,8 @@ pub struct Backend {
     pub passive: PassiveHealth,
     /// What is counted for it.
     pub metrics: Metrics,
+    /// Which instances have answered under its name.
+    pub instances: Instances,
     /// Written by workers (passing requests) and the control thread (checks); held for a few adds.
     health: Mutex<Health>,
     /// Whether a passing request failed since the last answer; spares the common answer the lock.
@@ -86,11 +90,20 @@ impl Backend {
             authority: HeaderValue::try_from(authority).expect("a parsed host is a field value"),
             passive: pool.passive.clone(),
             metrics: families.backend(&pool.name, &config.name),
+            instances: Instances::default(),
             health: Mutex::default(),
             troubled: AtomicBool::new(false),
             suspicion: Notify::new(),
             turned: Notify::new(),
         }
+    }
+
+    /// Whether it is what the configuration describes, but for its weight.
+    pub fn is(&self, pool: &config::Pool, config: &config::Backend) -> bool {
+        self.name() == &*config.name
+            && self.host == config.host
+            && self.port == config.port
+            && self.passive == pool.passive
     }
 
     /// Its name, which is its identity.

@@ -18,19 +18,24 @@ pub struct TokenMetrics {
     malformed: IntCounter,
 }
 
+/// The values of `result`.
+const RESULTS: [&str; 6] = ["issued", "renewed", "accepted", "tampered", "expired", "malformed"];
+
 // === impl TokenMetrics ===
 
 impl TokenMetrics {
     /// This pool's children of the family, exported as 0 from here on.
     pub(super) fn resolve(family: &IntCounterVec, pool: &str) -> Self {
-        let child = |result| family.with_label_values(&[pool, result]);
-        Self {
-            issued: child("issued"),
-            renewed: child("renewed"),
-            accepted: child("accepted"),
-            tampered: child("tampered"),
-            expired: child("expired"),
-            malformed: child("malformed"),
+        let [issued, renewed, accepted, tampered, expired, malformed] =
+            RESULTS.map(|result| family.with_label_values(&[pool, result]));
+        Self { issued, renewed, accepted, tampered, expired, malformed }
+    }
+
+    /// Removes them from the family.
+    pub(super) fn forget(family: &IntCounterVec, pool: &str) {
+        for result in RESULTS {
+            // What is not there needs no removal.
+            let _ = family.remove_label_values(&[pool, result]);
         }
     }
 

@@ -29,6 +29,7 @@ fn text(mut config: Config) -> String {
     for files in &mut config.certificates {
         paths.extend([&mut files.cert, &mut files.key]);
     }
+    paths.extend(&mut config.secret_file);
     if let AccessLog::File(file) = &mut config.access_log {
         paths.push(file);
     }

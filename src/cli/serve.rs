@@ -6,6 +6,7 @@ use super::args::ServeArgs;
 use crate::{
     app::App,
     config::{Config, Listen},
+    control::Source,
 };
 
 /// Runs the proxy.
@@ -18,7 +19,15 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let summary = summary(&config);
-    App::bind(config)?.run(|bound| {
+    let source = Source {
+        load: Box::new({
+            let args = args.clone();
+            move || args.to_config()
+        }),
+        file: args.config.clone(),
+        hangup: true,
+    };
+    App::bind(config, source)?.run(|bound| {
         announce(bound);
         eprint!("{summary}");
     })?;

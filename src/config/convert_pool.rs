@@ -48,6 +48,7 @@ pub(super) fn pool(mut raw: RawPool, base: &Path, report: &Report) -> Option<Poo
         passive: passive(raw.passive),
         timeouts: timeouts(raw.timeouts),
         keep_alive: usize::try_from(raw.keep_alive.or(64)).unwrap_or(usize::MAX),
+        instance_header: raw.instance_header.value(),
         backends,
     })
 }

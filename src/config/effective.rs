@@ -30,12 +30,16 @@ impl Config {
 fn write_config(config: &Config, out: &mut String) -> fmt::Result {
     writeln!(out, "workers = {}", config.workers)?;
     writeln!(out, "trusted_proxies = {}", list(&config.trusted_proxies, ToString::to_string))?;
+    if let Some(file) = &config.secret_file {
+        writeln!(out, "secret_file = {}", path(file))?;
+    }
     match &config.access_log {
         AccessLog::Off => writeln!(out, "access_log = false")?,
         AccessLog::Stdout => writeln!(out, "access_log = true")?,
         AccessLog::File(file) => writeln!(out, "access_log = {}", path(file))?,
     }
     writeln!(out, "log_query = {}", config.log_query)?;
+    writeln!(out, "watch = {}", config.watch)?;
     if let Some(hsts) = config.hsts {
         writeln!(out, "hsts = {}", duration(hsts))?;
     }
@@ -98,6 +102,9 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     writeln!(out, "balance = {}", quoted(format_balance(pool.affinity.balance)))?;
     writeln!(out, "slow_start = {}", duration(pool.affinity.slow_start))?;
     writeln!(out, "keep_alive = {}", pool.keep_alive)?;
+    if let Some(name) = &pool.instance_header {
+        writeln!(out, "instance_header = {}", quoted(name.as_str()))?;
+    }
     write_affinity(&pool.affinity, pool.issue.is_none(), out)?;
     if let Some(issue) = &pool.issue {
         write_issue(issue, out)?;

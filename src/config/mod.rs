@@ -6,6 +6,7 @@
 //! finds, and a value that was reported is not reported again for what follows from it.
 
 mod address;
+mod changes;
 mod convert;
 mod convert_issue;
 mod convert_pool;
@@ -24,6 +25,7 @@ mod suggest;
 
 pub use self::{
     address::parse_listen,
+    changes::Changes,
     errors::ConfigErrors,
     flags::{BackendFlag, Flags, Overrides},
     model::{

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
 use crate::affinity::Settings;
@@ -26,8 +26,12 @@ pub struct Config {
     pub trusted_proxies: Vec<IpNet>,
     /// Where the access log goes.
     pub access_log: AccessLog,
+    /// Whether a changed file is loaded without being asked to.
+    pub watch: bool,
     /// Whether the access log shows queries.
     pub log_query: bool,
+    /// The secret under which session ids become keys; drawn at start when none.
+    pub secret_file: Option<PathBuf>,
     /// Deadlines of the client side.
     pub timeouts: Timeouts,
     /// Bounds of the client side.
@@ -140,6 +144,9 @@ pub struct Pool {
     pub timeouts: PoolTimeouts,
     /// Idle connections kept to each backend, per worker.
     pub keep_alive: usize,
+    /// Answer field by which a backend tells which instance it is: another value means that its sessions
+    /// are gone.
+    pub instance_header: Option<HeaderName>,
     /// Its servers; at least one.
     pub backends: Vec<Backend>,
 }

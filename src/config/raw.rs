@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 use toml::{Spanned, de::DeValue};
 
@@ -22,7 +22,8 @@ use super::{
     schema,
     section::{Field, Section, Tables, kind, number, size, text},
     session::{
-        parse_balance, parse_issued_name, parse_key, parse_on_down, parse_same_site, parse_skip, parse_status,
+        parse_balance, parse_instance_header, parse_issued_name, parse_key, parse_on_down, parse_same_site,
+        parse_skip, parse_status,
     },
 };
 use crate::affinity::{Balance, KeySource, OnDown, PathPattern};
@@ -31,8 +32,10 @@ use crate::affinity::{Balance, KeySource, OnDown, PathPattern};
 pub(super) struct RawConfig {
     pub(super) workers: Field<NonZeroUsize>,
     pub(super) trusted_proxies: Field<Vec<Spanned<IpNet>>>,
+    pub(super) secret_file: Field<PathBuf>,
     pub(super) access_log: Field<AccessLog>,
     pub(super) log_query: Field<bool>,
+    pub(super) watch: Field<bool>,
     pub(super) hsts: Field<Duration>,
     pub(super) listen: RawListen,
     pub(super) certificates: Tables<RawCertificate>,
@@ -90,6 +93,7 @@ pub(super) struct RawPool {
     pub(super) balance: Field<Balance>,
     pub(super) slow_start: Field<Duration>,
     pub(super) keep_alive: Field<u32>,
+    pub(super) instance_header: Field<HeaderName>,
     pub(super) affinity: RawAffinity,
     pub(super) health: RawHealth,
     pub(super) passive: RawPassive,
@@ -161,8 +165,10 @@ impl RawConfig {
         let config = Self {
             workers: root.count_usize("workers", WORKERS_MAX),
             trusted_proxies: root.list("trusted_proxies", |value| text(value, parse_network)),
+            secret_file: root.text("secret_file", path),
             access_log: root.take("access_log", access_log),
             log_query: root.boolean("log_query"),
+            watch: root.boolean("watch"),
             hsts: root.duration("hsts"),
             listen: RawListen::read(root.section("listen", &schema::LISTEN)),
             certificates: root.tables("certificate", &schema::CERTIFICATE, RawCertificate::read),
@@ -246,6 +252,7 @@ impl RawPool {
             balance: section.text("balance", parse_balance),
             slow_start: section.duration("slow_start"),
             keep_alive: section.number("keep_alive", 0..=KEEP_ALIVE_MAX),
+            instance_header: section.text("instance_header", parse_instance_header),
             affinity: RawAffinity::read(section.section("affinity", &schema::AFFINITY)),
             health: RawHealth::read(section.section("health", &schema::HEALTH)),
             passive: RawPassive::read(section.section("passive", &schema::PASSIVE)),

@@ -175,6 +175,12 @@ fn status_ends(text: &str) -> Option<(StatusCode, StatusCode)> {
     Some((StatusCode::from_u16(low).ok()?, StatusCode::from_u16(high).ok()?))
 }
 
+/// Reads the name of a field by which backends tell their instance.
+pub(super) fn parse_instance_header(name: &str) -> Result<HeaderName, String> {
+    HeaderName::from_bytes(name.as_bytes())
+        .map_err(|_| format!("`{}` cannot be the name of a header field", shown(name)))
+}
+
 fn parse_header_name(name: &str) -> Result<KeySource, String> {
     match HeaderName::from_bytes(name.as_bytes()) {
         Ok(name) if name == http::header::COOKIE || name == http::header::SET_COOKIE => {

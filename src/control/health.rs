@@ -2,35 +2,57 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::sleep;
+use tokio::{task::JoinSet, time::sleep};
 
 use crate::{
     backend::Backend,
     config::HealthCheck,
     upstream::{connect, probe},
-    world::Pool,
+    world::{Pool, World},
 };
 
 /// Trial connections of a backend that is down grow apart up to this many times the first wait.
 const MAX_BACKOFF: u32 = 16;
 
-/// Watches one backend for as long as it is configured.
-pub async fn watch_health(pool: Arc<Pool>, backend: Arc<Backend>) {
+/// Watches all backends of the current snapshot, whichever that is. Ends only when a watch does, which
+/// none should.
+pub async fn watch_health(world: Arc<World>) {
+    let mut published = world.published();
+    loop {
+        published.borrow_and_update();
+        let mut watches = JoinSet::new();
+        for pool in &world.snapshot.load().pools {
+            for backend in &pool.backends {
+                watches.spawn_local(watch(Arc::clone(pool), Arc::clone(backend)));
+            }
+        }
+        // What has been counted is in the backends: a watch that begins anew goes on where it was.
+        tokio::select! {
+            _ = published.changed() => {}
+            _ = watches.join_next() => return,
+        }
+    }
+}
+
+async fn watch(pool: Arc<Pool>, backend: Arc<Backend>) {
     match &pool.health {
-        Some(check) => check_actively(&backend, check).await,
+        Some(check) => check_actively(&pool, &backend, check).await,
         None => try_when_suspected(&backend, pool.timeouts.connect).await,
     }
 }
 
-async fn check_actively(backend: &Backend, check: &HealthCheck) {
+async fn check_actively(pool: &Pool, backend: &Backend, check: &HealthCheck) {
     let mut last = None;
     loop {
-        let result = probe(backend, check).await;
+        let result = probe(backend, check, pool.instance_header.as_ref()).await;
         let ok = result.is_ok();
         if let Err(error) = &result
             && last != Some(false)
         {
             tracing::info!(pool = %backend.pool, backend = backend.name(), %error, "health check failed");
+        }
+        if let Ok(Some(id)) = &result {
+            pool.heard_instance(backend, id);
         }
         last = Some(ok);
         backend.checked(ok, check);

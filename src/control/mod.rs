@@ -2,12 +2,16 @@
 //!
 //! Nothing here is in a request's path, and nothing a worker does can starve it.
 
+mod advice;
 mod expiry;
 mod health;
+mod reload;
 mod signals;
 
 pub use self::{
+    advice::advise,
     expiry::expire,
     health::watch_health,
+    reload::{Metrics as ReloadMetrics, Reloader, Source},
     signals::{Stop, stop_signals},
 };

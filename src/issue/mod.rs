@@ -21,9 +21,9 @@ use crate::{
     config::{self, Config, SameSite},
 };
 
-/// The keys of every pool that issues a cookie, in the order of the pools.
-#[derive(Debug)]
-pub struct Keyrings(Vec<Option<Vec<SealingKey>>>);
+/// The keys of every pool, in the order of the pools; none where a pool issues no cookie.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Keyrings(Vec<Vec<SealingKey>>);
 
 /// Every fault of the key files, never none.
 #[derive(Debug)]
@@ -50,7 +50,7 @@ impl Keyrings {
     pub fn load(config: &Config) -> Result<Self, KeyFileErrors> {
         let mut faults = Vec::new();
         let mut keys_of = |pool: &config::Pool| {
-            let issue = pool.issue.as_ref()?;
+            let Some(issue) = &pool.issue else { return Vec::new() };
             let keys = match &issue.key_file {
                 Some(file) => key_file::read(file),
                 None => {
@@ -61,15 +61,18 @@ impl Keyrings {
                     process_key().map(|key| vec![key])
                 }
             };
-            keys.map_err(|fault| faults.push(fault)).ok()
+            keys.unwrap_or_else(|fault| {
+                faults.push(fault);
+                Vec::new()
+            })
         };
         let keyrings = config.pools.iter().map(&mut keys_of).collect();
         if faults.is_empty() { Ok(Self(keyrings)) } else { Err(KeyFileErrors(faults)) }
     }
 
-    /// The keys of the pool with this index, if it issues a cookie.
-    pub fn of(&self, pool: usize) -> Option<&[SealingKey]> {
-        self.0.get(pool)?.as_deref()
+    /// Each pool's keys.
+    pub fn iter(&self) -> impl Iterator<Item = &[SealingKey]> {
+        self.0.iter().map(Vec::as_slice)
     }
 }
 

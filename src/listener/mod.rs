@@ -4,7 +4,7 @@ mod accept;
 
 use std::{
     io,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener},
 };
 
 use socket2::{Domain, Protocol, Socket, Type};
@@ -63,10 +63,23 @@ pub fn bind(
         _ => BindError::Other { listener, address, flag, error },
     };
     // A socket without SO_REUSEPORT sees every other one; it gives way to ours at once.
-    let probe = open(address, false).map_err(explain)?;
+    let probe = match open(address, false) {
+        // `[::]` means every address; on a host without IPv6 that is every IPv4 address.
+        Err(error) if address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED) && lacks_ipv6(&error) => {
+            open((Ipv4Addr::UNSPECIFIED, address.port()).into(), false)
+        }
+        probe => probe,
+    };
+    let probe = probe.map_err(explain)?;
     let local = probe.local_addr().map_err(explain)?;
     drop(probe);
     (0..count).map(|_| open(local, true)).collect::<io::Result<_>>().map_err(explain)
+}
+
+fn lacks_ipv6(error: &io::Error) -> bool {
+    const EAFNOSUPPORT: i32 = 97;
+    const EADDRNOTAVAIL: i32 = 99;
+    matches!(error.raw_os_error(), Some(EAFNOSUPPORT | EADDRNOTAVAIL))
 }
 
 fn open(address: SocketAddr, share: bool) -> io::Result<TcpListener> {

@@ -18,9 +18,9 @@ use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::{
-    Client, Worker,
+    Client, Place, Worker,
     activity::{Activity, Watched},
-    guard::{End, Gauge, Guard},
+    guard::{End, Guard},
     redirect, service,
 };
 use crate::{
@@ -50,13 +50,33 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// hyper refuses heads by itself and without a word; ours refuses first, with one. Between the two lies
 /// the factor by which a head may exceed the limit and still be told so.
-const HEAD_SLACK: usize = 4;
+const HEAD_SLACK: usize = 2;
 
-/// Serves a client that has connected to the TLS listener.
-pub async fn serve_tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, permit: Permit) {
+/// Serves a client that has connected to the TLS listener. It counts as open from the call on, not from
+/// the first poll: a drain that begins in between must see it.
+pub fn serve_tls(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    permit: Permit,
+) -> impl Future<Output = ()> + use<> {
+    let place = Place::take(worker, permit, &worker.metrics.https);
+    tls(Rc::clone(worker), stream, peer, place)
+}
+
+/// Serves a client that has connected to the plain listener: everybody is sent to HTTPS.
+pub fn serve_plain(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    permit: Permit,
+) -> impl Future<Output = ()> + use<> {
+    let place = Place::take(worker, permit, &worker.metrics.http);
+    plain(Rc::clone(worker), stream, place)
+}
+
+async fn tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: Place) {
     let snapshot = worker.world.snapshot.load_full();
-    let open = Gauge::enter(&worker.metrics.https);
-    let acceptor = TlsAcceptor::from(Arc::clone(&snapshot.tls));
+    let acceptor = TlsAcceptor::from(Arc::clone(&snapshot.tls.config));
     let timeouts = snapshot.config.timeouts.clone();
     let limits = snapshot.config.limits.clone();
     drop(snapshot);
@@ -82,18 +102,15 @@ pub async fn serve_tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, 
         _ => metrics.tls13.inc(),
     }
     let http2 = tls.alpn_protocol() == Some(b"h2");
-    let client = Rc::new(Client::new(&worker, peer));
+    let client = Rc::new(Client::new(&worker, peer, place));
     if http2 {
         serve_http2(&client, stream, &timeouts, &limits).await;
     } else {
         serve_http1(&client, stream, &timeouts, &limits).await;
     }
-    drop((open, permit));
 }
 
-/// Serves a client that has connected to the plain listener: everybody is sent to HTTPS.
-pub async fn serve_plain(worker: Rc<Worker>, stream: TcpStream, permit: Permit) {
-    let open = Gauge::enter(&worker.metrics.http);
+async fn plain(worker: Rc<Worker>, stream: TcpStream, _place: Place) {
     let snapshot = worker.world.snapshot.load_full();
     let activity = Activity::new();
     let guard =
@@ -106,7 +123,6 @@ pub async fn serve_plain(worker: Rc<Worker>, stream: TcpStream, permit: Permit) 
     });
     let connection = http1_builder(&snapshot.config.limits).serve_connection(io, service);
     drive(connection, guard, |connection| connection.graceful_shutdown()).await;
-    drop((open, permit));
 }
 
 async fn serve_http1(

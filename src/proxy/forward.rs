@@ -16,7 +16,7 @@ use super::{
     record::Record,
 };
 use crate::{
-    affinity::{Answer, Ask, Claim, Decision, Effect, Keys, OnDown, Settled, Slot, Verdict},
+    affinity::{Answer, Ask, Claim, Decision, Effect, Keys, OnDown, Reason, Settled, Slot, Verdict},
     backend::{Backend, Evidence, InFlight},
     clock,
     error::Fault,
@@ -87,24 +87,29 @@ impl Forward<'_> {
                     continue;
                 }
                 self.pool.refused.inc();
-                return Err(failed.unwrap_or(match self.pool.settings.on_down {
-                    OnDown::Refuse if !self.keys.as_slice().is_empty() => Fault::HomeDown,
-                    _ => Fault::NoBackend,
-                }));
+                return Err(match decision.reason {
+                    Reason::HomeDown => Fault::HomeDown,
+                    // Nothing was processed, and there is nobody left: the same answer as to the next.
+                    _ => match failed {
+                        None | Some(Fault::ConnectFailed | Fault::ConnectTimeout) => Fault::NoBackend,
+                        Some(fault) => fault,
+                    },
+                });
             };
             let Some(backend) = self.pool.roster.index_of(slot).map(|index| &self.pool.backends[index])
             else {
                 return Err(Fault::NoBackend);
             };
-            if attempts == 0 {
-                backend.metrics.verdict(decision.verdict);
-            } else {
+            if attempts > 0 {
                 backend.metrics.retries.inc();
             }
             record.attempt(backend.name());
             let in_flight = InFlight::enter(Arc::clone(backend));
             match self.attempt(backend, request, record).await {
-                Ok((response, connection)) => return Ok(Answered { response, connection, in_flight, held }),
+                Ok((response, connection)) => {
+                    backend.metrics.verdict(decision.verdict);
+                    return Ok(Answered { response, connection, in_flight, held });
+                }
                 Err(Failed { fault, request: back }) => {
                     tried[attempts] = slot;
                     attempts += 1;
@@ -112,7 +117,10 @@ impl Forward<'_> {
                     let limit = if stays { HOME_ATTEMPTS } else { MAX_ATTEMPTS };
                     match back {
                         Some(back) if attempts < limit => request = back,
-                        _ => return Err(fault),
+                        _ => {
+                            backend.metrics.verdict(decision.verdict);
+                            return Err(fault);
+                        }
                     }
                     failed = Some(fault);
                 }

@@ -24,6 +24,7 @@ mod service;
 mod stream;
 mod target;
 mod upgrade;
+mod websocket;
 
 use std::{
     cell::Cell,
@@ -33,6 +34,7 @@ use std::{
 };
 
 use http::HeaderValue;
+use prometheus::IntGauge;
 use tokio::sync::Notify;
 
 pub use self::{
@@ -40,11 +42,11 @@ pub use self::{
     connection::{serve_plain, serve_tls},
     metrics::{Metrics, Protocol},
 };
-use self::{activity::Activity, body::RequestBody};
+use self::{activity::Activity, body::RequestBody, guard::Gauge};
 use crate::{
     affinity::{Affinity, Slot},
     upstream::Connections,
-    world::{Pool, World},
+    world::{Permit, Pool, World},
 };
 
 /// What one worker thread owns.
@@ -83,10 +85,28 @@ struct Client {
     /// The peer's address as a node of `Forwarded`; made once per connection.
     node: Box<str>,
     activity: Arc<Activity>,
+    /// Its place among the connections, which a WebSocket keeps.
+    _place: Place,
     /// Where the last request without a session id was placed, so that a burst of them stays together.
     placed: Cell<Option<(*const Affinity, Slot)>>,
     /// The session of the proxy's own that began last, likewise.
     latest: own_cookie::Latest,
+}
+
+/// What a client connection takes up until it and its WebSocket are closed.
+#[derive(Debug)]
+struct Place {
+    _permit: Permit,
+    _gauge: Gauge,
+    _open: OpenOne,
+}
+
+// === impl Place ===
+
+impl Place {
+    fn take(worker: &Worker, permit: Permit, gauge: &IntGauge) -> Self {
+        Self { _permit: permit, _gauge: Gauge::enter(gauge), _open: worker.open.enter() }
+    }
 }
 
 // === impl Worker ===
@@ -140,7 +160,7 @@ impl Drop for OpenOne {
 // === impl Client ===
 
 impl Client {
-    fn new(worker: &Rc<Worker>, peer: SocketAddr) -> Self {
+    fn new(worker: &Rc<Worker>, peer: SocketAddr, place: Place) -> Self {
         // An IPv4 client of a dual-stack socket is an IPv4 client.
         let address = peer.ip().to_canonical();
         let node = match address {
@@ -153,6 +173,7 @@ impl Client {
             peer_value: HeaderValue::try_from(address.to_string()).expect("an address is a field value"),
             node: node.into(),
             activity: Activity::new(),
+            _place: place,
             placed: Cell::new(None),
             latest: own_cookie::Latest::default(),
         }

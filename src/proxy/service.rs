@@ -54,7 +54,7 @@ pub(super) async fn serve(
     let http1 = request.version() < Version::HTTP_2;
     let mut closes = false;
     let mut response = match handle(&client, &snapshot, request, &request_id, &mut record).await {
-        Ok(passed) => deliver(&client, &snapshot, passed, record),
+        Ok(passed) => deliver(&client, &snapshot, passed, &request_id, record),
         Err(fault) => {
             closes = fault.closes();
             respond::fault(fault, &request_id, record)
@@ -116,7 +116,7 @@ async fn handle(
     let websocket = headers::wants_websocket(parts.version, &parts.headers);
     let upgrade = websocket.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
     let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: trusts(client.address()) };
-    headers::prepare_request(&mut parts.headers, parts.version, host.as_ref(), &sender);
+    headers::prepare_request(&mut parts.headers, parts.version, host.as_ref(), request_id, &sender);
     let method = parts.method.clone();
 
     let mut outgoing = Request::new(body);
@@ -141,6 +141,10 @@ async fn handle(
     backend.metrics.answered(Some(status));
     backend.metrics.duration.observe(clock::now().duration_since(record.started()).as_secs_f64());
     record.answered(status);
+
+    if let Some(id) = pool.instance_header.as_ref().and_then(|name| response.headers().get(name)) {
+        pool.heard_instance(backend, id.as_bytes());
+    }
 
     // Before the head goes on to the client: its next request, on any worker, must find the binding.
     let effect = match &own {
@@ -175,6 +179,7 @@ fn deliver(
     client: &Rc<Client>,
     snapshot: &Snapshot,
     passed: Passed,
+    request_id: &HeaderValue,
     mut record: Record,
 ) -> Response<AnswerBody> {
     let Passed { pool, mut response, answered: Delivery { connection, in_flight }, tally, key, upgrade } =
@@ -185,7 +190,7 @@ fn deliver(
         let Some(client_half) = upgrade else {
             // Nobody asked for it (RFC 9110 §15.2.2): what follows would not be HTTP.
             in_flight.backend().passed(Evidence::Broken);
-            return respond::fault(Fault::BadAnswer, &HeaderValue::from_static(""), record);
+            return respond::fault(Fault::BadAnswer, request_id, record);
         };
         record.complete();
         upgrade::tunnel(client, client_half, backend, upgrade::Tunnel { record, in_flight, hold });

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::{HeaderName, StatusCode};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     time::timeout,
@@ -42,15 +42,35 @@ const MAX_HEAD: usize = 16 * 1024;
 /// Fields of head that a check reads.
 const MAX_FIELDS: usize = 64;
 
-/// Checks a backend once, all within the check's timeout.
-pub async fn probe(backend: &Backend, check: &HealthCheck) -> Result<(), ProbeError> {
-    match timeout(check.timeout, attempt(backend, check)).await {
+/// The head of a check's answer, as far as it matters.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Head {
+    status: u16,
+    /// Value of the field that was asked for.
+    field: Option<Vec<u8>>,
+}
+
+/// Checks a backend once, all within the check's timeout; gives the value of `field`, if the answer has it.
+///
+/// # Errors
+///
+/// When the check failed, and why.
+pub async fn probe(
+    backend: &Backend,
+    check: &HealthCheck,
+    field: Option<&HeaderName>,
+) -> Result<Option<Vec<u8>>, ProbeError> {
+    match timeout(check.timeout, attempt(backend, check, field)).await {
         Ok(result) => result,
         Err(_) => Err(ProbeError::Timeout(check.timeout)),
     }
 }
 
-async fn attempt(backend: &Backend, check: &HealthCheck) -> Result<(), ProbeError> {
+async fn attempt(
+    backend: &Backend,
+    check: &HealthCheck,
+    field: Option<&HeaderName>,
+) -> Result<Option<Vec<u8>>, ProbeError> {
     let mut stream = connect(backend, check.timeout).await?;
     let mut request = Vec::with_capacity(256);
     request.extend_from_slice(b"GET ");
@@ -68,8 +88,8 @@ async fn attempt(backend: &Backend, check: &HealthCheck) -> Result<(), ProbeErro
         if stream.read_buf(&mut head).await? == 0 {
             return Err(ProbeError::Closed);
         }
-        if let Some(status) = status_of(&head)? {
-            return if expected(check, status) { Ok(()) } else { Err(ProbeError::Status(status)) };
+        if let Some(Head { status, field }) = head_of(&head, field)? {
+            return if expected(check, status) { Ok(field) } else { Err(ProbeError::Status(status)) };
         }
         if head.len() > MAX_HEAD {
             return Err(ProbeError::TooLarge);
@@ -77,8 +97,8 @@ async fn attempt(backend: &Backend, check: &HealthCheck) -> Result<(), ProbeErro
     }
 }
 
-/// The status of a whole head; none while it is partial. Interim answers (1xx) are passed over.
-fn status_of(mut head: &[u8]) -> Result<Option<u16>, httparse::Error> {
+/// A whole head; none while it is partial. Interim answers (1xx) are passed over.
+fn head_of(mut head: &[u8], field: Option<&HeaderName>) -> Result<Option<Head>, httparse::Error> {
     loop {
         let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
         let mut answer = httparse::Response::new(&mut fields);
@@ -86,7 +106,14 @@ fn status_of(mut head: &[u8]) -> Result<Option<u16>, httparse::Error> {
             httparse::Status::Partial => return Ok(None),
             httparse::Status::Complete(length) => match answer.code {
                 Some(100..=199) => head = &head[length..],
-                code => return Ok(code),
+                code => {
+                    let value = field.and_then(|name| {
+                        let named =
+                            |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case(name.as_str());
+                        answer.headers.iter().find(named).map(|field| field.value.to_vec())
+                    });
+                    return Ok(code.map(|status| Head { status, field: value }));
+                }
             },
         }
     }
@@ -100,6 +127,17 @@ fn expected(check: &HealthCheck, status: u16) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn status_of(head: &[u8]) -> Result<Option<u16>, httparse::Error> {
+        Ok(head_of(head, None)?.map(|head| head.status))
+    }
+
+    #[test]
+    fn the_field_that_is_asked_for_is_found_in_any_case() {
+        let name = HeaderName::from_static("x-instance");
+        let head = head_of(b"HTTP/1.1 200 OK\r\nX-INSTANCE: abc\r\n\r\n", Some(&name));
+        assert_eq!(head, Ok(Some(Head { status: 200, field: Some(b"abc".to_vec()) })));
+    }
 
     #[test]
     fn a_partial_head_has_no_status_yet() {

@@ -46,7 +46,7 @@ impl Process {
     /// Starts the program with these arguments.
     pub(crate) fn spawn<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_homing"));
-        command.args(arguments).env("NO_COLOR", "1").env_remove("RUST_LOG").stdin(Stdio::null());
+        command.args(arguments).env("NO_COLOR", "1").env_remove("HOMING_LOG").stdin(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("our program");
         let stderr = Lines::collect("stderr", child.stderr.take().expect("piped"));
         let stdout = Lines::collect("stdout", child.stdout.take().expect("piped"));

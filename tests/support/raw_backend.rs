@@ -105,8 +105,8 @@ impl RawConnection {
     pub(crate) async fn until(&mut self, end: &str) -> Option<String> {
         loop {
             if let Some(at) = self.pending.windows(end.len()).position(|bytes| bytes == end.as_bytes()) {
-                let taken = self.pending.drain(..at + end.len()).collect();
-                return String::from_utf8(taken).ok();
+                let taken: Vec<u8> = self.pending.drain(..at + end.len()).collect();
+                return Some(String::from_utf8_lossy(&taken).into_owned());
             }
             let mut buffer = [0; 16 * 1024];
             let length = self.socket.read(&mut buffer).await.ok().filter(|length| *length > 0)?;

@@ -1,0 +1,197 @@
+//! What a reload changes, in words.
+
+use std::fmt::Debug;
+
+use super::{Config, Pool, format_duration};
+use crate::affinity::Settings;
+
+/// What differs between two configurations.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// What takes effect.
+    pub applied: Vec<String>,
+    /// What takes effect only after a restart.
+    pub restart: Vec<String>,
+}
+
+impl Changes {
+    /// What differs, the old one first.
+    pub fn between(old: &Config, new: &Config) -> Self {
+        let mut changes = Self::default();
+        let restart = &mut changes.restart;
+        differs(restart, "listen.https", &old.listen.https, &new.listen.https);
+        differs(restart, "listen.http", &old.listen.http, &new.listen.http);
+        differs(restart, "listen.admin", &old.listen.admin, &new.listen.admin);
+        differs(restart, "workers", &old.workers, &new.workers);
+        differs(restart, "secret_file", &old.secret_file, &new.secret_file);
+        differs(restart, "access_log", &old.access_log, &new.access_log);
+
+        let applied = &mut changes.applied;
+        let names = |config: &Config| -> Vec<_> {
+            config.certificates.iter().map(|files| files.cert.display().to_string()).collect()
+        };
+        list(applied, "certificates", &names(old), &names(new));
+        let networks =
+            |config: &Config| -> Vec<_> { config.trusted_proxies.iter().map(ToString::to_string).collect() };
+        list(applied, "trusted_proxies", &networks(old), &networks(new));
+        differs(applied, "log_query", &old.log_query, &new.log_query);
+        differs(applied, "hsts", &old.hsts, &new.hsts);
+        differs(applied, "timeouts", &old.timeouts, &new.timeouts);
+        differs(applied, "limits", &old.limits, &new.limits);
+        let routes = |config: &Config| -> Vec<_> {
+            let name = |index: usize| config.pools.get(index).map_or("", |pool| &*pool.name);
+            let text = |route: &super::Route| {
+                format!(
+                    "{}{} -> {}",
+                    super::address::format_host_pattern(&route.host),
+                    route.path,
+                    name(route.pool)
+                )
+            };
+            config.routes.iter().map(text).collect()
+        };
+        list(applied, "routes", &routes(old), &routes(new));
+        pools(applied, &old.pools, &new.pools);
+        changes
+    }
+
+    /// Whether nothing differs.
+    pub fn is_empty(&self) -> bool {
+        self.applied.is_empty() && self.restart.is_empty()
+    }
+}
+
+fn pools(words: &mut Vec<String>, old: &[Pool], new: &[Pool]) {
+    let names = |pools: &[Pool]| -> Vec<_> { pools.iter().map(|pool| pool.name.to_string()).collect() };
+    list(words, "pools", &names(old), &names(new));
+    for new in new {
+        if let Some(old) = old.iter().find(|old| old.name == new.name) {
+            let changes = pool(old, new);
+            if !changes.is_empty() {
+                words.push(format!("pool {}: {}", new.name, changes.join(", ")));
+            }
+        }
+    }
+}
+
+fn pool(old: &Pool, new: &Pool) -> Vec<String> {
+    let mut words = Vec::new();
+    for backend in &new.backends {
+        match old.backends.iter().find(|old| old.name == backend.name) {
+            None => words.push(format!("+ {}", backend.name)),
+            Some(old) => {
+                if (&old.host, old.port) != (&backend.host, backend.port) {
+                    words.push(format!(
+                        "{} {}:{} -> {}:{}",
+                        backend.name, old.host, old.port, backend.host, backend.port
+                    ));
+                }
+                if old.weight != backend.weight {
+                    words.push(format!("{} weight {} -> {}", backend.name, old.weight, backend.weight));
+                }
+            }
+        }
+    }
+    let gone = |name: &str| !new.backends.iter().any(|backend| &*backend.name == name);
+    words.extend(
+        old.backends.iter().filter(|old| gone(&old.name)).map(|backend| format!("- {}", backend.name)),
+    );
+    settings(&mut words, &old.affinity, &new.affinity);
+    differs(&mut words, "issue", &old.issue, &new.issue);
+    differs(&mut words, "health", &old.health, &new.health);
+    differs(&mut words, "passive", &old.passive, &new.passive);
+    differs(&mut words, "timeouts", &old.timeouts, &new.timeouts);
+    differs(&mut words, "keep_alive", &old.keep_alive, &new.keep_alive);
+    differs(&mut words, "instance_header", &old.instance_header, &new.instance_header);
+    words
+}
+
+fn settings(words: &mut Vec<String>, old: &Settings, new: &Settings) {
+    let before = words.len();
+    for (name, old, new) in [
+        ("session_timeout", old.session_timeout, new.session_timeout),
+        ("ttl", old.ttl, new.ttl),
+        ("max_ttl", old.max_ttl, new.max_ttl),
+        ("grace", old.grace, new.grace),
+        ("slow_start", old.slow_start, new.slow_start),
+    ] {
+        if old != new {
+            words.push(format!("{name} {} -> {}", format_duration(old), format_duration(new)));
+        }
+    }
+    differs(words, "balance", &old.balance, &new.balance);
+    differs(words, "max_sessions", &old.max_sessions, &new.max_sessions);
+    differs(words, "on_down", &old.on_down, &new.on_down);
+    differs(words, "key", &old.keys, &new.keys);
+    differs(words, "skip", &old.skip, &new.skip);
+    differs(words, "max_age", &old.max_age, &new.max_age);
+    if before == words.len() && old != new {
+        // A setting that is not named above must not change in silence.
+        words.push("affinity changed".to_owned());
+    }
+}
+
+fn differs<T: PartialEq + Debug>(words: &mut Vec<String>, name: &str, old: &T, new: &T) {
+    if old != new {
+        words.push(format!("{name} {old:?} -> {new:?}"));
+    }
+}
+
+fn list(words: &mut Vec<String>, name: &str, old: &[String], new: &[String]) {
+    let added = new.iter().filter(|item| !old.contains(item)).map(|item| format!("+ {item}"));
+    let gone = old.iter().filter(|item| !new.contains(item)).map(|item| format!("- {item}"));
+    let changes: Vec<_> = added.chain(gone).collect();
+    if !changes.is_empty() {
+        words.push(format!("{name}: {}", changes.join(", ")));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+
+    fn config(text: &str) -> Config {
+        let certificate = "certificate = [{ cert = \"c\", key = \"k\" }]\n";
+        Config::parse(&format!("{certificate}{text}"), "test", Path::new("")).unwrap()
+    }
+
+    fn between(old: &str, new: &str) -> Changes {
+        Changes::between(&config(old), &config(new))
+    }
+
+    #[test]
+    fn the_same_configuration_changes_nothing() {
+        let text = "[[pool]]\nname = \"app\"\nbackend = [{ url = \"http://a:1\" }]";
+        assert!(between(text, text).is_empty());
+    }
+
+    #[test]
+    fn backends_come_go_and_change_in_words() {
+        let old = "[[pool]]\nname = \"app\"\nbackend = [{ name = \"app-1\", url = \"http://a:1\" }, \
+                   { name = \"app-2\", url = \"http://a:2\" }]";
+        let new = "[[pool]]\nname = \"app\"\nbackend = [{ name = \"app-2\", url = \"http://a:2\", weight = 2 }, \
+                   { name = \"app-4\", url = \"http://a:4\" }]";
+        assert_eq!(between(old, new).applied, ["pool app: app-2 weight 1 -> 2, + app-4, - app-1"]);
+    }
+
+    #[test]
+    fn listeners_need_a_restart() {
+        let pool = "[[pool]]\nname = \"app\"\nbackend = [{ url = \"http://a:1\" }]\n";
+        let changes = between(&format!("workers = 2\n{pool}"), &format!("workers = 3\n{pool}"));
+        assert_eq!(changes.restart, ["workers 2 -> 3"]);
+        assert!(changes.applied.is_empty());
+    }
+
+    #[test]
+    fn durations_are_shown_as_they_are_written() {
+        let pool = |timeout: &str| {
+            format!(
+                "[[pool]]\nname = \"app\"\nbackend = [{{ url = \"http://a:1\" }}]\n\
+                 [pool.affinity]\nsession_timeout = \"{timeout}\"\nttl = \"1h\""
+            )
+        };
+        assert_eq!(between(&pool("30m"), &pool("20m")).applied, ["pool app: session_timeout 30m -> 20m"]);
+    }
+}
