@@ -32,6 +32,8 @@ pub(super) struct Forward<'a> {
     /// The backend that is home by the proxy's own cookie.
     pub(super) hint: Option<&'a str>,
     pub(super) skip: bool,
+    /// Whether the connection is one client's own: then its requests without an id stay together.
+    pub(super) alone: bool,
     pub(super) tally: &'a Rc<Tally>,
     /// Longest time without progress of the request's body.
     pub(super) body_stall: Duration,
@@ -133,7 +135,7 @@ impl Forward<'_> {
             keys: self.keys,
             hint: self.hint,
             skip: self.skip,
-            follow: self.client.follows(self.pool),
+            follow: self.alone.then(|| self.client.follows(self.pool)).flatten(),
             tried,
             random: fastrand::u64(..),
             now: clock::tick(),

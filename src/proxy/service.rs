@@ -102,7 +102,8 @@ async fn handle(
     let skip = pool.settings.skip.iter().any(|pattern| pattern.matches(parts.uri.path()));
     let hasher = &client.worker.world.hasher;
     // A trusted peer forwards for many clients, which share nothing.
-    let latest = (!trusts(client.address())).then_some(&client.latest);
+    let alone = !trusts(client.address());
+    let latest = alone.then_some(&client.latest);
     let own = OwnCookie::take(pool, &mut parts.headers, hasher, skip, latest);
     let keys = match &own {
         Some(own) => own.keys(hasher),
@@ -115,7 +116,7 @@ async fn handle(
 
     let websocket = headers::wants_websocket(parts.version, &parts.headers);
     let upgrade = websocket.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
-    let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: trusts(client.address()) };
+    let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: !alone };
     headers::prepare_request(&mut parts.headers, parts.version, host.as_ref(), request_id, &sender);
     let method = parts.method.clone();
 
@@ -130,6 +131,7 @@ async fn handle(
         keys: &keys,
         hint: own.as_ref().and_then(OwnCookie::home),
         skip,
+        alone,
         tally: &tally,
         body_stall: config.timeouts.body,
     };
