@@ -74,6 +74,7 @@ impl App {
         let workers = config.workers.get();
         let ticketer = Ticketer::new()?;
         let tls = Tls::load(&config, &ticketer)?;
+        let token = Snapshot::load_token(&config)?;
         let https = listener::bind("https", "--https", config.listen.https, workers)?;
         let http = match config.listen.http {
             Some(address) => listener::bind("http", "--http", address, workers)?,
@@ -97,7 +98,7 @@ impl App {
             .with_context(|| format!("cannot open the access log {:?}", config.access_log))?;
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).map_err(|error| anyhow!("no randomness to be had: {error}"))?;
-        let snapshot = Snapshot::build(config, tls, &families, None);
+        let snapshot = Snapshot::build(config, tls, token, &families, None);
         let (world, reloads) = World::new(snapshot, KeyHasher::new(secret), bound.https.port());
         let world = Arc::new(world);
         let reloader = Reloader::new(
@@ -155,6 +156,7 @@ impl App {
         let mut background = tokio::task::JoinSet::new();
         background.spawn_local(control::expire(Arc::clone(&world)));
         background.spawn_local(control::advise(Arc::clone(&world)));
+        background.spawn_local(control::end_drains(Arc::clone(&world)));
         background.spawn_local(control::watch_health(Arc::clone(&world)));
         background.spawn_local(self.reloader.run(self.reloads));
         if let Some(listener) = self.admin {

@@ -21,6 +21,7 @@ mod schema;
 mod section;
 mod session;
 mod suggest;
+mod token;
 
 pub use self::{
     address::parse_listen,
@@ -28,9 +29,10 @@ pub use self::{
     errors::ConfigErrors,
     flags::{BackendFlag, Flags, Overrides},
     model::{
-        AccessLog, Backend, CertificateFiles, Config, HealthCheck, HostPattern, Limits, Listen,
+        AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, HostPattern, Limits, Listen,
         PassiveHealth, Pool, PoolTimeouts, Route, Timeouts,
     },
     quantity::{format_duration, format_size, parse_duration, parse_size},
     session::{format_balance, parse_balance},
+    token::{Token, TokenError},
 };
