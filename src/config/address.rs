@@ -141,7 +141,7 @@ pub(super) fn parse_backend_url(text: &str) -> Result<BackendUrl, String> {
 }
 
 /// Writes the URL of a backend so that [`parse_backend_url`] reads the same one.
-pub(super) fn format_backend_url(host: &str, port: u16) -> String {
+pub fn format_backend_url(host: &str, port: u16) -> String {
     if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") }
 }
 

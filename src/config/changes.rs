@@ -36,7 +36,8 @@ impl Changes {
         list(applied, "trusted_proxies", &networks(old), &networks(new));
         differs(applied, "admin.token_file", &old.admin.token_file, &new.admin.token_file);
         differs(applied, "admin.allow_changes", &old.admin.allow_changes, &new.admin.allow_changes);
-        let hosts = |config: &Config| -> Vec<_> { config.admin.hosts.iter().map(ToString::to_string).collect() };
+        let hosts =
+            |config: &Config| -> Vec<_> { config.admin.hosts.iter().map(ToString::to_string).collect() };
         list(applied, "admin.hosts", &hosts(old), &hosts(new));
         differs(applied, "log_query", &old.log_query, &new.log_query);
         differs(applied, "hsts", &old.hsts, &new.hsts);

@@ -9,7 +9,8 @@ use std::{
 use super::{
     address::{format_backend_url, format_host_pattern},
     model::{
-        AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, Limits, Listen, Pool, Route, Timeouts,
+        AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, Limits, Listen, Pool, Route,
+        Timeouts,
     },
     quantity::{format_duration, format_size},
     session::{format_balance, format_key, format_on_down, format_skip, format_status},

@@ -24,7 +24,7 @@ mod suggest;
 mod token;
 
 pub use self::{
-    address::parse_listen,
+    address::{format_backend_url, parse_listen},
     changes::Changes,
     errors::ConfigErrors,
     flags::{BackendFlag, Flags, Overrides},

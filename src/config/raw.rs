@@ -14,8 +14,8 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     address::{
-        BackendUrl, parse_admin_host, parse_authority, parse_backend_url, parse_host_pattern, parse_listen, parse_name,
-        parse_network, parse_path_prefix, parse_target,
+        BackendUrl, parse_admin_host, parse_authority, parse_backend_url, parse_host_pattern, parse_listen,
+        parse_name, parse_network, parse_path_prefix, parse_target,
     },
     model::{AccessLog, HostPattern},
     quantity::format_size,
@@ -350,7 +350,10 @@ fn path(text: &str) -> Result<PathBuf, String> {
 
 fn socket_path(text: &str) -> Result<PathBuf, String> {
     if text.len() > SOCKET_PATH_MAX {
-        return Err(format!("a socket's path has at most {SOCKET_PATH_MAX} bytes, this one has {}", text.len()));
+        return Err(format!(
+            "a socket's path has at most {SOCKET_PATH_MAX} bytes, this one has {}",
+            text.len()
+        ));
     }
     path(text)
 }

@@ -67,7 +67,8 @@ impl Token {
         // One more than there may be, so that nothing is cut off unseen.
         open.take(READ as u64 + 1).read_to_end(&mut text).map_err(failed)?;
         let token = text.trim_ascii();
-        if text.len() > READ || !(MIN..=MAX).contains(&token.len()) || !token.iter().all(u8::is_ascii_graphic) {
+        if text.len() > READ || !(MIN..=MAX).contains(&token.len()) || !token.iter().all(u8::is_ascii_graphic)
+        {
             return Err(TokenError::Unfit(file.to_owned()));
         }
         let token = String::from_utf8_lossy(token);
@@ -81,8 +82,8 @@ impl Token {
 
     /// The value of an `Authorization` field that presents it.
     pub fn credentials(&self) -> HeaderValue {
-        let mut value =
-            HeaderValue::try_from(format!("Bearer {}", self.0)).expect("visible characters are a field value");
+        let mut value = HeaderValue::try_from(format!("Bearer {}", self.0))
+            .expect("visible characters are a field value");
         value.set_sensitive(true);
         value
     }
