@@ -28,6 +28,8 @@ pub mod demo;
 pub mod error;
 pub mod issue;
 pub mod listener;
+pub mod logging;
+pub mod materials;
 pub mod proxy;
 pub mod route;
 pub mod secret;

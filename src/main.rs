@@ -1,45 +1,33 @@
 //! The `homing` program: arguments in, exit code out.
 
-use std::{
-    env,
-    io::{self, IsTerminal as _},
-    process::ExitCode,
-};
+use std::process::ExitCode;
 
 use clap::Parser;
 use homing::{
     cli::{
         args::{Cli, Command},
-        check, demo, demo_app, print_config, serve,
+        check, demo, demo_app, operator, print_config, serve,
     },
     config::Config,
-    tls,
+    logging,
+    materials::Materials,
+    tls::Ticketer,
 };
-use tracing_subscriber::EnvFilter;
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let command = Cli::parse().into_command();
-    let filter = EnvFilter::try_from_env("HOMING_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
-    let colours = io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
-    let log = tracing_subscriber::fmt()
-        .with_writer(io::stderr)
-        .with_env_filter(filter)
-        .with_target(false)
-        .with_ansi(colours);
-    match command {
-        // What it says is read at once.
-        Command::Check(_) => log.without_time().init(),
-        _ => log.init(),
-    }
+    // What `check` says is read at once.
+    logging::start(!matches!(command, Command::Check(_)));
     let result = match &command {
         Command::Serve(args) => serve::run(args),
-        Command::Check(args) => Ok(check::run(args, certificates)),
+        Command::Check(args) => Ok(check::run(args, named)),
         Command::PrintConfig(args) => Ok(print_config::run(args)),
         Command::Demo(args) => demo::run(args),
         Command::DemoApp(args) => demo_app::run(args),
+        Command::Operator(command) => operator::run(command),
     };
     result.unwrap_or_else(|error| {
         // One line: causes after the colon.
@@ -48,10 +36,12 @@ fn main() -> ExitCode {
     })
 }
 
-/// What is wrong with the certificates; what is merely wrong with their dates is logged.
-fn certificates(config: &Config) -> Vec<String> {
-    match tls::load_certificates(&config.certificates) {
-        Ok(_) => Vec::new(),
-        Err(errors) => errors.iter().map(ToString::to_string).collect(),
+/// What is wrong with the files that a configuration names; what is merely wrong with dates is logged.
+fn named(config: &Config) -> Vec<String> {
+    match Ticketer::new() {
+        Ok(ticketer) => {
+            Materials::load(config, &ticketer).err().map_or_else(Vec::new, |errors| errors.into_vec())
+        }
+        Err(error) => vec![error.to_string()],
     }
 }

@@ -10,6 +10,7 @@ use std::{
 use clap::{Args, Parser, Subcommand};
 use http::HeaderName;
 
+use super::operator::args::Operator;
 use crate::{
     affinity::Balance,
     config::{
@@ -44,6 +45,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Run one of the demo's applications alone
     DemoApp(DemoAppArgs),
+    #[command(flatten)]
+    Operator(Operator),
 }
 
 /// Where the proxy listens and what else flags change in any configuration.
@@ -248,6 +251,8 @@ impl DemoArgs {
             overrides,
             ..Flags::default()
         })?;
+        // Whoever runs the demo may drain its backends.
+        config.admin.allow_changes = true;
         config.timeouts.drain = DEMO_DRAIN;
         for pool in &mut config.pools {
             pool.instance_header = Some(HeaderName::from_static("x-instance"));

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::args::CheckArgs;
-use crate::{config::Config, issue::Keyrings};
+use crate::config::Config;
 
 /// Checks a file and prints what it found. `deeper` looks into what the configuration refers to, such as
 /// the contents of certificates, and returns one sentence for each mistake.
@@ -30,9 +30,6 @@ fn check(file: &Path, deeper: impl Fn(&Config) -> Vec<String>) -> Result<String,
     let mut errors = unreadable(&config);
     if errors.is_empty() {
         errors = deeper(&config);
-        if let Err(faults) = Keyrings::load(&config) {
-            errors.extend(faults.iter().map(ToString::to_string));
-        }
     }
     if errors.is_empty() {
         return Ok(format!("{}: ok ({})", file.display(), summary(&config)));

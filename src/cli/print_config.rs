@@ -34,6 +34,8 @@ fn text(mut config: Config) -> String {
         paths.push(file);
     }
     paths.extend(config.pools.iter_mut().filter_map(|pool| pool.issue.as_mut()?.key_file.as_mut()));
+    paths.extend(&mut config.admin.token_file);
+    paths.extend(&mut config.admin.socket);
     for path in paths {
         if let Ok(absolute) = path::absolute(&*path) {
             *path = absolute;

@@ -19,6 +19,7 @@ pub(super) static ROOT: Shape = Shape {
         "secret_file",
         "hsts",
         "listen",
+        "admin",
         "certificate",
         "timeouts",
         "limits",
@@ -28,6 +29,9 @@ pub(super) static ROOT: Shape = Shape {
 };
 
 pub(super) static LISTEN: Shape = Shape { title: "[listen]", keys: &["https", "http", "admin"] };
+
+pub(super) static ADMIN: Shape =
+    Shape { title: "[admin]", keys: &["token_file", "allow_changes", "hosts", "socket"] };
 
 pub(super) static CERTIFICATE: Shape = Shape { title: "[[certificate]]", keys: &["cert", "key"] };
 
@@ -87,9 +91,10 @@ pub(super) static POOL_TIMEOUTS: Shape =
 pub(super) static BACKEND: Shape = Shape { title: "[[pool.backend]]", keys: &["name", "url", "weight"] };
 
 /// Every table.
-pub(super) static ALL: [&Shape; 13] = [
+pub(super) static ALL: [&Shape; 14] = [
     &ROOT,
     &LISTEN,
+    &ADMIN,
     &CERTIFICATE,
     &TIMEOUTS,
     &LIMITS,

@@ -17,10 +17,10 @@ use tokio::{
 use crate::{
     backend::Families,
     clock,
-    config::{Changes, Config, ConfigErrors},
-    issue::Keyrings,
-    tls::Ticketer,
-    world::{Reload, Snapshot, Tls, World},
+    config::{self, Changes, Config, ConfigErrors},
+    materials::Materials,
+    tls::{Certificate, Ticketer},
+    world::{Reload, Snapshot, World},
 };
 
 /// Where the configuration comes from.
@@ -110,35 +110,36 @@ impl Reloader {
 
     fn reload(&self) -> Result<Changes, String> {
         let config = (self.source.load)().map_err(|errors| errors.to_string())?;
-        let tls = Tls::load(&config, &self.ticketer).map_err(|errors| errors.to_string())?;
-        let keyrings = Keyrings::load(&config).map_err(|errors| errors.to_string())?;
+        let materials = Materials::load(&config, &self.ticketer).map_err(|errors| errors.to_string())?;
         let old = self.world.snapshot.load_full();
         let mut changes = Changes::between(&old.config, &config);
-        if tls.certificates.iter().map(|new| new.not_after()).ne(old
-            .tls
-            .certificates
-            .iter()
-            .map(|old| old.not_after()))
-        {
+        let dates = |materials: &Materials| -> Vec<_> {
+            materials.certificates.iter().map(Certificate::not_after).collect()
+        };
+        if dates(&old.materials) != dates(&materials) {
             changes.applied.push("certificates renewed".to_owned());
         }
-        if old.keyrings != keyrings {
+        if old.materials.keyrings != materials.keyrings {
             changes.applied.push("other keys for `issue`".to_owned());
         }
+        if old.materials.token != materials.token && old.config.admin.token_file == config.admin.token_file {
+            changes.applied.push("admin token renewed".to_owned());
+        }
         let config = Config {
+            admin: config::Admin { socket: old.config.admin.socket.clone(), ..config.admin },
             listen: old.config.listen.clone(),
             workers: old.config.workers,
             access_log: old.config.access_log.clone(),
             secret_file: old.config.secret_file.clone(),
             ..config
         };
-        let new = Snapshot::build(config, tls, keyrings, &self.families, Some(&old));
+        let new = Snapshot::build(config, materials, &self.families, Some(&old));
         self.world.publish(new);
         self.forget_removed(&old);
         Ok(changes)
     }
 
-    /// Series of what has left the configuration go.
+    /// What has left the configuration is forgotten: its series, and what operators wanted of it.
     fn forget_removed(&self, old: &Snapshot) {
         let new = self.world.snapshot.load();
         for pool in &old.pools {
@@ -154,12 +155,14 @@ impl Reloader {
                     .is_some_and(|still| still.backends.iter().any(|still| still.name() == backend.name()))
                 {
                     self.families.forget(&pool.name, backend.name());
+                    backend.retire();
                 }
             }
         }
     }
 
     fn tell(&self, why: &'static str, result: &Result<Changes, String>) {
+        self.world.set_loaded(result.as_ref().err().map(String::as_str));
         match result {
             Ok(changes) => {
                 self.metrics.done(true);
@@ -186,7 +189,9 @@ impl Reloader {
         let certificates =
             config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]);
         let keys = config.pools.iter().filter_map(|pool| pool.issue.as_ref()?.key_file.as_deref());
-        self.source.file.as_deref().into_iter().chain(certificates).chain(keys).map(stamp).collect()
+        let token = config.admin.token_file.as_deref();
+        let files = self.source.file.as_deref().into_iter().chain(token).chain(certificates).chain(keys);
+        files.map(stamp).collect()
     }
 }
 

@@ -76,7 +76,7 @@ pub fn serve_plain(
 
 async fn tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: Place) {
     let snapshot = worker.world.snapshot.load_full();
-    let acceptor = TlsAcceptor::from(Arc::clone(&snapshot.tls.config));
+    let acceptor = TlsAcceptor::from(Arc::clone(&snapshot.materials.tls));
     let timeouts = snapshot.config.timeouts.clone();
     let limits = snapshot.config.limits.clone();
     drop(snapshot);
