@@ -70,7 +70,8 @@ fn write_admin(admin: &Admin, out: &mut String) -> fmt::Result {
         writeln!(out, "token_file = {}", path(file))?;
     }
     writeln!(out, "allow_changes = {}", admin.allow_changes)?;
-    writeln!(out, "hosts = {}", list(&admin.hosts, ToString::to_string))?;
+    let host = |host: &Box<str>| if host.contains(':') { format!("[{host}]") } else { host.to_string() };
+    writeln!(out, "hosts = {}", list(&admin.hosts, host))?;
     if let Some(socket) = &admin.socket {
         writeln!(out, "socket = {}", path(socket))?;
     }
