@@ -32,6 +32,7 @@ use crate::{
     materials::Materials,
     proxy::{self, AccessLog, Metrics, Worker, Writer},
     secret,
+    socket::tune,
     tls::Ticketer,
     world::{Phase, Reload, Snapshot, World},
 };
@@ -287,6 +288,8 @@ async fn accept_clients(worker: &Rc<Worker>, socket: TcpListener, tls: bool) -> 
     let listener = tokio::net::TcpListener::from_std(socket)?;
     let phase = worker.world.watch();
     let serve = |stream, peer: SocketAddr| {
+        // A peer that is gone already shows when it is read from.
+        let _ = tune(&stream);
         let Some(permit) = worker.world.admit() else {
             worker.metrics.over_limit.inc();
             return;

@@ -46,6 +46,9 @@ pub enum Fault {
     /// The backend's answer is not HTTP.
     #[error("the server's answer could not be understood")]
     BadAnswer,
+    /// The backend's answer broke off, or stood still, after its head: the client sees a cut.
+    #[error("the server's answer broke off")]
+    AnswerCut,
     /// The backend's answer did not begin in time.
     #[error("the server did not answer in time")]
     HeadTimeout,
@@ -79,9 +82,11 @@ impl Fault {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::NoBackend | Self::HomeDown => StatusCode::SERVICE_UNAVAILABLE,
-            Self::ConnectFailed | Self::BackendClosed | Self::BadAnswer | Self::ClientGone => {
-                StatusCode::BAD_GATEWAY
-            }
+            Self::ConnectFailed
+            | Self::BackendClosed
+            | Self::BadAnswer
+            | Self::AnswerCut
+            | Self::ClientGone => StatusCode::BAD_GATEWAY,
             Self::ConnectTimeout | Self::HeadTimeout => StatusCode::GATEWAY_TIMEOUT,
         }
     }
@@ -102,6 +107,7 @@ impl Fault {
             Self::ConnectTimeout => "connect-timeout",
             Self::BackendClosed => "backend-closed",
             Self::BadAnswer => "bad-answer",
+            Self::AnswerCut => "answer-cut",
             Self::HeadTimeout => "head-timeout",
             Self::ClientGone => "client-gone",
         }
@@ -121,6 +127,7 @@ impl Fault {
             | Self::ConnectTimeout
             | Self::BackendClosed
             | Self::BadAnswer
+            | Self::AnswerCut
             | Self::HeadTimeout => Blame::Backend,
             Self::NoRoute | Self::NoBackend | Self::HomeDown => Blame::Proxy,
         }

@@ -33,6 +33,7 @@ pub mod materials;
 pub mod proxy;
 pub mod route;
 pub mod secret;
+pub mod socket;
 pub mod tls;
 pub mod upstream;
 pub mod world;

@@ -65,17 +65,29 @@ pub fn key_hasher(file: Option<&Path>) -> Result<KeyHasher, SecretError> {
             Ok(KeyHasher::new(secret))
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            let secret = random()?;
-            // Whole or not at all, and never readable by others: another process may look any time.
-            let mut made =
-                OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
-            let text: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
-            made.write_all(format!("{text}\n").as_bytes()).and_then(|()| made.sync_all()).map_err(io)?;
+            make(path).map_err(io)?;
             tracing::info!(file = %path.display(), "secret made; replicas need a copy of it");
-            Ok(KeyHasher::new(secret))
+            // Another process may have been first: what is in the file counts.
+            key_hasher(file)
         }
         Err(error) => Err(io(error)),
     }
+}
+
+/// Makes the file, whole or not at all, readable by its owner alone; or leaves the one that is there by then.
+fn make(path: &Path) -> Result<(), io::Error> {
+    let text: String = random().map_err(io::Error::other)?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let draft = path.with_file_name(name);
+    let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
+    let written = file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all());
+    let linked = written.and_then(|()| match fs::hard_link(&draft, path) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+        result => result,
+    });
+    fs::remove_file(&draft)?;
+    linked
 }
 
 fn random() -> Result<[u8; SIZE], SecretError> {

@@ -23,7 +23,7 @@ pub struct Families {
 pub struct Metrics {
     verdicts: [IntCounter; Verdict::ALL.len()],
     requests: [IntCounter; CLASSES.len()],
-    /// From handing the request over to the end of the answer's head.
+    /// From handing the request over, connect included, to the end of the answer's head.
     pub duration: Histogram,
     /// Connections opened.
     pub connected: IntCounter,
@@ -63,7 +63,7 @@ impl Families {
             duration: HistogramVec::new(
                 HistogramOpts::new(
                     "homing_backend_request_duration_seconds",
-                    "Time from handing a request to a backend to the end of its answer's head.",
+                    "Time from handing a request to a backend, connect included, to the end of its answer's head.",
                 )
                 .buckets(DURATION_BUCKETS.to_vec()),
                 &["pool", "backend"],

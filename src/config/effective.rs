@@ -64,14 +64,17 @@ fn write_listen(listen: &Listen, out: &mut String) -> fmt::Result {
     writeln!(out, "admin = {}", optional(listen.admin))
 }
 
+fn format_host(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
+}
+
 fn write_admin(admin: &Admin, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[admin]")?;
     if let Some(file) = &admin.token_file {
         writeln!(out, "token_file = {}", path(file))?;
     }
     writeln!(out, "allow_changes = {}", admin.allow_changes)?;
-    let host = |host: &Box<str>| if host.contains(':') { format!("[{host}]") } else { host.to_string() };
-    writeln!(out, "hosts = {}", list(&admin.hosts, host))?;
+    writeln!(out, "hosts = {}", list(&admin.hosts, |host| format_host(host)))?;
     if let Some(socket) = &admin.socket {
         writeln!(out, "socket = {}", path(socket))?;
     }

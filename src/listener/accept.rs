@@ -2,6 +2,7 @@
 
 use std::{io, net::SocketAddr, time::Duration};
 
+use futures_util::FutureExt as _;
 use tokio::{
     net::{TcpListener, TcpStream},
     sync::watch,
@@ -41,7 +42,13 @@ pub async fn accept(
         let accepted = tokio::select! {
             biased;
             // The sender cannot be gone: the world has it.
-            _ = phase.wait_for(|phase| *phase >= until) => return Ok(()),
+            _ = phase.wait_for(|phase| *phase >= until) => {
+                // Whoever is in the queue already has connected: closing the socket would reset them.
+                while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+                    serve(stream, peer);
+                }
+                return Ok(());
+            }
             accepted = listener.accept() => accepted,
         };
         match accepted {

@@ -1,8 +1,10 @@
 //! The access log: JSON lines, written by a thread of its own so that a slow disk delays nobody.
 
 use std::{
-    fs::OpenOptions,
-    io::{self, BufWriter, Write},
+    fs::{self, File, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::MetadataExt,
+    path::{Path, PathBuf},
     sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel},
     thread::JoinHandle,
 };
@@ -23,6 +25,15 @@ pub struct AccessLog {
 #[derive(Debug)]
 pub struct Writer(JoinHandle<()>);
 
+/// Where lines end up.
+#[derive(Debug)]
+enum Sink {
+    Stdout,
+    File(File, PathBuf),
+}
+
+/// Bytes written at a time.
+const BATCH: usize = 64 * 1024;
 /// Records on their way to the thread; more are counted as lost rather than waited for.
 const QUEUE: usize = 8192;
 
@@ -31,17 +42,15 @@ const QUEUE: usize = 8192;
 impl AccessLog {
     /// Opens the log, if there is to be one.
     pub fn open(config: &config::AccessLog, lost: IntCounter) -> io::Result<Option<(Self, Writer)>> {
-        let sink: Box<dyn Write + Send> = match config {
+        let sink = match config {
             config::AccessLog::Off => return Ok(None),
-            config::AccessLog::Stdout => Box::new(io::stdout()),
-            config::AccessLog::File(path) => {
-                Box::new(OpenOptions::new().create(true).append(true).open(path)?)
-            }
+            config::AccessLog::Stdout => Sink::Stdout,
+            config::AccessLog::File(path) => Sink::File(open(path)?, path.clone()),
         };
         let (lines, queue) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("homing-log".to_owned())
-            .spawn(move || write_all(&queue, BufWriter::with_capacity(64 * 1024, sink)))?;
+            .spawn(move || write_all(&queue, sink))?;
         Ok(Some((Self { lines, lost }, Writer(thread))))
     }
 
@@ -67,23 +76,52 @@ impl Writer {
     }
 }
 
-fn write_all(queue: &Receiver<Vec<u8>>, mut sink: BufWriter<Box<dyn Write + Send>>) {
+fn write_all(queue: &Receiver<Vec<u8>>, mut sink: Sink) {
     let mut complained = false;
+    let mut batch = Vec::with_capacity(BATCH);
     while let Ok(first) = queue.recv() {
-        // Flushed whenever the queue runs dry: in batches under load, line by line when little happens.
-        let mut result = sink.write_all(&first);
-        while result.is_ok()
+        // In batches under load, line by line when little happens.
+        batch.clear();
+        batch.extend_from_slice(&first);
+        while batch.len() < BATCH
             && let Ok(line) = queue.try_recv()
         {
-            result = sink.write_all(&line);
+            batch.extend_from_slice(&line);
         }
-        match result.and_then(|()| sink.flush()) {
+        match sink.write(&batch) {
             Ok(()) => complained = false,
             Err(error) => {
                 if !complained {
                     tracing::error!(%error, "cannot write the access log");
                 }
                 complained = true;
+            }
+        }
+    }
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+// === impl Sink ===
+
+impl Sink {
+    fn write(&mut self, batch: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stdout => {
+                let mut stdout = io::stdout().lock();
+                stdout.write_all(batch)?;
+                stdout.flush()
+            }
+            Self::File(file, path) => {
+                // Renamed or removed by whoever rotates logs: goes on in a new one.
+                let there = fs::metadata(&*path).ok().map(|data| (data.dev(), data.ino()));
+                let ours = file.metadata().map(|data| (data.dev(), data.ino()))?;
+                if there != Some(ours) {
+                    *file = open(path)?;
+                }
+                file.write_all(batch)
             }
         }
     }

@@ -5,7 +5,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc,
-        atomic::{AtomicU32, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
     task::{Context, Poll},
     time::Duration,
@@ -13,6 +13,7 @@ use std::{
 
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
+    sync::Notify,
     time::Instant,
 };
 
@@ -29,6 +30,10 @@ pub(super) struct Activity {
     head: AtomicU64,
     /// Milliseconds after `opened` at which the last request ended.
     last: AtomicU64,
+    /// Whether a request ever came.
+    served: AtomicBool,
+    /// Wakes the watchdog when the first one comes.
+    first: Notify,
 }
 
 /// One request, counted until it is dropped.
@@ -65,6 +70,8 @@ impl Activity {
             requests: AtomicU32::new(0),
             head: AtomicU64::new(0),
             last: AtomicU64::new(0),
+            served: AtomicBool::new(false),
+            first: Notify::new(),
         })
     }
 
@@ -72,7 +79,22 @@ impl Activity {
     pub(super) fn request(self: &Arc<Self>) -> Busy {
         self.head.store(NONE, Ordering::Relaxed);
         self.requests.fetch_add(1, Ordering::Relaxed);
+        if !self.served.swap(true, Ordering::Relaxed) {
+            self.first.notify_one();
+        }
         Busy(Arc::clone(self))
+    }
+
+    /// Whether requests are under way.
+    pub(super) fn is_busy(&self) -> bool {
+        self.requests.load(Ordering::Relaxed) > 0
+    }
+
+    /// Resolves when the first request has come.
+    pub(super) async fn first_request(&self) {
+        if !self.served.load(Ordering::Relaxed) {
+            self.first.notified().await;
+        }
     }
 
     /// What a watchdog should do now. `head` is none where input between requests is no head (HTTP/2).

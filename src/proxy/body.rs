@@ -4,6 +4,7 @@ use std::{
     cell::Cell,
     pin::Pin,
     rc::Rc,
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -13,8 +14,19 @@ use http_body::{Body, Frame, SizeHint};
 use hyper::body::Incoming;
 use tokio::time::{Instant, Sleep, sleep_until};
 
-use super::{Worker, record::Record, stream::StreamHold};
-use crate::{backend::InFlight, clock, error::Fault, upstream::Connection};
+use super::{
+    Worker,
+    activity::{Activity, Busy},
+    answers::Tracked,
+    record::Record,
+    stream::Holding,
+};
+use crate::{
+    backend::{Evidence, InFlight},
+    clock,
+    error::Fault,
+    upstream::Connection,
+};
 
 /// What a request's body has done so far; shared by the body, which hyper owns, and the request.
 #[derive(Debug)]
@@ -43,6 +55,8 @@ pub(super) struct Passing {
     left: Option<u64>,
     stall: Stall,
     tally: Rc<Tally>,
+    /// The connection is not idle while this is under way, also after an early answer.
+    _busy: Busy,
 }
 
 /// An answer's body on its way to the client.
@@ -65,15 +79,19 @@ pub(super) struct Answer {
     pub(super) record: Record,
     pub(super) worker: Rc<Worker>,
     pub(super) stall: Stall,
-    pub(super) hold: Option<StreamHold>,
+    pub(super) tracked: Tracked,
+    pub(super) holding: Holding,
     pub(super) in_flight: Option<InFlight>,
 }
 
-/// A deadline that moves with every sign of progress; its timer exists only while one waits.
+/// A deadline that moves with every sign of progress, told at the latest one limit too late.
 #[derive(Debug)]
 pub(super) struct Stall {
     limit: Option<Duration>,
+    /// Made when something first waits, and kept: most bodies wait often, and few for long.
     timer: Option<Pin<Box<Sleep>>>,
+    /// Whether something moved since the timer was set.
+    moved: bool,
 }
 
 // === impl Tally ===
@@ -109,12 +127,23 @@ impl Tally {
 // === impl RequestBody ===
 
 impl RequestBody {
-    pub(super) fn new(body: Incoming, limit: Option<u64>, stall: Duration) -> (Self, Rc<Tally>) {
+    pub(super) fn new(
+        body: Incoming,
+        limit: Option<u64>,
+        stall: Duration,
+        activity: &Arc<Activity>,
+    ) -> (Self, Rc<Tally>) {
         if body.is_end_stream() {
             return (Self::Empty, Tally::new(true));
         }
         let tally = Tally::new(false);
-        let passing = Passing { body, left: limit, stall: Stall::new(Some(stall)), tally: Rc::clone(&tally) };
+        let passing = Passing {
+            body,
+            left: limit,
+            stall: Stall::new(Some(stall)),
+            tally: Rc::clone(&tally),
+            _busy: activity.request(),
+        };
         (Self::Passing(passing), tally)
     }
 }
@@ -165,6 +194,7 @@ impl Passing {
             return Poll::Ready(None);
         };
         let Ok(frame) = frame else { return Poll::Ready(Some(Err(Fault::ClientGone))) };
+        let last = frame.is_trailers();
         if let Some(data) = frame.data_ref() {
             let length = data.len() as u64;
             if let Some(left) = &mut self.left {
@@ -175,7 +205,8 @@ impl Passing {
             }
             self.tally.bytes.set(self.tally.bytes.get() + length);
         }
-        if self.body.is_end_stream() {
+        // hyper drops a body after its trailers without asking for its end.
+        if last || self.body.is_end_stream() {
             self.tally.ended.set(true);
         }
         Poll::Ready(Some(Ok(frame)))
@@ -214,13 +245,12 @@ impl Body for AnswerBody {
 
 impl Answer {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        self.tracked.taken();
         let frame = match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 ready!(self.stall.poll(cx));
-                self.record.broken(Fault::HeadTimeout);
-                self.connection = None;
-                return Poll::Ready(Some(Err(Fault::HeadTimeout)));
+                return self.cut();
             }
         };
         self.stall.progress();
@@ -230,29 +260,37 @@ impl Answer {
                 Poll::Ready(None)
             }
             Some(Ok(frame)) => {
+                self.tracked.handed();
                 if let Some(data) = frame.data_ref() {
+                    self.holding.passed(data.len());
                     self.record.sent(data.len() as u64);
                 }
-                if self.body.is_end_stream() {
+                // hyper drops a body after its trailers without asking for its end.
+                if frame.is_trailers() || self.body.is_end_stream() {
                     self.end();
                 }
                 Poll::Ready(Some(Ok(frame)))
             }
-            Some(Err(_)) => {
-                // The client must see a cut, never a complete message: an error here makes hyper
-                // reset the stream, or close the connection without the final chunk.
-                self.record.broken(Fault::BackendClosed);
-                self.connection = None;
-                Poll::Ready(Some(Err(Fault::BackendClosed)))
-            }
+            Some(Err(_)) => self.cut(),
         }
+    }
+
+    /// The backend broke off, or stands still. The client must see a cut, never a complete message: an
+    /// error here makes hyper reset the stream, or close the connection without the final chunk.
+    fn cut(&mut self) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        self.record.broken(Fault::AnswerCut);
+        self.connection = None;
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.backend().passed(Evidence::Broken);
+        }
+        Poll::Ready(Some(Err(Fault::AnswerCut)))
     }
 
     /// The whole answer has passed. The connection is of use again only if the request has, too.
     pub(super) fn end(&mut self) {
         self.record.complete();
         self.in_flight = None;
-        self.hold = None;
+        self.holding = Holding::Not;
         if let Some(connection) = self.connection.take()
             && self.tally.ended()
         {
@@ -266,17 +304,24 @@ impl Answer {
 impl Stall {
     /// A deadline of `limit` from the last progress; never when none.
     pub(super) fn new(limit: Option<Duration>) -> Self {
-        Self { limit, timer: None }
+        Self { limit, timer: None, moved: false }
     }
 
     /// Something moved.
     fn progress(&mut self) {
-        self.timer = None;
+        self.moved = true;
     }
 
     /// Nothing moved: ready when that has been so for too long.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let Some(limit) = self.limit else { return Poll::Pending };
-        self.timer.get_or_insert_with(|| Box::pin(sleep_until(clock::now() + limit))).as_mut().poll(cx)
+        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(clock::now() + limit)));
+        loop {
+            ready!(timer.as_mut().poll(cx));
+            if !std::mem::take(&mut self.moved) {
+                return Poll::Ready(());
+            }
+            timer.as_mut().reset(clock::now() + limit);
+        }
     }
 }

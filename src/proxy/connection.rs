@@ -20,6 +20,7 @@ use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use super::{
     Client, Place, Worker,
     activity::{Activity, Watched},
+    answers,
     guard::{End, Guard},
     redirect, service,
 };
@@ -37,9 +38,7 @@ where
     F: Future + 'static,
 {
     fn execute(&self, future: F) {
-        tokio::task::spawn_local(async move {
-            future.await;
-        });
+        tokio::task::spawn_local(answers::stream(future));
     }
 }
 
@@ -113,8 +112,9 @@ async fn tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: Pla
 async fn plain(worker: Rc<Worker>, stream: TcpStream, _place: Place) {
     let snapshot = worker.world.snapshot.load_full();
     let activity = Activity::new();
-    let guard =
-        Guard::new(&worker, &activity, Some(snapshot.config.timeouts.head), &snapshot.config.timeouts);
+    let timeouts = &snapshot.config.timeouts;
+    // A redirect is too small to be left standing.
+    let guard = Guard::new(&worker, &activity, &Rc::default(), Some(timeouts.head), timeouts);
     let io = TokioIo::new(Watched { inner: stream, activity: Arc::clone(&activity) });
     let service = service_fn(|request| {
         let _busy = activity.request();
@@ -131,7 +131,7 @@ async fn serve_http1(
     timeouts: &Timeouts,
     limits: &Limits,
 ) {
-    let guard = Guard::new(&client.worker, &client.activity, Some(timeouts.head), timeouts);
+    let guard = Guard::new(&client.worker, &client.activity, &client.answers, Some(timeouts.head), timeouts);
     let io = TokioIo::new(Watched { inner: stream, activity: Arc::clone(&client.activity) });
     let service = service_fn(|request| service::serve(Rc::clone(client), request));
     let connection = http1_builder(limits).serve_connection(io, service).with_upgrades();
@@ -144,7 +144,7 @@ async fn serve_http2(
     timeouts: &Timeouts,
     limits: &Limits,
 ) {
-    let guard = Guard::new(&client.worker, &client.activity, None, timeouts);
+    let guard = Guard::new(&client.worker, &client.activity, &client.answers, None, timeouts);
     let service = service_fn(|request| service::serve(Rc::clone(client), request));
     let connection = http2::Builder::new(Local)
         .timer(TokioTimer::new())

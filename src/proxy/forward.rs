@@ -45,6 +45,8 @@ pub(super) struct Answered {
     pub(super) connection: Connection<RequestBody>,
     pub(super) in_flight: InFlight,
     pub(super) held: Held,
+    /// When the attempt that succeeded began.
+    pub(super) sent: Instant,
 }
 
 /// A claim on a session that is given up unless it is settled.
@@ -107,10 +109,11 @@ impl Forward<'_> {
             }
             record.attempt(backend.name());
             let in_flight = InFlight::enter(Arc::clone(backend));
+            let sent = clock::now();
             match self.attempt(backend, request, record).await {
                 Ok((response, connection)) => {
                     backend.metrics.verdict(decision.verdict);
-                    return Ok(Answered { response, connection, in_flight, held });
+                    return Ok(Answered { response, connection, in_flight, held, sent });
                 }
                 Err(Failed { fault, request: back }) => {
                     tried[attempts] = slot;

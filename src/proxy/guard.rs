@@ -1,16 +1,17 @@
 //! When a client connection must end although neither side ended it.
 
-use std::{sync::Arc, time::Duration};
+use std::{rc::Rc, sync::Arc, time::Duration};
 
 use prometheus::IntGauge;
 use tokio::{
     sync::watch,
-    time::{sleep, sleep_until},
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
     Worker,
     activity::{Activity, Watch},
+    answers::Answers,
 };
 use crate::{clock, config::Timeouts, world::Phase};
 
@@ -23,8 +24,10 @@ pub(super) struct Guard {
     seen: Phase,
     head: Option<Duration>,
     idle: Duration,
-    /// Whether an idle connection has been told to go.
-    parting: bool,
+    body: Duration,
+    answers: Rc<Answers>,
+    /// When an idle connection, which has been told to go, is cut.
+    parting: Option<Instant>,
 }
 
 /// How a connection must end.
@@ -50,6 +53,7 @@ impl Guard {
     pub(super) fn new(
         worker: &Worker,
         activity: &Arc<Activity>,
+        answers: &Rc<Answers>,
         head: Option<Duration>,
         timeouts: &Timeouts,
     ) -> Self {
@@ -59,33 +63,47 @@ impl Guard {
             seen: Phase::Ready,
             head,
             idle: timeouts.idle,
-            parting: false,
+            body: timeouts.body,
+            answers: Rc::clone(answers),
+            parting: None,
         }
     }
 
-    /// Resolves when the connection must end. Loses nothing when it is dropped and called again.
+    /// Resolves when the connection must end.
     pub(super) async fn next(&mut self) -> End {
         loop {
-            if self.parting {
-                sleep(PARTING).await;
+            let now = clock::now();
+            if self.answers.cut_stalled(now, self.body) && self.head.is_some() {
                 return End::Now;
             }
-            let until = match self.activity.watch(clock::now(), self.head, self.idle) {
-                Watch::Until(until) => until,
-                Watch::Late => return End::Now,
-                Watch::Idle => {
-                    self.parting = true;
-                    return End::Graceful;
-                }
+            let until = match self.parting {
+                // A request that crossed the farewell is served to its end.
+                Some(_) if self.activity.is_busy() => now + PARTING,
+                Some(at) if at <= now => return End::Now,
+                Some(at) => at,
+                None => match self.activity.watch(now, self.head, self.idle) {
+                    Watch::Until(until) => until.min(now + self.body),
+                    Watch::Late => return End::Now,
+                    Watch::Idle => {
+                        self.parting = Some(now + PARTING);
+                        return End::Graceful;
+                    }
+                },
             };
             let seen = self.seen;
             tokio::select! {
                 () = sleep_until(until) => {}
                 phase = self.phase.wait_for(|phase| *phase > seen) => {
                     // The sender lives as long as the world, which the worker holds.
-                    let Ok(phase) = phase else { return End::Now };
-                    self.seen = *phase;
-                    return if self.seen == Phase::Forced { End::Now } else { End::Graceful };
+                    let Ok(phase) = phase.map(|phase| *phase) else { return End::Now };
+                    self.seen = phase;
+                    if phase == Phase::Forced {
+                        return End::Now;
+                    }
+                    // A client that has only just connected has its first request on the way: hyper would
+                    // close without reading it.
+                    let _ = timeout(PARTING, self.activity.first_request()).await;
+                    return End::Graceful;
                 }
             }
         }

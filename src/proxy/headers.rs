@@ -17,7 +17,6 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Made or kept for every request.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -73,7 +72,7 @@ pub(super) struct Sender<'a> {
 pub(super) fn prepare_request(
     headers: &mut HeaderMap,
     version: Version,
-    host: Option<&HeaderValue>,
+    host: &HeaderValue,
     request_id: &HeaderValue,
     sender: &Sender<'_>,
 ) {
@@ -95,9 +94,7 @@ pub(super) fn prepare_request(
     if version == Version::HTTP_2 {
         join_cookies(headers);
     }
-    if let Some(host) = host
-        && !headers.contains_key(HOST)
-    {
+    if !headers.contains_key(HOST) {
         headers.insert(HOST, host.clone());
     }
     forwarded(headers, host, sender);
@@ -169,30 +166,25 @@ fn join_cookies(headers: &mut HeaderMap) {
 }
 
 /// `X-Forwarded-*` and `Forwarded` (RFC 7239), inbound ones kept only from a trusted peer.
-fn forwarded(headers: &mut HeaderMap, host: Option<&HeaderValue>, sender: &Sender<'_>) {
+fn forwarded(headers: &mut HeaderMap, host: &HeaderValue, sender: &Sender<'_>) {
     let element = element(sender.node, host);
     if sender.trusted {
         append_list(headers, X_FORWARDED_FOR, sender.peer);
         headers.entry(X_FORWARDED_PROTO).or_insert(HTTPS);
-        if let Some(host) = host {
-            headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
-        }
+        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
         append_list(headers, FORWARDED, &element);
         return;
     }
     strip_forwarded(headers);
     headers.insert(X_FORWARDED_FOR, sender.peer.clone());
     headers.insert(X_FORWARDED_PROTO, HTTPS);
-    match host {
-        Some(host) => headers.insert(X_FORWARDED_HOST, host.clone()),
-        None => headers.remove(X_FORWARDED_HOST),
-    };
+    headers.insert(X_FORWARDED_HOST, host.clone());
     headers.insert(FORWARDED, element);
 }
 
 /// What a stranger says about earlier hops, in any of the fields that applications are known to believe.
 fn strip_forwarded(headers: &mut HeaderMap) {
-    let forged = |name: &HeaderName| name.as_str().starts_with("x-forwarded-") || *name == X_REAL_IP;
+    let forged = |name: &HeaderName| is_forwarding(name.as_str());
     if headers.keys().any(forged) {
         let names: Vec<_> = headers.keys().filter(|name| forged(name)).cloned().collect();
         for name in names {
@@ -201,16 +193,27 @@ fn strip_forwarded(headers: &mut HeaderMap) {
     }
 }
 
+/// Whether applications believe a field of this name to come from a proxy. CGI and its heirs take `_` for
+/// `-`, so both are meant.
+fn is_forwarding(name: &str) -> bool {
+    let begins = |prefix: &str| {
+        name.len() >= prefix.len()
+            && name
+                .bytes()
+                .zip(prefix.bytes())
+                .all(|(byte, wanted)| byte == wanted || byte == b'_' && wanted == b'-')
+    };
+    begins("x-forwarded-") || name.len() == "x-real-ip".len() && begins("x-real-ip")
+}
+
 /// One element of `Forwarded`. Node and host have been checked to hold no quote and no control.
-fn element(node: &str, host: Option<&HeaderValue>) -> HeaderValue {
+fn element(node: &str, host: &HeaderValue) -> HeaderValue {
     let mut text = Vec::with_capacity(80);
     text.extend_from_slice(b"for=");
     text.extend_from_slice(node.as_bytes());
-    if let Some(host) = host {
-        text.extend_from_slice(b";host=\"");
-        text.extend_from_slice(host.as_bytes());
-        text.push(b'"');
-    }
+    text.extend_from_slice(b";host=\"");
+    text.extend_from_slice(host.as_bytes());
+    text.push(b'"');
     text.extend_from_slice(b";proto=https");
     HeaderValue::from_maybe_shared(Bytes::from(text)).expect("made of checked field values")
 }
@@ -268,7 +271,7 @@ mod tests {
         let sender = Sender { peer: &peer, node: "192.0.2.7", trusted };
         let host = HeaderValue::from_static("shop.example");
         let id = HeaderValue::from_static("id");
-        prepare_request(headers, version, Some(&host), &id, &sender);
+        prepare_request(headers, version, &host, &id, &sender);
     }
 
     #[test]
@@ -307,8 +310,11 @@ mod tests {
             ("forwarded", "for=10.0.0.1"),
             ("x-forwarded-prefix", "/admin"),
             ("x-real-ip", "10.0.0.1"),
+            ("x_forwarded_for", "10.0.0.1"),
+            ("x_real-ip", "10.0.0.1"),
         ]);
         prepare(&mut headers, Version::HTTP_11, false);
+        assert!(!headers.keys().any(|name| name.as_str().contains('_')), "{headers:?}");
         assert!(!headers.contains_key("x-forwarded-prefix") && !headers.contains_key("x-real-ip"));
         assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
         assert_eq!(headers["forwarded"], "for=192.0.2.7;host=\"shop.example\";proto=https");

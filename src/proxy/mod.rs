@@ -10,6 +10,7 @@
 
 mod access_log;
 mod activity;
+mod answers;
 mod body;
 mod connection;
 mod forward;
@@ -31,6 +32,7 @@ use std::{
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
+    time::Duration,
 };
 
 use http::HeaderValue;
@@ -42,9 +44,10 @@ pub use self::{
     connection::{serve_plain, serve_tls},
     metrics::{Metrics, Protocol},
 };
-use self::{activity::Activity, body::RequestBody, guard::Gauge};
+use self::{activity::Activity, answers::Answers, body::RequestBody, guard::Gauge};
 use crate::{
-    affinity::{Affinity, Slot},
+    affinity::{Affinity, Slot, Tick},
+    clock,
     upstream::Connections,
     world::{Permit, Pool, World},
 };
@@ -85,10 +88,12 @@ struct Client {
     /// The peer's address as a node of `Forwarded`; made once per connection.
     node: Box<str>,
     activity: Arc<Activity>,
+    /// Answers that the client has not taken whole yet.
+    answers: Rc<Answers>,
     /// Its place among the connections, which a WebSocket keeps.
     _place: Place,
-    /// Where the last request without a session id was placed, so that a burst of them stays together.
-    placed: Cell<Option<(*const Affinity, Slot)>>,
+    /// Where a request without a session id was placed, and when, so that a burst of them stays together.
+    placed: Cell<Option<(*const Affinity, Slot, Tick)>>,
     /// The session of the proxy's own that began last, likewise.
     latest: own_cookie::Latest,
 }
@@ -125,7 +130,7 @@ impl Worker {
                 .pools
                 .iter()
                 .find(|pool| pool.name == backend.pool)
-                .map_or(std::time::Duration::ZERO, |pool| pool.timeouts.idle)
+                .map_or(Duration::ZERO, |pool| pool.timeouts.idle)
         });
     }
 }
@@ -173,6 +178,7 @@ impl Client {
             peer_value: HeaderValue::try_from(address.to_string()).expect("an address is a field value"),
             node: node.into(),
             activity: Activity::new(),
+            answers: Rc::default(),
             _place: place,
             placed: Cell::new(None),
             latest: own_cookie::Latest::default(),
@@ -183,15 +189,21 @@ impl Client {
         self.peer.ip()
     }
 
-    /// Where an earlier request of this connection without a session id went.
+    /// Where an earlier request of this burst without a session id went.
     fn follows(&self, pool: &Pool) -> Option<Slot> {
-        self.placed
-            .get()
-            .filter(|(affinity, _)| *affinity == Arc::as_ptr(&pool.affinity))
-            .map(|(_, slot)| slot)
+        let (affinity, slot, at) = self.placed.get()?;
+        let same = affinity == Arc::as_ptr(&pool.affinity) && clock::tick().since(at) < BURST;
+        same.then_some(slot)
     }
 
+    /// The burst begins with the first that is placed; later ones do not prolong it.
     fn follow(&self, pool: &Pool, slot: Slot) {
-        self.placed.set(Some((Arc::as_ptr(&pool.affinity), slot)));
+        if self.follows(pool).is_none() {
+            self.placed.set(Some((Arc::as_ptr(&pool.affinity), slot, clock::tick())));
+        }
     }
 }
+
+/// How long requests without a session id on one connection stay together: that of a page with all it loads,
+/// before its first answers have set a cookie.
+const BURST: Duration = Duration::from_secs(5);

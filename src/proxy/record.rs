@@ -110,11 +110,6 @@ impl Record {
         }
     }
 
-    /// When it came.
-    pub(super) fn started(&self) -> Instant {
-        self.started
-    }
-
     pub(super) fn client(&mut self, client: IpAddr, host: &str, request_id: &HeaderValue) {
         if let Some(detail) = &mut self.detail {
             detail.client = Some(client);

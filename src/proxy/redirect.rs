@@ -21,6 +21,8 @@ pub(super) fn answer<B>(world: &World, request: &Request<B>) -> Response<AnswerB
         port => format!(":{port}"),
     };
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
+    // `OPTIONS *` is about the server, not about a path.
+    let path = if path == "*" { "/" } else { path };
     respond::redirect(&format!("https://{host}{port}{path}"))
 }
 

@@ -3,22 +3,34 @@
 use bytes::Bytes;
 use http::{
     HeaderValue, Response, StatusCode,
-    header::{CACHE_CONTROL, CONTENT_TYPE, LOCATION, RETRY_AFTER},
+    header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER},
 };
 
 use super::{body::AnswerBody, record::Record};
 use crate::error::Fault;
 
 /// The answer to a request that no backend answers.
-pub(super) fn fault(fault: Fault, request_id: &HeaderValue, mut record: Record) -> Response<AnswerBody> {
+/// A HEAD gets the same head and no body, which hyper would send on over HTTP/2.
+pub(super) fn fault(
+    fault: Fault,
+    request_id: &HeaderValue,
+    head: bool,
+    mut record: Record,
+) -> Response<AnswerBody> {
     record.fault(fault);
     let status = fault.status();
     let reason = status.canonical_reason().unwrap_or("error");
     let id = request_id.to_str().unwrap_or_default();
     let body = Bytes::from(format!("{} {reason}: {fault}\nrequest id: {id}\n", status.as_u16()));
-    record.sent(body.len() as u64);
+    let length = body.len();
     record.complete();
     let mut response = plain(status, body);
+    if head {
+        *response.body_mut() = AnswerBody::Whole(None);
+        response.headers_mut().insert(CONTENT_LENGTH, HeaderValue::from(length));
+    } else {
+        record.sent(length as u64);
+    }
     let headers = response.headers_mut();
     if let Some(wait) = fault.retry_after() {
         headers.insert(RETRY_AFTER, HeaderValue::from(wait.as_secs()));

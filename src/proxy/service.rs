@@ -2,7 +2,9 @@
 
 use std::{convert::Infallible, net::IpAddr, rc::Rc, sync::Arc, time::UNIX_EPOCH};
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery};
+use http::{
+    HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery,
+};
 use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{
@@ -13,7 +15,7 @@ use super::{
     own_cookie::OwnCookie,
     record::Record,
     respond,
-    stream::{self, StreamHold},
+    stream::{self, Holding, StreamHold},
     target, upgrade,
 };
 use crate::{
@@ -52,12 +54,13 @@ pub(super) async fn serve(
     let mut record = Record::begin(&client.worker, busy, &request, snapshot.config.log_query);
     let request_id = headers::request_id(request.headers_mut());
     let http1 = request.version() < Version::HTTP_2;
+    let head = request.method() == Method::HEAD;
     let mut closes = false;
     let mut response = match handle(&client, &snapshot, request, &request_id, &mut record).await {
         Ok(passed) => deliver(&client, &snapshot, passed, &request_id, record),
         Err(fault) => {
             closes = fault.closes();
-            respond::fault(fault, &request_id, record)
+            respond::fault(fault, &request_id, head, record)
         }
     };
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
@@ -96,7 +99,8 @@ async fn handle(
     {
         return Err(Fault::BodyTooLarge);
     }
-    let (body, tally) = RequestBody::new(body, config.limits.body_size, config.timeouts.body);
+    let (body, tally) =
+        RequestBody::new(body, config.limits.body_size, config.timeouts.body, &client.activity);
     record.body(&tally);
 
     let skip = pool.settings.skip.iter().any(|pattern| pattern.matches(parts.uri.path()));
@@ -117,7 +121,9 @@ async fn handle(
     let websocket = headers::wants_websocket(parts.version, &parts.headers);
     let upgrade = websocket.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
     let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: !alone };
-    headers::prepare_request(&mut parts.headers, parts.version, host.as_ref(), request_id, &sender);
+    // An HTTP/1.0 client may name no host; an HTTP/1.1 backend needs one.
+    let host = host.unwrap_or_else(|| pool.backends[0].authority.clone());
+    headers::prepare_request(&mut parts.headers, parts.version, &host, request_id, &sender);
     let method = parts.method.clone();
 
     let mut outgoing = Request::new(body);
@@ -135,13 +141,13 @@ async fn handle(
         tally: &tally,
         body_stall: config.timeouts.body,
     };
-    let Answered { mut response, connection, in_flight, held } = forward.run(outgoing, record).await?;
+    let Answered { mut response, connection, in_flight, held, sent } = forward.run(outgoing, record).await?;
 
     let status = response.status().as_u16();
     let backend = in_flight.backend();
     backend.passed(Evidence::Answered);
     backend.metrics.answered(Some(status));
-    backend.metrics.duration.observe(clock::now().duration_since(record.started()).as_secs_f64());
+    backend.metrics.duration.observe(clock::now().duration_since(sent).as_secs_f64());
     record.answered(status);
 
     if let Some(id) = pool.instance_header.as_ref().and_then(|name| response.headers().get(name)) {
@@ -192,7 +198,7 @@ fn deliver(
         let Some(client_half) = upgrade else {
             // Nobody asked for it (RFC 9110 §15.2.2): what follows would not be HTTP.
             in_flight.backend().passed(Evidence::Broken);
-            return respond::fault(Fault::BadAnswer, request_id, record);
+            return respond::fault(Fault::BadAnswer, request_id, false, record);
         };
         record.complete();
         upgrade::tunnel(client, client_half, backend, upgrade::Tunnel { record, in_flight, hold });
@@ -200,9 +206,10 @@ fn deliver(
     }
     let event_stream = stream::is_event_stream(response.headers());
     let stall = Stall::new((!event_stream).then_some(snapshot.config.timeouts.body));
-    let (parts, body) = response.into_parts();
-    let hold =
-        stream::is_long(&body).then(|| StreamHold::take(&pool, key, &in_flight.backend().member)).flatten();
+    let (mut parts, body) = response.into_parts();
+    // Ours, not the backend's (RFC 9110 §6.2): it decides about keep-alive and chunks.
+    parts.version = Version::HTTP_11;
+    let holding = Holding::of(&pool, key, &in_flight.backend().member, event_stream, &body);
     let mut answer = Box::new(Answer {
         connection: Some(connection),
         keep_alive: pool.keep_alive,
@@ -210,7 +217,8 @@ fn deliver(
         record,
         worker: Rc::clone(&client.worker),
         stall,
-        hold,
+        tracked: client.answers.track(),
+        holding,
         in_flight: Some(in_flight),
         body,
     });

@@ -35,8 +35,8 @@ enum Stop {
 
 /// Bytes read at a time, in either direction.
 const BUFFER: usize = 8 * 1024;
-/// Time for a client to answer a close frame.
-const CLOSING: Duration = Duration::from_secs(2);
+/// Time for one side to say its last words after the other has ended.
+const CLOSING: Duration = Duration::from_secs(5);
 
 /// Runs a WebSocket in a task of its own.
 pub(super) fn tunnel(client: &Rc<Client>, near: OnUpgrade, far: OnUpgrade, mut tunnel: Tunnel) {
@@ -74,15 +74,13 @@ async fn run(client: &Client, near: Upgraded, far: Upgraded, tunnel: &mut Tunnel
         // The client has said all it will; what the backend still says is passed on.
         ended = &mut up => {
             ended?;
-            down.await?;
-            return Ok(());
+            return timeout(CLOSING, down).await.unwrap_or(Ok(Stop::Ended)).map(drop);
         }
     };
     match stop {
-        // A backend that has ended may still read.
-        Stop::Ended => up.await,
-        // The client's last words, its close frame among them.
-        Stop::Sent => timeout(CLOSING, up).await.unwrap_or(Ok(())),
+        // A side that has ended may still read: last words, a close frame among them. But not for ever, or
+        // the session would live as long as the other side pleases (RFC 6455 §7.1.1: the server closes).
+        Stop::Ended | Stop::Sent => timeout(CLOSING, up).await.unwrap_or(Ok(())),
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::{
 use crate::{
     backend::{Backend, Evidence},
     error::Fault,
+    socket::tune,
 };
 
 /// Why there is no connection.
@@ -32,8 +33,7 @@ pub async fn connect(backend: &Backend, limit: Duration) -> Result<TcpStream, Co
         Ok(result) => result.map_err(|error| ConnectError::from_io(&error))?,
         Err(_) => return Err(ConnectError::Timeout),
     };
-    // Heads and small bodies go out at once.
-    stream.set_nodelay(true).map_err(|error| ConnectError::from_io(&error))?;
+    tune(&stream).map_err(|error| ConnectError::from_io(&error))?;
     Ok(stream)
 }
 

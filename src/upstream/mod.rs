@@ -196,13 +196,6 @@ impl<B> ExchangeError<B> {
             }
             source = inner.source();
         }
-        if error.is_user() {
-            // The client's body broke off underneath ours.
-            Self::Body(Fault::ClientGone)
-        } else if error.is_parse() {
-            Self::BadAnswer
-        } else {
-            Self::Closed
-        }
+        if error.is_parse() { Self::BadAnswer } else { Self::Closed }
     }
 }
