@@ -25,14 +25,15 @@ use tokio::{
 
 use crate::{
     admin::{self, Admin, AdminSocket, AffinityCollector},
-    affinity::KeyHasher,
     backend::Families,
     config::{Config, Listen},
     control::{self, ReloadMetrics, Reloader, Source},
     listener::{self, accept},
+    materials::Materials,
     proxy::{self, AccessLog, Metrics, Worker, Writer},
+    secret,
     tls::Ticketer,
-    world::{Phase, Reload, Snapshot, Tls, World},
+    world::{Phase, Reload, Snapshot, World},
 };
 
 /// A proxy whose sockets are bound and whose certificates are loaded, but which serves nobody yet.
@@ -72,12 +73,11 @@ impl App {
     ///
     /// # Errors
     ///
-    /// Bad certificates, busy ports, a log that cannot be opened: each says what to change.
+    /// Bad certificates or key files, busy ports, a log that cannot be opened: each says what to change.
     pub fn bind(config: Config, source: Source) -> anyhow::Result<Self> {
         let workers = config.workers.get();
         let ticketer = Ticketer::new()?;
-        let tls = Tls::load(&config, &ticketer)?;
-        let token = Snapshot::load_token(&config)?;
+        let materials = Materials::load(&config, &ticketer)?;
         let https = listener::bind("https", "--https", config.listen.https, workers)?;
         let http = match config.listen.http {
             Some(address) => listener::bind("http", "--http", address, workers)?,
@@ -101,10 +101,9 @@ impl App {
         process_metrics(&registry)?;
         let log = AccessLog::open(&config.access_log, metrics.log_lost.clone())
             .with_context(|| format!("cannot open the access log {:?}", config.access_log))?;
-        let mut secret = [0; 16];
-        getrandom::fill(&mut secret).map_err(|error| anyhow!("no randomness to be had: {error}"))?;
-        let snapshot = Snapshot::build(config, tls, token, &families, None);
-        let (world, reloads) = World::new(snapshot, KeyHasher::new(secret), bound.https.port());
+        let hasher = secret::key_hasher(config.secret_file.as_deref())?;
+        let snapshot = Snapshot::build(config, materials, &families, None);
+        let (world, reloads) = World::new(snapshot, hasher, bound.https.port());
         let world = Arc::new(world);
         let reloader = Reloader::new(
             Arc::clone(&world),

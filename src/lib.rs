@@ -5,7 +5,8 @@
 //! 1. [`listener`] accepts a connection on one of the worker threads, each of which has a socket of its own
 //!    on the same port.
 //! 2. [`tls`] and [`proxy`] shake hands; HTTP/1.1 or HTTP/2 is agreed on.
-//! 3. [`proxy`] checks the head, finds the pool by [`route`], and the session's key by [`affinity`].
+//! 3. [`proxy`] checks the head, finds the pool by [`route`], and the session's key by [`affinity`]; for
+//!    applications without a session cookie, in the proxy's own ([`issue`]).
 //! 4. [`affinity`] decides: home, placed, provisional, moved, refused.
 //! 5. [`upstream`] lends a connection to the chosen [`backend`]; the request is sent, its body streamed.
 //! 6. The answer's head comes: [`affinity`] learns, renames or ends, *before* the head goes on.
@@ -25,10 +26,13 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod error;
+pub mod issue;
 pub mod listener;
 pub mod logging;
+pub mod materials;
 pub mod proxy;
 pub mod route;
+pub mod secret;
 pub mod tls;
 pub mod upstream;
 pub mod world;

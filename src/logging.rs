@@ -1,9 +1,9 @@
 //! What the program says about itself, and changing that while it runs.
 
-use std::{io::IsTerminal as _, sync::OnceLock};
+use std::{env, io::IsTerminal as _, sync::OnceLock};
 
 use tracing_subscriber::{
-    EnvFilter, Registry, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
+    EnvFilter, Layer as _, Registry, fmt, layer::SubscriberExt as _, reload, util::SubscriberInitExt as _,
 };
 
 /// Why a filter is not used.
@@ -22,14 +22,14 @@ static FILTER: OnceLock<reload::Handle<EnvFilter, Registry>> = OnceLock::new();
 /// Characters of a filter.
 const MAX_FILTER: usize = 1024;
 
-/// Logs to standard error, what `HOMING_LOG` says, `info` by default.
-pub fn start() {
+/// Logs to standard error, what `HOMING_LOG` says, `info` by default; with the time where what is said may
+/// be read later.
+pub fn start(time: bool) {
     let filter = EnvFilter::try_from_env("HOMING_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
     let (filter, handle) = reload::Layer::new(filter);
-    let lines = fmt::layer()
-        .with_writer(std::io::stderr)
-        .with_target(false)
-        .with_ansi(std::io::stderr().is_terminal());
+    let colours = std::io::stderr().is_terminal() && env::var_os("NO_COLOR").is_none_or(|no| no.is_empty());
+    let lines = fmt::layer().with_writer(std::io::stderr).with_target(false).with_ansi(colours);
+    let lines = if time { lines.boxed() } else { lines.without_time().boxed() };
     tracing_subscriber::registry().with(filter).with(lines).init();
     // Set once: `init` panics the second time.
     let _ = FILTER.set(handle);

@@ -6,10 +6,12 @@ use clap::Parser;
 use homing::{
     cli::{
         args::{Cli, Command},
-        check, demo_app, operator, print_config, serve,
+        check, demo, demo_app, operator, print_config, serve,
     },
     config::Config,
-    world::Snapshot,
+    logging,
+    materials::Materials,
+    tls::Ticketer,
 };
 
 #[global_allocator]
@@ -17,12 +19,13 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     let command = Cli::parse().into_command();
-    homing::logging::start();
+    // What `check` says is read at once.
+    logging::start(!matches!(command, Command::Check(_)));
     let result = match &command {
         Command::Serve(args) => serve::run(args),
-        Command::Check(args) => Ok(check::run(args, deeper)),
+        Command::Check(args) => Ok(check::run(args, named)),
         Command::PrintConfig(args) => Ok(print_config::run(args)),
-        Command::Demo(_) => Ok(ExitCode::FAILURE),
+        Command::Demo(args) => demo::run(args),
         Command::DemoApp(args) => demo_app::run(args),
         Command::Operator(command) => operator::run(command),
     };
@@ -33,7 +36,12 @@ fn main() -> ExitCode {
     })
 }
 
-/// Mistakes in what a configuration refers to.
-fn deeper(config: &Config) -> Vec<String> {
-    Snapshot::load_token(config).err().map(|error| error.to_string()).into_iter().collect()
+/// What is wrong with the files that a configuration names; what is merely wrong with dates is logged.
+fn named(config: &Config) -> Vec<String> {
+    match Ticketer::new() {
+        Ok(ticketer) => {
+            Materials::load(config, &ticketer).err().map_or_else(Vec::new, |errors| errors.into_vec())
+        }
+        Err(error) => vec![error.to_string()],
+    }
 }

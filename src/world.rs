@@ -17,12 +17,13 @@ use prometheus::IntCounter;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    affinity::{Admin, Affinity, KeyHasher, Roster, Settings},
+    affinity::{Admin, Affinity, KeyHasher, Roster, SealingKey, Settings},
     backend::{Backend, Families, Instance},
     clock,
-    config::{self, Changes, Config, HealthCheck, PoolTimeouts, Token, TokenError},
+    config::{self, Changes, Config, HealthCheck, PoolTimeouts},
+    issue::Issuer,
+    materials::Materials,
     route::Routes,
-    tls::{self, Certificate, Ticketer, TlsErrors},
 };
 
 /// The configured world at one moment. Built aside, swapped in whole; a request loads it once.
@@ -34,10 +35,8 @@ pub struct Snapshot {
     pub routes: Routes,
     /// The applications, in configured order.
     pub pools: Vec<Arc<Pool>>,
-    /// How TLS clients are met.
-    pub tls: Tls,
-    /// What changes through the admin listener need, if a token is configured.
-    pub token: Option<Token>,
+    /// What was read from the files that the configuration names.
+    pub materials: Materials,
     /// `Strict-Transport-Security`, if it is sent.
     pub hsts: Option<HeaderValue>,
 }
@@ -49,6 +48,8 @@ pub struct Pool {
     pub name: Box<str>,
     /// How its sessions are found, kept and placed.
     pub settings: Settings,
+    /// Issues the proxy's own cookie, for an application that has none.
+    pub issuer: Option<Issuer>,
     /// Its bindings; reused by a reload.
     pub affinity: Arc<Affinity>,
     /// Its backends as the affinity core sees them.
@@ -121,58 +122,19 @@ pub enum Phase {
 #[derive(Debug)]
 pub struct Permit(Arc<World>);
 
-/// How TLS clients are met.
-#[derive(Debug)]
-pub struct Tls {
-    /// For the handshakes.
-    pub config: Arc<rustls::ServerConfig>,
-    /// For their dates.
-    pub certificates: Vec<Certificate>,
-}
-
-// === impl Tls ===
-
-impl Tls {
-    /// Loads and checks everything that `config` names.
-    ///
-    /// # Errors
-    ///
-    /// Every fault of every file.
-    pub fn load(config: &Config, ticketer: &Ticketer) -> Result<Self, TlsErrors> {
-        let certificates = tls::load_certificates(&config.certificates)?;
-        let config = tls::server_config_with(&certificates, ticketer)?;
-        Ok(Self { config, certificates })
-    }
-}
-
 // === impl Snapshot ===
 
 impl Snapshot {
     /// Builds the world that `config` describes. What `previous` has by the same name is used again:
     /// bindings, health, drains, counters.
-    pub fn build(
-        config: Config,
-        tls: Tls,
-        token: Option<Token>,
-        families: &Families,
-        previous: Option<&Self>,
-    ) -> Self {
+    pub fn build(config: Config, materials: Materials, families: &Families, previous: Option<&Self>) -> Self {
         let old = |name: &str| previous?.pools.iter().find(|pool| *pool.name == *name);
-        let pools =
-            config.pools.iter().map(|pool| Arc::new(Pool::build(pool, families, old(&pool.name)))).collect();
+        let build = |(pool, keys): (&config::Pool, _)| Pool::build(pool, keys, families, old(&pool.name));
+        let pools = config.pools.iter().zip(materials.keyrings.iter()).map(build).map(Arc::new).collect();
         let hsts = config.hsts.map(|age| {
             HeaderValue::try_from(format!("max-age={}", age.as_secs())).expect("digits are a field value")
         });
-        Self { routes: Routes::new(&config.routes), pools, tls, token, hsts, config: Arc::new(config) }
-    }
-
-    /// Reads the token that `config` names, if any.
-    ///
-    /// # Errors
-    ///
-    /// When the file is none that a token may be read from.
-    pub fn load_token(config: &Config) -> Result<Option<Token>, TokenError> {
-        config.admin.token_file.as_deref().map(Token::load).transpose()
+        Self { routes: Routes::new(&config.routes), pools, materials, hsts, config: Arc::new(config) }
     }
 
     /// The pool of this name.
@@ -184,7 +146,12 @@ impl Snapshot {
 // === impl Pool ===
 
 impl Pool {
-    fn build(config: &config::Pool, families: &Families, previous: Option<&Arc<Self>>) -> Self {
+    fn build(
+        config: &config::Pool,
+        keys: &[SealingKey],
+        families: &Families,
+        previous: Option<&Arc<Self>>,
+    ) -> Self {
         let affinity = match previous {
             Some(previous) => Arc::clone(&previous.affinity),
             None => Arc::new(Affinity::new(clock::tick())),
@@ -210,6 +177,7 @@ impl Pool {
         Self {
             name: config.name.clone(),
             settings: config.affinity.clone(),
+            issuer: Issuer::new(config, keys, || families.tokens(&config.name)),
             affinity,
             roster,
             backends,

@@ -53,10 +53,12 @@ async fn an_unknown_id_goes_to_the_same_backend_each_time() {
 }
 
 #[tokio::test]
-#[ignore = "replicas agree once they can be given one secret for their keys"]
 async fn an_unknown_id_goes_to_the_same_backend_through_each_replica() {
     let apps = app::several(3);
-    let (one, other) = (Setup::new(&apps).start().await, Setup::new(&apps).start().await);
+    let folder = tempfile::tempdir().unwrap();
+    let secret = format!("secret_file = {:?}", folder.path().join("secret"));
+    let one = Setup::new(&apps).top(&secret).start().await;
+    let other = Setup::new(&apps).top(&secret).start().await;
     unknown_ids_agree(&[Client::h1(&one), Client::h1(&other)]).await;
 }
 

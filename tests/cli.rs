@@ -10,7 +10,7 @@ use homing::config::Config;
 use self::support::{
     backend::Backend,
     client::Client,
-    pki::Leaf,
+    pki::{Authority, Leaf},
     process::{Ended, Homing, Process},
     setup::Setup,
 };
@@ -21,6 +21,33 @@ async fn a_good_configuration_checks() {
     let ended = Setup::new([&backend]).run_to_end("check").await;
     assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
     assert!(!ended.stderr.contains("error"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn a_key_of_another_certificate_is_an_error_that_names_both_files() {
+    let backend = Backend::plain("app-1");
+    let (directory, file) = Setup::new([&backend]).write();
+    let other = Authority::get().leaf(&["localhost"]);
+    fs::write(directory.path().join("key-0.pem"), &other.key).expect("a file");
+    let ended = Process::run(["check", "--config", path(&file)]).await;
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    for part in ["key-0.pem", "cert-0.pem", "does not belong"] {
+        assert!(ended.stderr.contains(part), "no {part:?} in\n{}", ended.stderr);
+    }
+}
+
+#[tokio::test]
+async fn an_expired_certificate_checks_with_a_warning_that_names_the_file() {
+    let backend = Backend::plain("app-1");
+    let (directory, file) = Setup::new([&backend]).write();
+    let expired = Authority::get().expired_leaf(&["localhost"]);
+    fs::write(directory.path().join("cert-0.pem"), &expired.cert).expect("a file");
+    fs::write(directory.path().join("key-0.pem"), &expired.key).expect("a file");
+    let ended = Process::run(["check", "--config", path(&file)]).await;
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    for part in ["WARN", "EXPIRED", "cert-0.pem"] {
+        assert!(ended.stderr.contains(part), "no {part:?} in\n{}", ended.stderr);
+    }
 }
 
 #[tokio::test]

@@ -110,7 +110,9 @@ prop_compose! {
         proxies in select(vec!["[]", "[\"10.0.0.0/8\", \"::1\"]"]),
         body_size in prop_oneof![Just("unlimited".to_owned()), (0u64..1 << 40).prop_map(format_size)],
         key in select(vec![
-            "\"cookie:a\"", "[]", "[\"header:X-Session\", \"bearer\", \"address/24,64\"]", "\"address\"",
+            "key = \"cookie:a\"", "key = []", "key = [\"header:X-Session\", \"bearer\", \"address/24,64\"]",
+            "key = \"address\"", "issue = {}",
+            "issue = { cookie = \"__Secure-a\", key_file = \"a b.keys\", same_site = \"none\" }",
         ]),
         session_timeout in 1u64..1_000_000_000,
         more in 1u64..1_000_000_000,
@@ -145,7 +147,7 @@ pool = "two"
 [[pool]]
 name = "one"
 [pool.affinity]
-key = {key}
+{key}
 session_timeout = "{session_timeout}"
 ttl = "{ttl}"
 on_down = "{on_down}"

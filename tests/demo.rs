@@ -3,7 +3,7 @@
 #[expect(dead_code, reason = "each test file uses its part of the harness")]
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, net::SocketAddr, os::unix::fs::PermissionsExt, path::Path, process::Command};
 
 use http::StatusCode;
 use serde_json::Value;
@@ -25,7 +25,8 @@ async fn what_the_demo_prints_works_as_printed() {
     let mut tried = 0;
     for line in printed.lines().map(str::trim) {
         // Events go on for as long as one likes to watch them.
-        if !(line.starts_with("curl ") || line.starts_with("for ")) || line.contains("/events") {
+        if !["curl ", "for ", "case "].iter().any(|start| line.starts_with(start)) || line.contains("/events")
+        {
             continue;
         }
         let line = line.replace("/tmp/homing.jar", &cookies.display().to_string());
@@ -33,7 +34,9 @@ async fn what_the_demo_prints_works_as_printed() {
         assert_eq!(ran.code, 0, "{line}\n{}", ran.stderr);
         tried += 1;
     }
-    assert!(tried >= 5, "{tried} commands in\n{printed}");
+    assert!(tried >= 9, "{tried} commands in\n{printed}");
+    // One of them stops an application.
+    demo.process.stderr.wait_for("is gone; its sessions move to the others").await;
 }
 
 #[tokio::test]
@@ -48,7 +51,7 @@ async fn a_cart_is_whole_after_twenty_requests_on_fresh_connections() {
             curl.json(&format!("{protocol} -X POST"), &format!("/cart/add?item={item}")).await;
         } else {
             let who = curl.json(protocol, "/whoami").await;
-            assert_eq!(who["session_app"], login["session_app"], "{who}");
+            assert_eq!(who["backend"], login["session_app"], "{who}");
         }
     }
     let cart = curl.json("", "/cart").await.to_string();
@@ -99,6 +102,23 @@ async fn a_busy_port_of_the_demo_is_an_error_that_names_it_and_its_flag() {
 }
 
 #[tokio::test]
+async fn a_busy_port_of_an_application_is_an_error_that_names_it_and_its_flag() {
+    let busy = Port::reserve();
+    let _listener = busy.listen();
+    let port = busy.address.port().to_string();
+    for (port, part) in [(&*port, &*busy.address.to_string()), ("65534", "3 ports from 65534")] {
+        let certs = tempfile::tempdir().expect("a temporary directory");
+        let mut arguments = arguments(certs.path());
+        let at = arguments.iter().position(|argument| argument == "--app-port").expect("one of them");
+        port.clone_into(&mut arguments[at + 1]);
+        let ended = Process::run(arguments).await;
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        let one_line = ended.stderr.lines().count() == 1;
+        assert!(one_line && ended.stderr.contains(part) && ended.stderr.contains("--app-port"), "{ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_folder_that_cannot_be_written_is_an_error_that_names_it_and_its_flag() {
     let ended = Process::run(arguments(Path::new("/dev/null/certs"))).await;
     assert!(ended.status.code().is_some_and(|code| code != 0 && code != 101), "{ended:?}");
@@ -141,6 +161,72 @@ async fn users_of_a_killed_application_are_served_by_another_and_all_others_stay
     assert!(homing.metric("homing_affinity_moves_total", &left).await > 0.0);
 }
 
+#[tokio::test]
+async fn a_killed_application_is_reported_and_can_be_started_again() {
+    let demo = demo().await;
+    let mut users = Vec::new();
+    for number in 0..6 {
+        let curl = Curl::of(&demo);
+        let login = curl.json("", &format!("/login -d user=user-{number}")).await;
+        curl.json("-X POST", "/cart/add?item=tea").await;
+        users.push((curl, login["session_app"].as_str().expect("a name").to_owned()));
+    }
+    let (name, pid, address) = applications(&demo).await.swap_remove(1);
+    kill("KILL", pid);
+    let line = demo.process.stderr.wait_for(&format!("{name} (pid {pid}) is gone")).await;
+    assert!(plain::get(address, "/healthz").await.is_err(), "the port still takes connections");
+    for (curl, home) in &users {
+        let cart = curl.json("", "/cart").await;
+        let whole = cart["items"][0] == "tea";
+        assert_eq!((whole, cart["backend"] == **home), (*home != name, *home != name), "home {home}: {cart}");
+    }
+    demo.wait_for_metric("homing_backend_up", &[("backend", &name)], 0.0).await;
+    let again = line.split_once("Start it again with: ").expect("a command").1;
+    let arguments = again.strip_prefix(env!("CARGO_BIN_EXE_homing")).expect("this program");
+    let _again = Process::spawn(arguments.split_whitespace());
+    demo.wait_for_metric("homing_backend_up", &[("backend", &name)], 1.0).await;
+}
+
+#[tokio::test]
+async fn a_signal_ends_the_demo_and_all_of_its_applications() {
+    for signal in ["TERM", "INT"] {
+        let demo = demo().await;
+        let applications = applications(&demo).await;
+        demo.process.signal(signal);
+        let ended = demo.process.wait_exit().await;
+        assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+        assert!(!ended.stderr.contains("is gone"), "{}", ended.stderr);
+        for (name, pid, _) in applications {
+            assert!(!runs(pid), "{name} ({pid}) still runs after SIG{signal}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn requests_are_finished_before_the_applications_end() {
+    let demo = demo().await;
+    let curl = Curl::of(&demo);
+    let slow = curl.json("", "/slow?ms=1000");
+    let stop = async {
+        demo.wait_for_metric("homing_backend_in_flight", &[], 1.0).await;
+        demo.process.terminate();
+    };
+    let (answer, ()) = tokio::join!(slow, stop);
+    assert_eq!(answer["slept_ms"], 1000);
+    assert_eq!(demo.process.wait_exit().await.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn applications_do_not_outlive_a_demo_that_was_killed() {
+    let demo = demo().await;
+    let applications = applications(&demo).await;
+    assert!(applications.iter().all(|(_, pid, _)| runs(*pid)));
+    demo.process.kill();
+    for (name, pid, _) in applications {
+        eventually(&format!("{name} ({pid}) ends"), async || !runs(pid)).await;
+    }
+}
+
 /// A demo on ports of its own, with fresh certificates.
 async fn demo() -> Homing {
     let directory = tempfile::tempdir().expect("a temporary directory");
@@ -150,6 +236,31 @@ async fn demo() -> Homing {
         demo.wait_for_metric("homing_backend_up", &[("backend", shop)], 1.0).await;
     }
     demo
+}
+
+/// Name, process id and address of each application that a demo says it runs.
+async fn applications(demo: &Homing) -> Vec<(String, u32, SocketAddr)> {
+    demo.process.stderr.wait_for("Ctrl-C").await;
+    let parse = |line: &str| {
+        let (name, rest) = line.trim().split_once("  http://")?;
+        let (address, rest) = rest.split_once("/  ")?;
+        let pid = rest.split_once("pid ")?.1.strip_suffix(')')?;
+        Some((name.trim().to_owned(), pid.parse().ok()?, address.parse().ok()?))
+    };
+    let applications: Vec<_> = demo.process.stderr.all().iter().filter_map(|line| parse(line)).collect();
+    assert_eq!(applications.len(), 3, "{}", demo.process.stderr.text());
+    applications
+}
+
+fn kill(signal: &str, pid: u32) {
+    let sent = Command::new("sh").args(["-c", &format!("kill -{signal} {pid}")]).status().expect("a shell");
+    assert!(sent.success(), "no process {pid}");
+}
+
+/// Whether there is such a process, and not only what is left of one that nobody has waited for.
+fn runs(pid: u32) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    status.lines().any(|line| line.starts_with("State:") && !line.contains('Z') && !line.contains('X'))
 }
 
 fn arguments(certs: &Path) -> Vec<String> {

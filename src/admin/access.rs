@@ -91,7 +91,11 @@ impl<'a> Rules<'a> {
     /// What this snapshot says.
     pub(super) fn of(snapshot: &'a Snapshot) -> Self {
         let admin = &snapshot.config.admin;
-        Self { token: snapshot.token.as_ref(), allow_changes: admin.allow_changes, hosts: &admin.hosts }
+        Self {
+            token: snapshot.materials.token.as_ref(),
+            allow_changes: admin.allow_changes,
+            hosts: &admin.hosts,
+        }
     }
 
     /// How a change has to prove itself here.

@@ -150,7 +150,7 @@ fn certificates(snapshot: &Snapshot) -> Family {
         "homing_certificate_expiry_timestamp_seconds",
         "When a certificate ceases to be valid.",
     );
-    for certificate in &snapshot.tls.certificates {
+    for certificate in &snapshot.materials.certificates {
         let ends = certificate.not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
         expiry.add(&[("certificate", &certificate.file().display().to_string())], ends.as_secs());
     }

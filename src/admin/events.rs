@@ -57,7 +57,12 @@ impl Hub {
         let first = event(admin, Rules::of(&snapshot).changes(via));
         // There is room: nothing was sent yet.
         let _ = events.try_send(first);
-        followers.push(Follower { events, via, token: snapshot.token.clone(), cut: Rc::clone(cut) });
+        followers.push(Follower {
+            events,
+            via,
+            token: snapshot.materials.token.clone(),
+            cut: Rc::clone(cut),
+        });
         Ok(Events(receiver))
     }
 
@@ -71,7 +76,7 @@ impl Hub {
         // One for each way in which clients may differ.
         let mut made: Vec<(ChangesBy, Bytes)> = Vec::new();
         followers.retain(|follower| {
-            if follower.via == Via::Network && follower.token != snapshot.token {
+            if follower.via == Via::Network && follower.token != snapshot.materials.token {
                 tracing::debug!(why = %Refusal::WrongToken, "client of events cut off");
                 follower.cut.notify_one();
                 return false;

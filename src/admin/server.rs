@@ -113,7 +113,7 @@ impl fmt::Debug for Admin {
 /// Only when the socket itself is broken.
 pub async fn serve(admin: Rc<Admin>, listener: TcpListener) -> io::Result<()> {
     let via = Via::tcp(listener.local_addr()?);
-    if via == Via::Network && admin.world.snapshot.load().token.is_none() {
+    if via == Via::Network && admin.world.snapshot.load().materials.token.is_none() {
         tracing::warn!(
             "the admin listener is not on a loopback address and has no token: it shows metrics and health only"
         );

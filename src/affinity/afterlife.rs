@@ -19,8 +19,11 @@ pub(super) struct Afterlife {
     map: DashMap<SessionKey, Past, KeyBuildHasher>,
     count: AtomicUsize,
     /// When to look at which again; may hold entries of ids that are long gone.
-    queue: Mutex<BinaryHeap<Reverse<(Tick, [u32; 4])>>>,
+    queue: Mutex<BinaryHeap<Turn>>,
 }
+
+/// When to look at an id again, the next first.
+type Turn = Reverse<(Tick, [u32; 4])>;
 
 #[derive(Clone, Copy, Debug)]
 struct Past {

@@ -15,6 +15,9 @@ use super::{
 pub struct Ask<'a> {
     /// The ids it carries.
     pub keys: &'a Keys,
+    /// The backend that is home by the proxy's own cookie, which nobody can forge: it stands in for a
+    /// binding that is not there (any more, or on this replica).
+    pub hint: Option<&'a str>,
     /// Whether its path is skipped.
     pub skip: bool,
     /// Where the first request without an id of this client connection went.
@@ -67,6 +70,8 @@ pub(super) enum ClaimKind {
     Moving { key: SessionKey, alias: Option<SessionKey>, reason: MoveReason },
     /// An id that nobody knows.
     Unknown { key: SessionKey },
+    /// A session that only the proxy's own cookie knows.
+    Vouched { key: SessionKey },
     /// An id whose session ended a moment ago.
     Ending,
 }
@@ -209,19 +214,22 @@ impl Affinity {
             return self.moving(settings, roster, ask, key, alias, MoveReason::Restarted);
         }
         if member.serves_home() {
-            let reason = match (member.takes_new(), alias) {
-                (false, _) => Reason::Draining,
-                (true, Some(_)) => Reason::Renamed,
-                (true, None) => Reason::Known,
-            };
-            return Decision {
-                pick: Some(member.slot()),
-                wait_for: None,
-                verdict: Verdict::Home,
-                reason,
-                claim: Claim::of(ClaimKind::Known { key, alias }),
-            };
+            let reason = if alias.is_some() { Reason::Renamed } else { Reason::Known };
+            return home(member, reason, ClaimKind::Known { key, alias });
         }
+        self.away(settings, roster, ask, member, key, alias)
+    }
+
+    /// A session whose home does not serve it now.
+    pub(super) fn away(
+        &self,
+        settings: &Settings,
+        roster: &Roster,
+        ask: &Ask<'_>,
+        member: &Member,
+        key: SessionKey,
+        alias: Option<SessionKey>,
+    ) -> Decision {
         if member.is_up() {
             return self.moving(settings, roster, ask, key, alias, MoveReason::Maintenance);
         }
@@ -241,7 +249,7 @@ impl Affinity {
     }
 
     /// Placed afresh; requests of the same session that are under way agree.
-    fn moving(
+    pub(super) fn moving(
         &self,
         settings: &Settings,
         roster: &Roster,
@@ -298,6 +306,9 @@ impl Affinity {
         let Some(&key) = ask.keys.as_slice().first() else {
             return self.without_id(settings, roster, ask);
         };
+        if let Some(name) = ask.hint {
+            return self.vouched(settings, roster, ask, key, name);
+        }
         let mut reason = Reason::UnknownId;
         let place = || {
             if let Some(expired) = self.late.find(key)
@@ -330,6 +341,17 @@ impl Affinity {
 /// Whether a request may be placed there.
 fn usable(roster: &Roster, ask: &Ask<'_>, slot: Slot) -> bool {
     !ask.tried.contains(&slot) && roster.member(slot).is_some_and(|member| member.takes_new())
+}
+
+/// A session goes home.
+pub(super) fn home(member: &Member, reason: Reason, kind: ClaimKind) -> Decision {
+    Decision {
+        pick: Some(member.slot()),
+        wait_for: None,
+        verdict: Verdict::Home,
+        reason: if member.takes_new() { reason } else { Reason::Draining },
+        claim: Claim::of(kind),
+    }
 }
 
 /// A request of a session that has just ended still goes home, and teaches nothing.

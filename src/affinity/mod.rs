@@ -29,6 +29,7 @@ mod rare;
 mod recency;
 mod rendezvous;
 mod roster;
+mod sealed;
 mod session_id;
 mod set_cookie;
 mod settings;
@@ -36,6 +37,7 @@ mod settle;
 mod table;
 mod tick;
 mod verdict;
+mod vouch;
 
 use std::{
     collections::HashMap,
@@ -58,7 +60,8 @@ pub use self::{
     member::{Admin, Member, Slot},
     rare::Move,
     roster::Roster,
-    session_id::{Carrier, Keys},
+    sealed::{Life, Sealer, SealingKey, Token, TokenId, Unsealed},
+    session_id::{Carrier, Keys, value_if_named},
     set_cookie::{Answerer, Effect},
     settings::{Balance, KeySource, OnDown, PathPattern, Settings},
     settle::{Answer, Change, Settled},

@@ -75,11 +75,6 @@ impl Rare {
     pub(super) fn take(&self, key: SessionKey) -> Option<Extra> {
         self.0.remove(&key).map(|(_, extra)| extra)
     }
-
-    #[cfg(test)]
-    pub(super) fn len(&self) -> usize {
-        self.0.len()
-    }
 }
 
 // === impl Extra ===

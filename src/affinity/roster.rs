@@ -30,6 +30,11 @@ impl Roster {
         &self.members
     }
 
+    /// The member of this name.
+    pub fn named(&self, name: &str) -> Option<&Arc<Member>> {
+        self.members.iter().find(|member| member.name() == name)
+    }
+
     /// Index into [`members`](Self::members), and into lists that run in parallel to it.
     pub fn index_of(&self, slot: Slot) -> Option<usize> {
         let index = *self.by_slot.get(usize::from(slot.get()))?;

@@ -50,6 +50,13 @@ impl Keys {
         found
     }
 
+    /// The key of a session that the proxy itself began, found by none of the sources.
+    pub fn issued(key: SessionKey) -> Self {
+        let mut keys = Self::default();
+        keys.insert(key);
+        keys
+    }
+
     /// The keys, in the order in which they are tried.
     pub fn as_slice(&self) -> &[SessionKey] {
         &self.keys[..self.len]
@@ -192,7 +199,7 @@ pub(super) fn cut(text: &[u8]) -> (&[u8], Option<&[u8]>) {
 
 /// The value of `name=value` if it has this name, which holds no `=`; names are case-sensitive
 /// (RFC 6265 §5.3 step 11 compares them as they are).
-pub(super) fn value_if_named<'a>(name: &[u8], pair: &'a [u8]) -> Option<&'a [u8]> {
+pub fn value_if_named<'a>(name: &[u8], pair: &'a [u8]) -> Option<&'a [u8]> {
     let value = trim_start(trim_start(pair).strip_prefix(name)?).strip_prefix(b"=")?;
     let value = trim(value);
     Some(value.strip_prefix(b"\"").and_then(|inner| inner.strip_suffix(b"\"")).unwrap_or(value))
@@ -233,6 +240,7 @@ const SCHEME: &[u8] = b"bearer";
 // Name spaces of keys that are no session ids; part of every such key, so never to be renumbered.
 const BEARER: u8 = 1;
 const ADDRESS: u8 = 2;
+pub(super) const ISSUED: u8 = 3;
 
 #[cfg(test)]
 mod tests {

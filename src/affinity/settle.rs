@@ -112,6 +112,12 @@ impl Affinity {
                 }
                 self.learn(settings, member, set, lasts, now)
             }
+            // Whatever the answer, that this is its home does not depend on it.
+            (ClaimKind::Vouched { key }, Effect::Silent) => self.vouch(settings, member, key, now),
+            (ClaimKind::Vouched { .. }, Effect::Set { key, lasts }) => {
+                self.learn(settings, member, key, lasts, now)
+            }
+            (ClaimKind::Vouched { .. }, Effect::Deleted) => Settled::NONE,
             (ClaimKind::Unknown { key }, Effect::Silent) if answer.status < 400 => {
                 let made_by_client = answer
                     .keys
@@ -225,7 +231,7 @@ impl Affinity {
         }
     }
 
-    fn bind(
+    pub(super) fn bind(
         &self,
         settings: &Settings,
         member: &Member,

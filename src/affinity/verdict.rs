@@ -34,6 +34,8 @@ pub enum Reason {
     Follows,
     /// The id is not in the table.
     UnknownId,
+    /// The id is not in the table, but the proxy's own cookie names the home.
+    Token,
     /// The id is that of a session that expired not long ago; it goes where that lived.
     Expired,
     /// The home does not serve.
@@ -119,6 +121,7 @@ impl Reason {
             Self::NoId => "no-id",
             Self::Follows => "follows",
             Self::UnknownId => "unknown-id",
+            Self::Token => "token",
             Self::Expired => "expired",
             Self::Down => "down",
             Self::Removed => "removed",

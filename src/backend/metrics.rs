@@ -4,6 +4,7 @@ use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, core::Collector,
 };
 
+use super::TokenMetrics;
 use crate::affinity::Verdict;
 
 /// The families; one per process.
@@ -14,6 +15,7 @@ pub struct Families {
     duration: HistogramVec,
     connects: IntCounterVec,
     retries: IntCounterVec,
+    tokens: IntCounterVec,
 }
 
 /// One backend's children.
@@ -74,13 +76,21 @@ impl Families {
                 Opts::new("homing_backend_retries_total", "Requests sent to a backend once more."),
                 &["pool", "backend"],
             )?,
+            tokens: IntCounterVec::new(
+                Opts::new(
+                    "homing_affinity_tokens_total",
+                    "Cookies of the proxy's own (`issue`), by what became of them.",
+                ),
+                &["pool", "result"],
+            )?,
         };
-        let collectors: [Box<dyn Collector>; 5] = [
+        let collectors: [Box<dyn Collector>; 6] = [
             Box::new(families.verdicts.clone()),
             Box::new(families.requests.clone()),
             Box::new(families.duration.clone()),
             Box::new(families.connects.clone()),
             Box::new(families.retries.clone()),
+            Box::new(families.tokens.clone()),
         ];
         for collector in collectors {
             registry.register(collector)?;
@@ -100,6 +110,16 @@ impl Families {
             connect_failed: self.connects.with_label_values(&[pool, backend, "failed"]),
             retries: self.retries.with_label_values(&labels),
         }
+    }
+
+    /// The children of a pool that issues a cookie.
+    pub fn tokens(&self, pool: &str) -> TokenMetrics {
+        TokenMetrics::resolve(&self.tokens, pool)
+    }
+
+    /// A pool issues no cookie any more: its series go.
+    pub fn forget_tokens(&self, pool: &str) {
+        TokenMetrics::forget(&self.tokens, pool);
     }
 
     /// A backend has left the configuration: its series go.

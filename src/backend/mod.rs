@@ -8,6 +8,7 @@ mod history;
 mod instance;
 mod metrics;
 mod steering;
+mod tokens;
 
 use std::{
     fmt::Display,
@@ -27,6 +28,7 @@ pub use self::{
     instance::{Instance, Instances},
     metrics::{CLASSES, Families, Metrics},
     steering::{Deadline, Steering},
+    tokens::TokenMetrics,
 };
 use crate::{
     affinity::{Admin, Member},

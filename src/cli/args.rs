@@ -8,6 +8,7 @@ use std::{
 };
 
 use clap::{Args, Parser, Subcommand};
+use http::HeaderName;
 
 use super::operator::args::Operator;
 use crate::{
@@ -139,11 +140,14 @@ pub struct DemoAppArgs {
     /// Address the application listens at
     #[arg(long, value_name = "ADDR", default_value = "127.0.0.1:3001", value_parser = parse_listen)]
     pub listen: SocketAddr,
+    /// Take socket and lifeline from `homing demo`, see [`crate::demo::apps`]
+    #[arg(long, hide = true, conflicts_with = "listen")]
+    pub listen_stdin: bool,
     /// Name it gives itself in its answers
     #[arg(long, value_name = "NAME", default_value = "app-1")]
     pub name: String,
     /// Idle time after which it forgets a session
-    #[arg(long, value_name = "DURATION", default_value = "30m", value_parser = parse_duration)]
+    #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     pub session_timeout: Duration,
 }
 
@@ -236,21 +240,27 @@ impl DemoArgs {
     ) -> Result<Config, ConfigErrors> {
         let mut overrides = self.common.overrides();
         overrides.http = overrides.http.or(Some(Some(DEMO_HTTP)));
-        Config::from_flags(&Flags {
+        let mut config = Config::from_flags(&Flags {
             certificates: vec![certificate],
             backends: apps
                 .iter()
                 .map(|(name, address)| BackendFlag::from(format!("{name}=http://{address}")))
                 .collect(),
+            session_timeout: Some(DEMO_SESSION_TIMEOUT),
             health_path: Some("/healthz".to_owned()),
             overrides,
             ..Flags::default()
-        })
-        .map(|mut config| {
-            // Whoever runs the demo may drain its backends.
-            config.admin.allow_changes = true;
-            config
-        })
+        })?;
+        // Whoever runs the demo may drain its backends.
+        config.admin.allow_changes = true;
+        config.timeouts.drain = DEMO_DRAIN;
+        for pool in &mut config.pools {
+            pool.instance_header = Some(HeaderName::from_static("x-instance"));
+            if let Some(health) = &mut pool.health {
+                health.interval = DEMO_HEALTH_INTERVAL;
+            }
+        }
+        Ok(config)
     }
 }
 
@@ -281,6 +291,13 @@ const NOTHING_TO_SERVE: &str = "nothing to serve: give a configuration file or a
 
 `homing demo` shows it all at work without either.";
 const DEMO_HTTP: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8080);
+
+/// Short, so that one can watch a session end. The default of `homing demo-app`, too.
+const DEMO_SESSION_TIMEOUT: Duration = Duration::from_mins(10);
+/// Short, so that one does not wait for what one has started again.
+const DEMO_HEALTH_INTERVAL: Duration = Duration::from_secs(1);
+/// Short, since a browser's open event stream would otherwise hold up Ctrl-C for half a minute.
+const DEMO_DRAIN: Duration = Duration::from_secs(5);
 
 #[cfg(test)]
 mod tests {
@@ -421,5 +438,11 @@ error: `a=b` cannot be the name of a cookie
             .map(|n| (format!("app-{}", n + 1), SocketAddr::from(([127, 0, 0, 1], args.app_port + n))))
             .collect();
         assert_eq!(args.to_config(expected.certificates[0].clone(), &apps).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_application_forgets_no_session_earlier_than_the_demo_says() {
+        let Ok(Command::DemoApp(args)) = parse("demo-app") else { panic!("no application") };
+        assert_eq!(args.session_timeout, DEMO_SESSION_TIMEOUT);
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod args;
 pub mod check;
+pub mod demo;
 pub mod demo_app;
 pub mod operator;
 pub mod print_config;

@@ -29,9 +29,11 @@ fn text(mut config: Config) -> String {
     for files in &mut config.certificates {
         paths.extend([&mut files.cert, &mut files.key]);
     }
+    paths.extend(&mut config.secret_file);
     if let AccessLog::File(file) = &mut config.access_log {
         paths.push(file);
     }
+    paths.extend(config.pools.iter_mut().filter_map(|pool| pool.issue.as_mut()?.key_file.as_mut()));
     paths.extend(&mut config.admin.token_file);
     paths.extend(&mut config.admin.socket);
     for path in paths {

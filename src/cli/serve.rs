@@ -26,6 +26,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             move || args.to_config()
         }),
         file: args.config.clone(),
+        hangup: true,
     };
     App::bind(config, source)?.run(|bound| {
         announce(bound);

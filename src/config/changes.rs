@@ -24,6 +24,7 @@ impl Changes {
         differs(restart, "listen.admin", &old.listen.admin, &new.listen.admin);
         differs(restart, "admin.socket", &old.admin.socket, &new.admin.socket);
         differs(restart, "workers", &old.workers, &new.workers);
+        differs(restart, "secret_file", &old.secret_file, &new.secret_file);
         differs(restart, "access_log", &old.access_log, &new.access_log);
 
         let applied = &mut changes.applied;
@@ -102,6 +103,7 @@ fn pool(old: &Pool, new: &Pool) -> Vec<String> {
         old.backends.iter().filter(|old| gone(&old.name)).map(|backend| format!("- {}", backend.name)),
     );
     settings(&mut words, &old.affinity, &new.affinity);
+    differs(&mut words, "issue", &old.issue, &new.issue);
     differs(&mut words, "health", &old.health, &new.health);
     differs(&mut words, "passive", &old.passive, &new.passive);
     differs(&mut words, "timeouts", &old.timeouts, &new.timeouts);

@@ -13,7 +13,7 @@ use toml::Spanned;
 
 use super::{
     address::format_host_pattern,
-    convert_pool,
+    convert_issue, convert_pool,
     errors::Report,
     excerpt::shown,
     model::{AccessLog, Admin, CertificateFiles, Config, HostPattern, Limits, Listen, Pool, Route, Timeouts},
@@ -35,12 +35,14 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
         report.add_whole("there is no [[pool]]: requests have nowhere to go", None);
     }
     let routes = routes(raw.routes, &raw.pools, report);
-    Config {
+    let issues = raw.pools.list.iter().map(|pool| pool.affinity.issue.place()).collect::<Vec<_>>();
+    let config = Config {
         listen: listen(raw.listen, report),
         admin: admin(raw.admin, base),
         workers: raw.workers.or_else(default_workers),
         certificates: certificates(raw.certificates.list, base, report),
         trusted_proxies: plain(raw.trusted_proxies.or_else(Vec::new)),
+        secret_file: raw.secret_file.value().map(|path| base.join(path)),
         access_log: match raw.access_log.or(AccessLog::Off) {
             AccessLog::File(path) => AccessLog::File(base.join(path)),
             other => other,
@@ -51,8 +53,10 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
         limits: limits(raw.limits),
         hsts: raw.hsts.value(),
         routes,
-        pools: pools(raw.pools.list, report),
-    }
+        pools: pools(raw.pools.list, base, report),
+    };
+    convert_issue::check_clashes(&config, &issues, report);
+    config
 }
 
 /// The values of a list, without their places.
@@ -194,7 +198,7 @@ fn route_pool(route: &RawRoute, pools: &[RawPool], names: &[&str], report: &Repo
     found
 }
 
-fn pools(raw: Vec<RawPool>, report: &Report) -> Vec<Pool> {
+fn pools(raw: Vec<RawPool>, base: &Path, report: &Report) -> Vec<Pool> {
     let mut seen = HashMap::new();
     for pool in &raw {
         let (Some(name), Some(span)) = (pool.name.get(), pool.name.span()) else { continue };
@@ -204,7 +208,7 @@ fn pools(raw: Vec<RawPool>, report: &Report) -> Vec<Pool> {
             seen.insert(name.clone(), span);
         }
     }
-    raw.into_iter().filter_map(|pool| convert_pool::pool(pool, report)).collect()
+    raw.into_iter().filter_map(|pool| convert_pool::pool(pool, base, report)).collect()
 }
 
 fn default_workers() -> NonZeroUsize {

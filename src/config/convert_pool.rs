@@ -2,7 +2,9 @@
 
 use std::{
     collections::HashMap,
+    mem,
     num::{NonZeroU32, NonZeroUsize},
+    path::Path,
     time::Duration,
 };
 
@@ -12,6 +14,7 @@ use toml::Spanned;
 use super::{
     address::{format_backend_url, parse_name},
     convert::plain,
+    convert_issue,
     errors::Report,
     model::{Backend, HealthCheck, PassiveHealth, Pool, PoolTimeouts},
     quantity::format_duration,
@@ -22,7 +25,7 @@ use super::{
 use crate::affinity::{Balance, KeySource, OnDown, Settings};
 
 /// Converts one pool; none when its name is missing or wrong, which is reported.
-pub(super) fn pool(raw: RawPool, report: &Report) -> Option<Pool> {
+pub(super) fn pool(mut raw: RawPool, base: &Path, report: &Report) -> Option<Pool> {
     if raw.name.is_absent() {
         report.add(raw.span.clone(), "[[pool]] has no `name`");
     }
@@ -32,12 +35,15 @@ pub(super) fn pool(raw: RawPool, report: &Report) -> Option<Pool> {
     } else if raw.backends.list.len() > BACKENDS_MAX {
         report.add(raw.span, format!("a pool has {BACKENDS_MAX} backends at most"));
     }
-    let affinity = affinity(raw.affinity, raw.balance, raw.slow_start, report);
+    convert_issue::check_exclusive(&raw.affinity, report);
+    let issue = convert_issue::issue(mem::take(&mut raw.affinity.issue), base);
+    let affinity = affinity(raw.affinity, issue.is_some(), raw.balance, raw.slow_start, report);
     let health = health(raw.health, report);
     let backends = backends(raw.backends.list, report);
     Some(Pool {
         name: raw.name.value()?,
         affinity,
+        issue,
         health,
         passive: passive(raw.passive),
         timeouts: timeouts(raw.timeouts),
@@ -49,6 +55,7 @@ pub(super) fn pool(raw: RawPool, report: &Report) -> Option<Pool> {
 
 fn affinity(
     raw: RawAffinity,
+    issues: bool,
     balance: Field<Balance>,
     slow_start: Field<Duration>,
     report: &Report,
@@ -80,8 +87,12 @@ fn affinity(
         report.add(span, format!("`max_ttl` ({max_ttl}) is shorter than `ttl` ({ttl})"));
     }
     check_keys(&raw.key, report);
+    let key = raw.key.or_else(|| match issues {
+        true => Vec::new(),
+        false => vec![Spanned::new(0..0, KeySource::Cookie(DEFAULT_COOKIE.into()))],
+    });
     Settings {
-        keys: plain(raw.key.or_else(|| vec![Spanned::new(0..0, KeySource::Cookie(DEFAULT_COOKIE.into()))])),
+        keys: plain(key),
         session_timeout,
         ttl,
         max_ttl,

@@ -9,11 +9,11 @@ use std::{
 use super::{
     address::{format_backend_url, format_host_pattern},
     model::{
-        AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, Limits, Listen, Pool, Route,
+        AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, Issue, Limits, Listen, Pool, Route,
         Timeouts,
     },
     quantity::{format_duration, format_size},
-    session::{format_balance, format_key, format_on_down, format_skip, format_status},
+    session::{format_balance, format_key, format_on_down, format_same_site, format_skip, format_status},
 };
 use crate::affinity::Settings;
 
@@ -30,6 +30,9 @@ impl Config {
 fn write_config(config: &Config, out: &mut String) -> fmt::Result {
     writeln!(out, "workers = {}", config.workers)?;
     writeln!(out, "trusted_proxies = {}", list(&config.trusted_proxies, ToString::to_string))?;
+    if let Some(file) = &config.secret_file {
+        writeln!(out, "secret_file = {}", path(file))?;
+    }
     match &config.access_log {
         AccessLog::Off => writeln!(out, "access_log = false")?,
         AccessLog::Stdout => writeln!(out, "access_log = true")?,
@@ -116,7 +119,10 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     if let Some(name) = &pool.instance_header {
         writeln!(out, "instance_header = {}", quoted(name.as_str()))?;
     }
-    write_affinity(&pool.affinity, out)?;
+    write_affinity(&pool.affinity, pool.issue.is_none(), out)?;
+    if let Some(issue) = &pool.issue {
+        write_issue(issue, out)?;
+    }
     if let Some(health) = &pool.health {
         write_health(health, out)?;
     }
@@ -130,9 +136,11 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     pool.backends.iter().try_for_each(|backend| write_backend(backend, out))
 }
 
-fn write_affinity(affinity: &Settings, out: &mut String) -> fmt::Result {
+fn write_affinity(affinity: &Settings, has_key: bool, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[pool.affinity]")?;
-    writeln!(out, "key = {}", list(&affinity.keys, format_key))?;
+    if has_key {
+        writeln!(out, "key = {}", list(&affinity.keys, format_key))?;
+    }
     writeln!(out, "session_timeout = {}", duration(affinity.session_timeout))?;
     writeln!(out, "ttl = {}", duration(affinity.ttl))?;
     writeln!(out, "max_ttl = {}", duration(affinity.max_ttl))?;
@@ -143,6 +151,15 @@ fn write_affinity(affinity: &Settings, out: &mut String) -> fmt::Result {
     writeln!(out, "on_down = {}", quoted(format_on_down(affinity.on_down)))?;
     writeln!(out, "max_sessions = {}", affinity.max_sessions)?;
     writeln!(out, "skip = {}", list(&affinity.skip, format_skip))
+}
+
+fn write_issue(issue: &Issue, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[pool.affinity.issue]")?;
+    writeln!(out, "cookie = {}", quoted(&issue.cookie))?;
+    if let Some(file) = &issue.key_file {
+        writeln!(out, "key_file = {}", path(file))?;
+    }
+    writeln!(out, "same_site = {}", quoted(format_same_site(issue.same_site)))
 }
 
 fn write_health(health: &HealthCheck, out: &mut String) -> fmt::Result {

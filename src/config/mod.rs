@@ -8,6 +8,7 @@
 mod address;
 mod changes;
 mod convert;
+mod convert_issue;
 mod convert_pool;
 mod effective;
 mod errors;
@@ -29,8 +30,8 @@ pub use self::{
     errors::ConfigErrors,
     flags::{BackendFlag, Flags, Overrides},
     model::{
-        AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, HostPattern, Limits, Listen,
-        PassiveHealth, Pool, PoolTimeouts, Route, Timeouts,
+        AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, HostPattern, Issue, Limits, Listen,
+        PassiveHealth, Pool, PoolTimeouts, Route, SameSite, Timeouts,
     },
     quantity::{format_duration, format_size, parse_duration, parse_size},
     session::{format_balance, parse_balance},

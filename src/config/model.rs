@@ -32,6 +32,8 @@ pub struct Config {
     pub watch: bool,
     /// Whether the access log shows queries.
     pub log_query: bool,
+    /// The secret under which session ids become keys; drawn at start when none.
+    pub secret_file: Option<PathBuf>,
     /// Deadlines of the client side.
     pub timeouts: Timeouts,
     /// Bounds of the client side.
@@ -149,6 +151,8 @@ pub struct Pool {
     pub name: Box<str>,
     /// How its sessions are found, kept and placed.
     pub affinity: Settings,
+    /// The proxy's own cookie, for an application that has none; then [`Settings::keys`] is empty.
+    pub issue: Option<Issue>,
     /// Active check; only passive ones when none.
     pub health: Option<HealthCheck>,
     /// When passing requests tell that a backend is gone.
@@ -162,6 +166,28 @@ pub struct Pool {
     pub instance_header: Option<HeaderName>,
     /// Its servers; at least one.
     pub backends: Vec<Backend>,
+}
+
+/// The proxy's own cookie.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Issue {
+    /// Its name.
+    pub cookie: Box<str>,
+    /// Keys that seal it; without a file, a random one that dies with the process.
+    pub key_file: Option<PathBuf>,
+    /// To which requests browsers add it.
+    pub same_site: SameSite,
+}
+
+/// The `SameSite` attribute of a cookie (RFC 6265bis §5.6.7).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SameSite {
+    /// Requests within the site, and links that lead to it.
+    Lax,
+    /// Requests within the site.
+    Strict,
+    /// All requests.
+    None,
 }
 
 /// One server process.

@@ -17,11 +17,14 @@ use super::{
         BackendUrl, parse_admin_host, parse_authority, parse_backend_url, parse_host_pattern, parse_listen,
         parse_name, parse_network, parse_path_prefix, parse_target,
     },
-    model::{AccessLog, HostPattern},
+    model::{AccessLog, HostPattern, SameSite},
     quantity::format_size,
     schema,
     section::{Field, Section, Tables, kind, number, size, text},
-    session::{parse_balance, parse_instance_header, parse_key, parse_on_down, parse_skip, parse_status},
+    session::{
+        parse_balance, parse_instance_header, parse_issued_name, parse_key, parse_on_down, parse_same_site,
+        parse_skip, parse_status,
+    },
 };
 use crate::affinity::{Balance, KeySource, OnDown, PathPattern};
 
@@ -29,6 +32,7 @@ use crate::affinity::{Balance, KeySource, OnDown, PathPattern};
 pub(super) struct RawConfig {
     pub(super) workers: Field<NonZeroUsize>,
     pub(super) trusted_proxies: Field<Vec<Spanned<IpNet>>>,
+    pub(super) secret_file: Field<PathBuf>,
     pub(super) access_log: Field<AccessLog>,
     pub(super) log_query: Field<bool>,
     pub(super) watch: Field<bool>,
@@ -117,6 +121,16 @@ pub(super) struct RawAffinity {
     pub(super) on_down: Field<OnDown>,
     pub(super) max_sessions: Field<NonZeroUsize>,
     pub(super) skip: Field<Vec<Spanned<PathPattern>>>,
+    pub(super) issue: RawIssue,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RawIssue {
+    /// Where the table is, if it is there.
+    pub(super) span: Option<Range<usize>>,
+    pub(super) cookie: Field<Box<str>>,
+    pub(super) key_file: Field<PathBuf>,
+    pub(super) same_site: Field<SameSite>,
 }
 
 #[derive(Debug, Default)]
@@ -160,6 +174,7 @@ impl RawConfig {
         let config = Self {
             workers: root.count_usize("workers", WORKERS_MAX),
             trusted_proxies: root.list("trusted_proxies", |value| text(value, parse_network)),
+            secret_file: root.text("secret_file", path),
             access_log: root.take("access_log", access_log),
             log_query: root.boolean("log_query"),
             watch: root.boolean("watch"),
@@ -284,9 +299,23 @@ impl RawAffinity {
             on_down: section.text("on_down", parse_on_down),
             max_sessions: section.count_usize("max_sessions", MAX_SESSIONS_MAX),
             skip: section.list("skip", |value| text(value, parse_skip)),
+            issue: RawIssue::read(section.section("issue", &schema::ISSUE)),
         };
         section.finish();
         affinity
+    }
+}
+
+impl RawIssue {
+    fn read(mut section: Section<'_>) -> Self {
+        let issue = Self {
+            span: section.is_present().then(|| section.span()),
+            cookie: section.text("cookie", parse_issued_name),
+            key_file: section.text("key_file", path),
+            same_site: section.text("same_site", parse_same_site),
+        };
+        section.finish();
+        issue
     }
 }
 

@@ -6,6 +6,7 @@ use http::{HeaderName, StatusCode};
 
 use super::{
     excerpt::shown,
+    model::SameSite,
     quantity::{format_duration, parse_duration},
     suggest::{alternatives, instead, nearest},
 };
@@ -49,6 +50,32 @@ pub(super) fn parse_cookie_name(name: &str) -> Result<KeySource, String> {
     match HeaderName::from_bytes(name.as_bytes()) {
         Ok(_) => Ok(KeySource::Cookie(name.into())),
         Err(_) => Err(format!("`{}` cannot be the name of a cookie", shown(name))),
+    }
+}
+
+/// Reads the name of the proxy's own cookie.
+pub(super) fn parse_issued_name(name: &str) -> Result<Box<str>, String> {
+    parse_cookie_name(name)?;
+    if name.len() > ISSUED_NAME_MAX {
+        return Err(format!("`{}` is longer than {ISSUED_NAME_MAX} bytes", shown(name)));
+    }
+    Ok(name.into())
+}
+
+/// Reads `lax`, `strict` or `none`.
+pub(super) fn parse_same_site(text: &str) -> Result<SameSite, String> {
+    let all = [SameSite::Lax, SameSite::Strict, SameSite::None];
+    all.into_iter().find(|same_site| format_same_site(*same_site) == text).ok_or_else(|| {
+        format!("unknown value `{}`{}", shown(text), instead(text, &all.map(format_same_site)))
+    })
+}
+
+/// Writes what [`parse_same_site`] reads.
+pub(super) const fn format_same_site(same_site: SameSite) -> &'static str {
+    match same_site {
+        SameSite::Lax => "lax",
+        SameSite::Strict => "strict",
+        SameSite::None => "none",
     }
 }
 
@@ -176,6 +203,8 @@ fn parse_prefixes(text: &str) -> Result<KeySource, String> {
 
 const V4_BITS: u8 = 32;
 const V6_BITS: u8 = 128;
+/// The cookie comes with every request.
+const ISSUED_NAME_MAX: usize = 64;
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use std::{
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tokio::{
-    signal::unix::{SignalKind, signal},
+    signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     time::{Duration, interval},
 };
@@ -18,8 +18,9 @@ use crate::{
     backend::Families,
     clock,
     config::{self, Changes, Config, ConfigErrors},
-    tls::Ticketer,
-    world::{Reload, Snapshot, Tls, World},
+    materials::Materials,
+    tls::{Certificate, Ticketer},
+    world::{Reload, Snapshot, World},
 };
 
 /// Where the configuration comes from.
@@ -28,6 +29,8 @@ pub struct Source {
     pub load: Box<dyn Fn() -> Result<Config, ConfigErrors>>,
     /// The file it is read from; none when there are only flags.
     pub file: Option<PathBuf>,
+    /// Whether SIGHUP asks for a reload; else it ends the process, as when a terminal is closed.
+    pub hangup: bool,
 }
 
 /// Loads and publishes.
@@ -68,7 +71,7 @@ impl Reloader {
     /// Reloads on SIGHUP, on wishes of operators, and when files change if `watch = true`; for as long as
     /// the process runs.
     pub async fn run(self, mut wishes: mpsc::Receiver<Reload>) {
-        let mut hangup = match signal(SignalKind::hangup()) {
+        let mut hangup = match self.source.hangup.then(|| signal(SignalKind::hangup())).transpose() {
             Ok(hangup) => hangup,
             Err(error) => {
                 tracing::error!(%error, "cannot wait for SIGHUP");
@@ -79,7 +82,7 @@ impl Reloader {
         let mut seen = self.stamps();
         loop {
             let (why, wish) = tokio::select! {
-                _ = hangup.recv() => ("SIGHUP", None),
+                () = hung_up(&mut hangup) => ("SIGHUP", None),
                 wish = wishes.recv() => match wish {
                     Some(wish) => ("request", Some(wish)),
                     None => return,
@@ -107,19 +110,19 @@ impl Reloader {
 
     fn reload(&self) -> Result<Changes, String> {
         let config = (self.source.load)().map_err(|errors| errors.to_string())?;
-        let tls = Tls::load(&config, &self.ticketer).map_err(|errors| errors.to_string())?;
+        let materials = Materials::load(&config, &self.ticketer).map_err(|errors| errors.to_string())?;
         let old = self.world.snapshot.load_full();
-        let token = Snapshot::load_token(&config).map_err(|error| error.to_string())?;
         let mut changes = Changes::between(&old.config, &config);
-        if tls.certificates.iter().map(|new| new.not_after()).ne(old
-            .tls
-            .certificates
-            .iter()
-            .map(|old| old.not_after()))
-        {
+        let dates = |materials: &Materials| -> Vec<_> {
+            materials.certificates.iter().map(Certificate::not_after).collect()
+        };
+        if dates(&old.materials) != dates(&materials) {
             changes.applied.push("certificates renewed".to_owned());
         }
-        if old.token != token && old.config.admin.token_file == config.admin.token_file {
+        if old.materials.keyrings != materials.keyrings {
+            changes.applied.push("other keys for `issue`".to_owned());
+        }
+        if old.materials.token != materials.token && old.config.admin.token_file == config.admin.token_file {
             changes.applied.push("admin token renewed".to_owned());
         }
         let config = Config {
@@ -127,9 +130,10 @@ impl Reloader {
             listen: old.config.listen.clone(),
             workers: old.config.workers,
             access_log: old.config.access_log.clone(),
+            secret_file: old.config.secret_file.clone(),
             ..config
         };
-        let new = Snapshot::build(config, tls, token, &self.families, Some(&old));
+        let new = Snapshot::build(config, materials, &self.families, Some(&old));
         self.world.publish(new);
         self.forget_removed(&old);
         Ok(changes)
@@ -142,6 +146,9 @@ impl Reloader {
             let still = new.pools.iter().find(|still| still.name == pool.name);
             if still.is_none() {
                 self.families.forget_pool(&pool.name);
+            }
+            if pool.issuer.is_some() && still.is_none_or(|still| still.issuer.is_none()) {
+                self.families.forget_tokens(&pool.name);
             }
             for backend in &pool.backends {
                 if !still
@@ -181,8 +188,19 @@ impl Reloader {
         let config = Arc::clone(&self.world.snapshot.load().config);
         let certificates =
             config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]);
+        let keys = config.pools.iter().filter_map(|pool| pool.issue.as_ref()?.key_file.as_deref());
         let token = config.admin.token_file.as_deref();
-        self.source.file.as_deref().into_iter().chain(token).chain(certificates).map(stamp).collect()
+        let files = self.source.file.as_deref().into_iter().chain(token).chain(certificates).chain(keys);
+        files.map(stamp).collect()
+    }
+}
+
+async fn hung_up(hangup: &mut Option<Signal>) {
+    match hangup {
+        Some(hangup) => {
+            hangup.recv().await;
+        }
+        None => std::future::pending().await,
     }
 }
 

@@ -50,12 +50,12 @@ pub enum Made {
 #[derive(Debug, thiserror::Error)]
 pub enum CertsError {
     /// The directory or a file in it cannot be made.
-    #[error("{}: cannot write: {source}; choose another directory by --certs DIR", path.display())]
+    #[error("{}: cannot write: {error}; choose another directory by --certs DIR", path.display())]
     Write {
         /// What was to be made.
         path: PathBuf,
         /// Why it could not.
-        source: io::Error,
+        error: io::Error,
     },
     /// Key or certificate generation failed.
     #[error("development certificates cannot be made: {0}")]
@@ -108,7 +108,7 @@ impl Place {
     }
 
     fn make(&self, now: SystemTime) -> Result<Made, CertsError> {
-        let failed = |source| CertsError::Write { path: self.dir.clone(), source };
+        let failed = |error| CertsError::Write { path: self.dir.clone(), error };
         fs::create_dir_all(&self.dir).map_err(failed)?;
         // Two processes that start together must not mix their files; the lock ends with the file.
         let lock = File::create(self.dir.join(".lock")).map_err(failed)?;
@@ -223,10 +223,10 @@ fn write(path: &Path, text: &str, mode: u32) -> Result<(), CertsError> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{:016x}.tmp", fastrand::u64(..)));
     let temporary = PathBuf::from(temporary);
-    write_new(&temporary, text, mode).and_then(|()| fs::rename(&temporary, path)).map_err(|source| {
+    write_new(&temporary, text, mode).and_then(|()| fs::rename(&temporary, path)).map_err(|error| {
         // Best effort: what failed above is what the caller has to hear.
         let _ = fs::remove_file(&temporary);
-        CertsError::Write { path: path.to_owned(), source }
+        CertsError::Write { path: path.to_owned(), error }
     })
 }
 

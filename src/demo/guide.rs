@@ -8,13 +8,16 @@ use std::{
     time::Duration,
 };
 
+use crate::config::format_duration;
+
 /// Where everything is and what to try, as text.
 pub(crate) struct Guide<'a> {
     pub(crate) https: SocketAddr,
     pub(crate) http: Option<SocketAddr>,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) ca: &'a Path,
-    pub(crate) apps: Vec<(&'a str, SocketAddr)>,
+    /// Name, process id and address of each.
+    pub(crate) apps: Vec<(&'a str, u32, SocketAddr)>,
     pub(crate) session_timeout: Duration,
 }
 
@@ -35,13 +38,23 @@ impl Guide<'_> {
         };
         format!("curl {extra}--cacert {ca}{connect} -c {JAR} -b {JAR}")
     }
+
+    /// The branches of a shell's `case` that end the application which an answer comes from.
+    fn kills(&self) -> String {
+        let branch = |(name, pid, _): &(&str, u32, _)| format!(r#"*'"backend":"{name}"'*) kill {pid};;"#);
+        self.apps.iter().map(branch).collect::<Vec<_>>().join(" ")
+    }
 }
 
 impl fmt::Display for Guide<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let url = self.front_door();
         let (curl, silent) = (self.curl(""), self.curl("-s "));
-        writeln!(f, "Three copies of a shop that keeps its sessions in memory, behind one front door:\n")?;
+        let count = match self.apps.len() {
+            1 => "A shop that keeps".to_owned(),
+            n => format!("{n} copies of a shop that keeps"),
+        };
+        writeln!(f, "\n{count} its sessions in memory, behind one front door:\n")?;
         writeln!(f, "  front door  {url}/  (a browser needs to trust {})", self.ca.display())?;
         if let Some(http) = self.http {
             writeln!(f, "  redirects   http://{}/", reachable(http))?;
@@ -49,10 +62,10 @@ impl fmt::Display for Guide<'_> {
         if let Some(admin) = self.admin {
             writeln!(f, "  admin       http://{}/metrics", reachable(admin))?;
         }
-        for (name, address) in &self.apps {
-            writeln!(f, "  {name:<10}  http://{address}/  (direct, past the proxy)")?;
+        for (name, pid, address) in &self.apps {
+            writeln!(f, "  {name:<10}  http://{address}/  (direct, past the proxy; pid {pid})")?;
         }
-        let timeout = humantime::format_duration(self.session_timeout);
+        let timeout = format_duration(self.session_timeout);
         writeln!(f, "  sessions    cookie `session`, ended after {timeout} without a request")?;
         writeln!(f, "\nLog in, fill a cart over new connections, and see that the same shop answers:\n")?;
         writeln!(f, "  {curl} {url}/login -d user=ada")?;
@@ -60,14 +73,29 @@ impl fmt::Display for Guide<'_> {
         writeln!(f, "  {curl} --http1.1 -X POST '{url}/cart/add?item=milk'")?;
         writeln!(f, "  {curl} {url}/cart")?;
         writeln!(f, "  for i in 1 2 3 4 5 6 7 8 9 10; do {silent} {url}/whoami; done")?;
+        let sessions = self
+            .admin
+            .map(|admin| format!("curl -s http://{}/metrics | grep '^homing_sessions'", reachable(admin)));
+        if let Some(sessions) = &sessions {
+            writeln!(f, "\nSessions of each shop, as the proxy counts them:\n")?;
+            writeln!(f, "  {sessions}")?;
+        }
+        if self.apps.len() > 1 {
+            writeln!(
+                f,
+                "\nStop the shop that has your session: another one serves you, without login and cart;"
+            )?;
+            writeln!(f, "whoever is at home elsewhere keeps both:\n")?;
+            writeln!(f, "  case $({silent} {url}/whoami) in {} esac", self.kills())?;
+            writeln!(f, "  {curl} {url}/whoami")?;
+            if let Some(sessions) = &sessions {
+                writeln!(f, "  {sessions}")?;
+            }
+        }
         writeln!(f, "\nEvents keep a session alive; end them by Ctrl-C. Logging out ends it:\n")?;
         writeln!(f, "  {} {url}/events", self.curl("-N "))?;
         writeln!(f, "  {curl} -X POST {url}/logout")?;
-        if let Some(admin) = self.admin {
-            writeln!(f, "\nSessions of each shop, as the proxy counts them:\n")?;
-            writeln!(f, "  curl -s http://{}/metrics | grep homing_sessions", reachable(admin))?;
-        }
-        write!(f, "\nCtrl-C stops everything.")
+        writeln!(f, "\nCtrl-C here stops everything; a second one does not wait for open streams.")
     }
 }
 
@@ -94,7 +122,7 @@ fn bracketed(ip: IpAddr) -> String {
 }
 
 /// For a POSIX shell.
-fn quoted(text: &str) -> Cow<'_, str> {
+pub(crate) fn quoted(text: &str) -> Cow<'_, str> {
     let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+=:@%,".contains(c);
     if !text.is_empty() && text.chars().all(plain) {
         text.into()
@@ -116,7 +144,10 @@ mod tests {
             http: None,
             admin: Some("127.0.0.1:9090".parse().unwrap()),
             ca: Path::new(ca),
-            apps: vec![("app-1", "127.0.0.1:3001".parse().unwrap())],
+            apps: vec![
+                ("app-1", 4001, "127.0.0.1:3001".parse().unwrap()),
+                ("app-2", 4002, "127.0.0.1:3002".parse().unwrap()),
+            ],
             session_timeout: Duration::from_mins(10),
         }
         .to_string()
@@ -128,7 +159,17 @@ mod tests {
         let login = "curl --cacert certs/ca.pem -c /tmp/homing.jar -b /tmp/homing.jar https://localhost:8443/login -d user=ada";
         assert!(text.contains(login), "{text}");
         assert!(text.contains("http://127.0.0.1:9090/metrics"), "{text}");
-        assert!(text.contains("10m"), "{text}");
+        assert!(text.contains("10m") && text.contains("2 copies"), "{text}");
+    }
+
+    #[test]
+    fn the_shop_to_stop_is_named_by_its_process_id() {
+        let text = guide("127.0.0.1:8443", "certs/ca.pem");
+        assert!(text.contains("pid 4002"), "{text}");
+        assert!(
+            text.contains(r#"/whoami) in *'"backend":"app-1"'*) kill 4001;; *'"backend":"app-2"'*)"#),
+            "{text}"
+        );
     }
 
     #[test]

@@ -7,19 +7,19 @@
 //! holds grows without limit. It imports nothing of the data plane: `config` (and its `affinity`
 //! settings), `clock` and `tls` only.
 
+pub mod apps;
 pub mod certs;
-pub mod setup;
 pub mod shop;
 
 mod answer;
 mod form;
-mod guide;
+pub(crate) mod guide;
 mod routes;
 mod sessions;
 mod streams;
 
 pub use self::{
+    apps::{AppSocket, Apps, AppsError, Gone, bind_apps, inherited},
     certs::{CertsError, DevelopmentCertificates},
-    setup::{Demo, DemoApp, DemoError},
     shop::{Shop, ShopError, ShopOptions, run},
 };

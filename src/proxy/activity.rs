@@ -85,7 +85,8 @@ impl Activity {
         match head {
             Some(head) if begun != NONE => match self.at(begun) + head {
                 deadline if deadline <= now => Watch::Late,
-                deadline => Watch::Until(deadline),
+                // The head may be whole by then, and idleness be over sooner.
+                deadline => Watch::Until(deadline.min(now + idle)),
             },
             _ if idle_at <= now => Watch::Idle,
             // A head may begin meanwhile, and its deadline come before that of idleness.

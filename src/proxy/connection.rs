@@ -50,7 +50,7 @@ const STREAM_WINDOW: u32 = 256 * 1024;
 const CONNECTION_WINDOW: u32 = 1024 * 1024;
 /// hyper refuses heads by itself and without a word; ours refuses first, with one. Between the two lies
 /// the factor by which a head may exceed the limit and still be told so.
-const HEAD_SLACK: usize = 4;
+const HEAD_SLACK: usize = 2;
 
 /// Serves a client that has connected to the TLS listener. It counts as open from the call on, not from
 /// the first poll: a drain that begins in between must see it.
@@ -76,7 +76,7 @@ pub fn serve_plain(
 
 async fn tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: Place) {
     let snapshot = worker.world.snapshot.load_full();
-    let acceptor = TlsAcceptor::from(Arc::clone(&snapshot.tls.config));
+    let acceptor = TlsAcceptor::from(Arc::clone(&snapshot.materials.tls));
     let timeouts = snapshot.config.timeouts.clone();
     let limits = snapshot.config.limits.clone();
     drop(snapshot);

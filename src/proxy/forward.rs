@@ -29,7 +29,11 @@ pub(super) struct Forward<'a> {
     pub(super) client: &'a Client,
     pub(super) pool: &'a Arc<Pool>,
     pub(super) keys: &'a Keys,
+    /// The backend that is home by the proxy's own cookie.
+    pub(super) hint: Option<&'a str>,
     pub(super) skip: bool,
+    /// Whether the connection is one client's own: then its requests without an id stay together.
+    pub(super) alone: bool,
     pub(super) tally: &'a Rc<Tally>,
     /// Longest time without progress of the request's body.
     pub(super) body_stall: Duration,
@@ -87,7 +91,11 @@ impl Forward<'_> {
                 self.pool.refused.inc();
                 return Err(match decision.reason {
                     Reason::HomeDown => Fault::HomeDown,
-                    _ => failed.unwrap_or(Fault::NoBackend),
+                    // Nothing was processed, and there is nobody left: the same answer as to the next.
+                    _ => match failed {
+                        None | Some(Fault::ConnectFailed | Fault::ConnectTimeout) => Fault::NoBackend,
+                        Some(fault) => fault,
+                    },
                 });
             };
             let Some(backend) = self.pool.roster.index_of(slot).map(|index| &self.pool.backends[index])
@@ -125,8 +133,9 @@ impl Forward<'_> {
     fn choose(&self, tried: &[Slot], waited: bool) -> Decision {
         let ask = Ask {
             keys: self.keys,
+            hint: self.hint,
             skip: self.skip,
-            follow: self.client.follows(self.pool),
+            follow: self.alone.then(|| self.client.follows(self.pool)).flatten(),
             tried,
             random: fastrand::u64(..),
             now: clock::tick(),

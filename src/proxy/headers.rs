@@ -17,6 +17,7 @@ const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection")
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const X_REAL_IP: HeaderName = HeaderName::from_static("x-real-ip");
 /// Made or kept for every request.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -73,6 +74,7 @@ pub(super) fn prepare_request(
     headers: &mut HeaderMap,
     version: Version,
     host: Option<&HeaderValue>,
+    request_id: &HeaderValue,
     sender: &Sender<'_>,
 ) {
     let upgrade = wants_websocket(version, headers);
@@ -86,6 +88,8 @@ pub(super) fn prepare_request(
             headers.insert(CONNECTION, HeaderValue::from_static("te"));
         }
     }
+    // `Connection` cannot name away what is ours to say.
+    headers.insert(X_REQUEST_ID, request_id.clone());
     // Answered here: the body is asked for when a backend is ready for it.
     headers.remove(EXPECT);
     if version == Version::HTTP_2 {
@@ -176,6 +180,7 @@ fn forwarded(headers: &mut HeaderMap, host: Option<&HeaderValue>, sender: &Sende
         append_list(headers, FORWARDED, &element);
         return;
     }
+    strip_forwarded(headers);
     headers.insert(X_FORWARDED_FOR, sender.peer.clone());
     headers.insert(X_FORWARDED_PROTO, HTTPS);
     match host {
@@ -183,6 +188,17 @@ fn forwarded(headers: &mut HeaderMap, host: Option<&HeaderValue>, sender: &Sende
         None => headers.remove(X_FORWARDED_HOST),
     };
     headers.insert(FORWARDED, element);
+}
+
+/// What a stranger says about earlier hops, in any of the fields that applications are known to believe.
+fn strip_forwarded(headers: &mut HeaderMap) {
+    let forged = |name: &HeaderName| name.as_str().starts_with("x-forwarded-") || *name == X_REAL_IP;
+    if headers.keys().any(forged) {
+        let names: Vec<_> = headers.keys().filter(|name| forged(name)).cloned().collect();
+        for name in names {
+            headers.remove(name);
+        }
+    }
 }
 
 /// One element of `Forwarded`. Node and host have been checked to hold no quote and no control.
@@ -251,7 +267,8 @@ mod tests {
         let peer = HeaderValue::from_static("192.0.2.7");
         let sender = Sender { peer: &peer, node: "192.0.2.7", trusted };
         let host = HeaderValue::from_static("shop.example");
-        prepare_request(headers, version, Some(&host), &sender);
+        let id = HeaderValue::from_static("id");
+        prepare_request(headers, version, Some(&host), &id, &sender);
     }
 
     #[test]
@@ -285,8 +302,14 @@ mod tests {
 
     #[test]
     fn an_untrusted_peer_cannot_say_who_it_forwards_for() {
-        let mut headers = map(&[("x-forwarded-for", "10.0.0.1"), ("forwarded", "for=10.0.0.1")]);
+        let mut headers = map(&[
+            ("x-forwarded-for", "10.0.0.1"),
+            ("forwarded", "for=10.0.0.1"),
+            ("x-forwarded-prefix", "/admin"),
+            ("x-real-ip", "10.0.0.1"),
+        ]);
         prepare(&mut headers, Version::HTTP_11, false);
+        assert!(!headers.contains_key("x-forwarded-prefix") && !headers.contains_key("x-real-ip"));
         assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
         assert_eq!(headers["forwarded"], "for=192.0.2.7;host=\"shop.example\";proto=https");
     }

@@ -16,6 +16,7 @@ mod forward;
 mod guard;
 mod headers;
 mod metrics;
+mod own_cookie;
 mod record;
 mod redirect;
 mod respond;
@@ -23,6 +24,7 @@ mod service;
 mod stream;
 mod target;
 mod upgrade;
+mod websocket;
 
 use std::{
     cell::Cell,
@@ -87,6 +89,8 @@ struct Client {
     _place: Place,
     /// Where the last request without a session id was placed, so that a burst of them stays together.
     placed: Cell<Option<(*const Affinity, Slot)>>,
+    /// The session of the proxy's own that began last, likewise.
+    latest: own_cookie::Latest,
 }
 
 /// What a client connection takes up until it and its WebSocket are closed.
@@ -171,6 +175,7 @@ impl Client {
             activity: Activity::new(),
             _place: place,
             placed: Cell::new(None),
+            latest: own_cookie::Latest::default(),
         }
     }
 

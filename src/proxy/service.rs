@@ -10,6 +10,7 @@ use super::{
     body::{Answer, AnswerBody, RequestBody, Stall, Tally},
     forward::{Answered, Forward},
     headers::{self, Sender},
+    own_cookie::OwnCookie,
     record::Record,
     respond,
     stream::{self, StreamHold},
@@ -99,17 +100,24 @@ async fn handle(
     record.body(&tally);
 
     let skip = pool.settings.skip.iter().any(|pattern| pattern.matches(parts.uri.path()));
-    let keys = if skip {
-        Keys::default()
-    } else {
-        let head = Head { headers: &parts.headers, client: address };
-        Keys::find(&pool.settings.keys, &client.worker.world.hasher, &head)
+    let hasher = &client.worker.world.hasher;
+    // A trusted peer forwards for many clients, which share nothing.
+    let alone = !trusts(client.address());
+    let latest = alone.then_some(&client.latest);
+    let own = OwnCookie::take(pool, &mut parts.headers, hasher, skip, latest);
+    let keys = match &own {
+        Some(own) => own.keys(hasher),
+        None if skip => Keys::default(),
+        None => {
+            let head = Head { headers: &parts.headers, client: address };
+            Keys::find(&pool.settings.keys, hasher, &head)
+        }
     };
 
     let websocket = headers::wants_websocket(parts.version, &parts.headers);
     let upgrade = websocket.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
-    let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: trusts(client.address()) };
-    headers::prepare_request(&mut parts.headers, parts.version, host.as_ref(), &sender);
+    let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: !alone };
+    headers::prepare_request(&mut parts.headers, parts.version, host.as_ref(), request_id, &sender);
     let method = parts.method.clone();
 
     let mut outgoing = Request::new(body);
@@ -117,9 +125,17 @@ async fn handle(
     *outgoing.method_mut() = parts.method;
     *outgoing.headers_mut() = parts.headers;
 
-    let forward =
-        Forward { client, pool, keys: &keys, skip, tally: &tally, body_stall: config.timeouts.body };
-    let Answered { response, connection, in_flight, held } = forward.run(outgoing, record).await?;
+    let forward = Forward {
+        client,
+        pool,
+        keys: &keys,
+        hint: own.as_ref().and_then(OwnCookie::home),
+        skip,
+        alone,
+        tally: &tally,
+        body_stall: config.timeouts.body,
+    };
+    let Answered { mut response, connection, in_flight, held } = forward.run(outgoing, record).await?;
 
     let status = response.status().as_u16();
     let backend = in_flight.backend();
@@ -133,20 +149,23 @@ async fn handle(
     }
 
     // Before the head goes on to the client: its next request, on any worker, must find the binding.
-    let effect = if skip {
-        Effect::Silent
-    } else {
-        Effect::of(
+    let effect = match &own {
+        Some(own) => own.effect(hasher, status),
+        None if skip => Effect::Silent,
+        None => Effect::of(
             &pool.settings.keys,
             keys.source(),
-            &client.worker.world.hasher,
+            hasher,
             method.as_str(),
             &Told { headers: response.headers(), status },
             unix_seconds(),
-        )
+        ),
     };
     let slot = backend.member.slot();
     let key = held.settle(slot, status, effect, &keys).and_then(|settled| settled.key);
+    if let Some(own) = own {
+        own.put(response.headers_mut(), status, backend.name());
+    }
     Ok(Passed {
         pool: Arc::clone(pool),
         response,

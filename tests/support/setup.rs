@@ -17,12 +17,14 @@ use super::{
 pub(crate) struct Setup {
     top: String,
     pool: String,
+    issue: Option<String>,
     affinity: String,
     pool_sections: String,
     sections: String,
     members: String,
     certificates: Vec<Leaf>,
     redirects: bool,
+    key: &'static str,
     session_timeout: &'static str,
     workers: usize,
     https: SocketAddr,
@@ -42,12 +44,14 @@ impl Setup {
         let setup = Self {
             top: "access_log = true\n".to_owned(),
             pool: String::new(),
+            issue: None,
             affinity: String::new(),
             pool_sections: String::new(),
             sections: String::new(),
             members: String::new(),
             certificates: Vec::new(),
             redirects: false,
+            key: "cookie:session",
             session_timeout: "30m",
             workers: 2,
             https: SocketAddr::from(([127, 0, 0, 1], 0)),
@@ -87,6 +91,12 @@ impl Setup {
         self
     }
 
+    /// Has a cookie of the proxy's own, with these keys, instead of the application's.
+    pub(crate) fn issue(mut self, keys: &str) -> Self {
+        self.issue = Some(format!("issue = {{ {keys} }}"));
+        self
+    }
+
     /// Adds tables of the pool: `[pool.health]`, `[pool.timeouts]`, `[pool.passive]`.
     pub(crate) fn pool_section(mut self, text: &str) -> Self {
         push(&mut self.pool_sections, text);
@@ -97,6 +107,12 @@ impl Setup {
     pub(crate) fn checked(self) -> Self {
         let check = "interval = \"50ms\"\ntimeout = \"1s\"\nrise = 1\nfall = 2";
         self.pool_section(&format!("[pool.health]\npath = \"/healthz\"\n{check}"))
+    }
+
+    /// Another key than the cookie `session`.
+    pub(crate) fn key(mut self, key: &'static str) -> Self {
+        self.key = key;
+        self
     }
 
     /// Another session timeout than half an hour.
@@ -176,11 +192,11 @@ impl Setup {
             let pair = format!("cert = \"{base}/cert-{index}.pem\"\nkey = \"{base}/key-{index}.pem\"");
             writeln!(text, "\n[[certificate]]\n{pair}").expect("a String");
         }
-        let Self { pool, affinity, pool_sections, members, sections, session_timeout, .. } = self;
+        let Self { pool, affinity, pool_sections, members, sections, key, issue, session_timeout, .. } = self;
         writeln!(text, "\n[[pool]]\nname = \"app\"\n{pool}").expect("a String");
-        let key = "key = \"cookie:session\"";
-        let timeout = format!("session_timeout = \"{session_timeout}\"");
-        writeln!(text, "[pool.affinity]\n{key}\n{timeout}\n{affinity}").expect("a String");
+        let key = issue.clone().unwrap_or_else(|| format!("key = \"{key}\""));
+        let always = format!("{key}\nsession_timeout = \"{session_timeout}\"");
+        writeln!(text, "[pool.affinity]\n{always}\n{affinity}").expect("a String");
         writeln!(text, "{pool_sections}\n{members}{sections}").expect("a String");
         text
     }

@@ -1,0 +1,139 @@
+//! The secret under which session ids become keys.
+//!
+//! Replicas that share it, and a proxy that starts again with it, send an unknown id to the same backend.
+//! It never leaves its file but into memory, and is not printed.
+
+use std::{
+    fs::{self, OpenOptions},
+    io::{self, Write},
+    os::unix::fs::{OpenOptionsExt, PermissionsExt},
+    path::{Path, PathBuf},
+};
+
+use crate::affinity::KeyHasher;
+
+/// Why there is no secret.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretError {
+    /// The file cannot be read or made.
+    #[error("cannot read or make the secret file {path}: {error}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Others can read it.
+    #[error("the secret file {path} can be read by others: chmod 600 {path}")]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// It holds something else.
+    #[error(
+        "the secret file {path} does not hold 32 hexadecimal digits: make one with `openssl rand -hex 16`"
+    )]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The system has no randomness.
+    #[error("no randomness to be had: {0}")]
+    Random(getrandom::Error),
+}
+
+/// Bytes of the secret.
+const SIZE: usize = 16;
+
+/// Takes the secret from `file`, which is made if it is missing; without a file, one that dies with the
+/// process.
+///
+/// # Errors
+///
+/// Each names the file and what to do.
+pub fn key_hasher(file: Option<&Path>) -> Result<KeyHasher, SecretError> {
+    let Some(path) = file else { return Ok(KeyHasher::new(random()?)) };
+    let io = |error| SecretError::Io { path: path.to_owned(), error };
+    match fs::read_to_string(path) {
+        Ok(text) => {
+            let mode = fs::metadata(path).map_err(io)?.permissions().mode();
+            if mode & 0o077 != 0 {
+                return Err(SecretError::Exposed { path: path.to_owned() });
+            }
+            let secret =
+                decode(text.trim()).ok_or_else(|| SecretError::Malformed { path: path.to_owned() })?;
+            Ok(KeyHasher::new(secret))
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let secret = random()?;
+            // Whole or not at all, and never readable by others: another process may look any time.
+            let mut made =
+                OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
+            let text: String = secret.iter().map(|byte| format!("{byte:02x}")).collect();
+            made.write_all(format!("{text}\n").as_bytes()).and_then(|()| made.sync_all()).map_err(io)?;
+            tracing::info!(file = %path.display(), "secret made; replicas need a copy of it");
+            Ok(KeyHasher::new(secret))
+        }
+        Err(error) => Err(io(error)),
+    }
+}
+
+fn random() -> Result<[u8; SIZE], SecretError> {
+    let mut secret = [0; SIZE];
+    getrandom::fill(&mut secret).map_err(SecretError::Random)?;
+    Ok(secret)
+}
+
+fn decode(text: &str) -> Option<[u8; SIZE]> {
+    if text.len() != 2 * SIZE || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
+        return None;
+    }
+    let mut secret = [0; SIZE];
+    for (byte, digits) in secret.iter_mut().zip(text.as_bytes().chunks(2)) {
+        *byte = u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok()?;
+    }
+    Some(secret)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder() -> tempfile::TempDir {
+        tempfile::tempdir().unwrap()
+    }
+
+    #[test]
+    fn a_missing_file_is_made_for_the_owner_alone_and_used_again() {
+        let folder = folder();
+        let path = folder.path().join("secret");
+        let first = key_hasher(Some(&path)).unwrap().key(b"id");
+        assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(key_hasher(Some(&path)).unwrap().key(b"id"), first);
+    }
+
+    #[test]
+    fn without_a_file_each_process_has_its_own() {
+        let key = || key_hasher(None).unwrap().key(b"id");
+        assert_ne!(key(), key());
+    }
+
+    #[test]
+    fn a_file_that_others_can_read_is_refused() {
+        let folder = folder();
+        let path = folder.path().join("secret");
+        key_hasher(Some(&path)).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o640)).unwrap();
+        assert!(matches!(key_hasher(Some(&path)), Err(SecretError::Exposed { .. })));
+    }
+
+    #[test]
+    fn what_is_no_secret_is_refused_without_being_shown() {
+        let folder = folder();
+        let path = folder.path().join("secret");
+        key_hasher(Some(&path)).unwrap();
+        fs::write(&path, "correct horse battery staple").unwrap();
+        let error = key_hasher(Some(&path)).unwrap_err().to_string();
+        assert!(error.contains("openssl rand -hex 16") && !error.contains("horse"), "{error}");
+    }
+}
