@@ -15,7 +15,7 @@ use tokio::{
 
 use super::{
     Admin,
-    access::{Refusal, Rules, Via},
+    access::{Rules, Via},
     api::{self, ChangesBy},
     reply::{Events, Failure},
 };
@@ -29,7 +29,7 @@ pub(super) struct Hub(RefCell<Vec<Follower>>);
 struct Follower {
     events: mpsc::Sender<Bytes>,
     via: Via,
-    /// The token when it was let in: another one since then may have been changed because of it.
+    /// The token when it was let in: another one since then may be there because of it.
     token: Option<Token>,
     /// Ends its connection.
     cut: Rc<Notify>,
@@ -45,46 +45,41 @@ const INTERVAL: Duration = Duration::from_secs(1);
 // === impl Hub ===
 
 impl Hub {
-    /// One more client, whose first event is there at once.
-    pub(super) fn follow(&self, admin: &Admin, via: Via, cut: &Rc<Notify>) -> Result<Events, Failure> {
+    /// One more client, whose first event is there at once. `cut` ends its connection; `event` makes what it
+    /// gets.
+    pub(super) fn follow(
+        &self,
+        rules: &Rules<'_>,
+        via: Via,
+        cut: &Rc<Notify>,
+        event: impl Fn(ChangesBy) -> Bytes,
+    ) -> Result<Events, Failure> {
         let mut followers = self.0.borrow_mut();
         followers.retain(|follower| !follower.events.is_closed());
         if followers.len() >= MAX_FOLLOWERS {
             return Err(Failure::Busy("too many clients follow events"));
         }
         let (events, receiver) = mpsc::channel(BACKLOG);
-        let snapshot = admin.world.snapshot.load();
-        let first = event(admin, Rules::of(&snapshot).changes(via));
         // There is room: nothing was sent yet.
-        let _ = events.try_send(first);
-        followers.push(Follower {
-            events,
-            via,
-            token: snapshot.materials.token.clone(),
-            cut: Rc::clone(cut),
-        });
+        let _ = events.try_send(event(rules.changes(via)));
+        followers.push(Follower { events, via, token: rules.token.cloned(), cut: Rc::clone(cut) });
         Ok(Events(receiver))
     }
 
-    fn publish(&self, admin: &Admin) {
-        let mut followers = self.0.borrow_mut();
-        if followers.is_empty() {
-            return;
-        }
-        let snapshot = admin.world.snapshot.load();
-        let rules = Rules::of(&snapshot);
+    /// Sends everybody an event, and cuts off who may not or does not follow any more.
+    fn publish(&self, rules: &Rules<'_>, event: impl Fn(ChangesBy) -> Bytes) {
         // One for each way in which clients may differ.
         let mut made: Vec<(ChangesBy, Bytes)> = Vec::new();
-        followers.retain(|follower| {
-            if follower.via == Via::Network && follower.token != snapshot.materials.token {
-                tracing::debug!(why = %Refusal::WrongToken, "client of events cut off");
+        self.0.borrow_mut().retain(|follower| {
+            if follower.via == Via::Network && follower.token.as_ref() != rules.token {
+                tracing::debug!("client of events cut off: the token is another one");
                 follower.cut.notify_one();
                 return false;
             }
             let changes = rules.changes(follower.via);
             let known = made.iter().find(|(by, _)| *by == changes).map(|(_, event)| event.clone());
             let event = known.unwrap_or_else(|| {
-                let event = event(admin, changes);
+                let event = event(changes);
                 made.push((changes, event.clone()));
                 event
             });
@@ -105,12 +100,68 @@ impl Hub {
 pub async fn publish(admin: Rc<Admin>) {
     loop {
         sleep(INTERVAL).await;
-        admin.hub.publish(&admin);
+        let snapshot = admin.world.snapshot.load_full();
+        admin.hub.publish(&Rules::of(&snapshot), |changes| status(&admin, changes));
     }
 }
 
-fn event(admin: &Admin, changes: ChangesBy) -> Bytes {
+/// The status as an event.
+pub(super) fn status(admin: &Admin, changes: ChangesBy) -> Bytes {
     // Plain structs of numbers and texts can always be written.
     let status = serde_json::to_string(&api::status(admin, changes)).unwrap_or_default();
     Bytes::from(format!("event: status\ndata: {status}\n\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt as _;
+
+    use super::*;
+
+    const RULES: Rules<'static> = Rules { token: None, allow_changes: false, hosts: &[] };
+
+    fn event(changes: ChangesBy) -> Bytes {
+        format!("{changes:?}").into()
+    }
+
+    fn is_cut(cut: &Notify) -> bool {
+        cut.notified().now_or_never().is_some()
+    }
+
+    #[test]
+    fn each_client_is_told_how_it_may_change_things() {
+        let hub = Hub::default();
+        let mut follow = |via| hub.follow(&RULES, via, &Rc::default(), event).unwrap().0;
+        let (mut local, mut remote) = (follow(Via::Socket), follow(Via::Loopback));
+        hub.publish(&RULES, event);
+        for _ in 0..2 {
+            assert_eq!(local.try_recv().unwrap(), "Open");
+            assert_eq!(remote.try_recv().unwrap(), "Refused");
+        }
+    }
+
+    #[test]
+    fn a_client_that_does_not_read_is_cut_off() {
+        let hub = Hub::default();
+        let (slow, quick) = (Rc::default(), Rc::default());
+        let _unread = hub.follow(&RULES, Via::Loopback, &slow, event).unwrap();
+        let mut read = hub.follow(&RULES, Via::Loopback, &quick, event).unwrap();
+        for _ in 0..BACKLOG {
+            hub.publish(&RULES, event);
+            while read.0.try_recv().is_ok() {}
+        }
+        assert!(is_cut(&slow));
+        assert!(!is_cut(&quick));
+        assert_eq!(hub.0.borrow().len(), 1);
+    }
+
+    #[test]
+    fn a_client_that_has_gone_makes_room() {
+        let hub = Hub::default();
+        let follow = || hub.follow(&RULES, Via::Loopback, &Rc::default(), event);
+        let mut following: Vec<_> = (0..MAX_FOLLOWERS).map(|_| follow().unwrap()).collect();
+        assert!(matches!(follow(), Err(Failure::Busy(_))));
+        following.pop();
+        follow().unwrap();
+    }
 }

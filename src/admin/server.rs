@@ -6,6 +6,7 @@ use http::{HeaderValue, Request, StatusCode, header};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{Registry, TextEncoder};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite},
     net::{TcpListener, UnixListener},
@@ -14,10 +15,10 @@ use tokio::{
 };
 
 use super::{
-    access::{Rules, Via},
+    access::{Need, Rules, Via},
     api::{self, Caller, Peer},
     dashboard,
-    events::Hub,
+    events::{self, Hub},
     metrics::Metrics,
     reply::{Failure, Reply, events as event_stream, json, plain, text},
     router::{API, Route},
@@ -66,6 +67,8 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 const LIFETIME: Duration = Duration::from_secs(3600);
 /// Bytes of a request head.
 const HEAD_SIZE: usize = 16 * 1024;
+/// Bytes on their way to one client.
+const SEND_BUFFER: usize = 64 * 1024;
 /// Pause after an accept that failed.
 const PAUSE: Duration = Duration::from_millis(50);
 /// The dashboard needs its own files and the API, and nothing else.
@@ -127,6 +130,8 @@ pub async fn serve(admin: Rc<Admin>, listener: TcpListener) -> io::Result<()> {
         || {},
         |stream, peer| {
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else { return };
+            // What a client does not read is noticed after this much, not after megabytes.
+            let _ = SockRef::from(&stream).set_send_buffer_size(SEND_BUFFER);
             let connection = Connection::new(&admin, via, Peer::Address(peer));
             tokio::task::spawn_local(connection.serve(stream, place));
         },
@@ -210,7 +215,11 @@ impl Connection {
             let snapshot = world.snapshot.load();
             let rules = Rules::of(&snapshot);
             let right = rules.check(self.via, route.need(), &head).inspect_err(|refusal| {
-                tracing::debug!(peer = ?self.peer, path = head.uri.path(), %refusal, "admin request refused");
+                let path = head.uri.path();
+                match route.need() {
+                    Need::Change => tracing::warn!(peer = %self.peer, path, %refusal, "admin change refused"),
+                    _ => tracing::debug!(peer = %self.peer, path, %refusal, "admin request refused"),
+                }
             })?;
             (right, rules.changes(self.via))
         };
@@ -221,7 +230,7 @@ impl Connection {
             Route::Ready => Ok(ready(world.phase())),
             Route::Page(path) => page(path),
             Route::Status => Ok(json(&api::status(&self.admin, changes))),
-            Route::Events => self.admin.hub.follow(&self.admin, self.via, &self.cut).map(event_stream),
+            Route::Events => self.follow(),
             Route::Sessions(target) => api::sessions(world, target, query),
             Route::Explain => api::explain(world, &head.headers, body).await,
             Route::Forget => api::forget(world, caller, &head.headers, body).await,
@@ -235,6 +244,12 @@ impl Connection {
             Route::Log => api::log(),
             Route::SetLog => api::set_log(caller, &head.headers, body).await,
         }
+    }
+
+    fn follow(&self) -> Result<Reply, Failure> {
+        let snapshot = self.admin.world.snapshot.load();
+        let event = |changes| events::status(&self.admin, changes);
+        self.admin.hub.follow(&Rules::of(&snapshot), self.via, &self.cut, event).map(event_stream)
     }
 
     fn metrics(&self) -> Result<Reply, Failure> {

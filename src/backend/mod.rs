@@ -17,7 +17,6 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
 };
 
 use http::HeaderValue;
@@ -28,7 +27,7 @@ pub use self::{
     history::{HealthChange, History},
     instance::{Instance, Instances},
     metrics::{CLASSES, Families, Metrics},
-    steering::Steering,
+    steering::{Deadline, Steering},
     tokens::TokenMetrics,
 };
 use crate::{
@@ -153,21 +152,21 @@ impl Backend {
         self.conclude(finding, "trial connection", error.unwrap_or(&"connected"));
     }
 
-    /// From now on it gets no new sessions. When `deadline` has passed, it serves nobody.
-    pub fn drain(&self, deadline: Option<Duration>) {
+    /// From now on it gets no new sessions. When the deadline has passed, it serves nobody.
+    pub fn drain(&self, deadline: Deadline) {
         self.steering.set(&self.member, Admin::Draining, deadline);
         self.turned.notify_waiters();
     }
 
     /// It serves as if nobody had ever asked it to drain or to rest.
     pub fn undrain(&self) {
-        self.steering.set(&self.member, Admin::Ready, None);
+        self.steering.set(&self.member, Admin::Ready, Deadline::Never);
         self.turned.notify_waiters();
     }
 
     /// From now on it serves nobody: its sessions move with their next request, its streams are told to go.
     pub fn maintain(&self) {
-        self.steering.set(&self.member, Admin::Maintenance, None);
+        self.steering.set(&self.member, Admin::Maintenance, Deadline::Never);
     }
 
     /// Ends a drain whose deadline has passed in maintenance; whether it did.
@@ -182,7 +181,7 @@ impl Backend {
 
     /// It has left the configuration: should its name come back, it begins anew.
     pub fn retire(&self) {
-        self.steering.set(&self.member, Admin::Ready, None);
+        self.steering.set(&self.member, Admin::Ready, Deadline::Never);
         self.member.forget_operators(clock::tick());
     }
 

@@ -25,6 +25,17 @@ pub struct Steering {
     evicting: watch::Sender<bool>,
 }
 
+/// What becomes of a drain that does not end by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deadline {
+    /// What was said before stays, if it drains already.
+    Keep,
+    /// It goes on for as long as it takes.
+    Never,
+    /// It ends in maintenance after this time.
+    After(Duration),
+}
+
 // === impl Steering ===
 
 impl Default for Steering {
@@ -46,9 +57,13 @@ impl Steering {
         let _ = evicting.wait_for(|evicting| *evicting).await;
     }
 
-    pub(super) fn set(&self, member: &Member, admin: Admin, deadline: Option<Duration>) {
+    pub(super) fn set(&self, member: &Member, admin: Admin, deadline: Deadline) {
         let mut held = self.lock();
-        *held = deadline.map(|deadline| clock::now() + deadline);
+        match deadline {
+            Deadline::Keep => {}
+            Deadline::Never => *held = None,
+            Deadline::After(time) => *held = Some(clock::now() + time),
+        }
         self.apply(member, admin);
     }
 

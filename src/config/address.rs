@@ -111,10 +111,11 @@ pub(super) fn parse_authority(text: &str) -> Result<Box<str>, String> {
 
 /// Reads a host name under which the admin listener is reached, without a port.
 pub(super) fn parse_admin_host(text: &str) -> Result<Box<str>, String> {
-    match split_port(text)? {
-        (host, None) => parse_host(host),
-        (_, Some(_)) => Err(format!("`{}`: leave out the port, any will do", shown(text))),
+    if text.contains(':') {
+        let text = shown(text);
+        return Err(format!("`{text}`: write a host name without a port; addresses need not be listed"));
     }
+    parse_host_name(text)
 }
 
 /// Reads `http://host:port`.

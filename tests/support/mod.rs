@@ -16,6 +16,7 @@ pub(crate) mod echo;
 pub(crate) mod flow;
 pub(crate) mod lines;
 pub(crate) mod metrics;
+pub(crate) mod operator;
 pub(crate) mod pki;
 pub(crate) mod plain;
 pub(crate) mod port;

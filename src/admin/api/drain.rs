@@ -5,7 +5,7 @@ use std::{num::NonZeroU32, time::Duration};
 use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use tokio::{
     sync::Semaphore,
     time::{sleep, timeout},
@@ -18,7 +18,7 @@ use crate::{
         router::Target,
     },
     affinity::Tick,
-    backend::Backend,
+    backend::{Backend, Deadline},
     config::format_duration,
     world::{Pool, World},
 };
@@ -26,7 +26,9 @@ use crate::{
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct DrainWish {
-    deadline_seconds: Option<f64>,
+    /// Absent: what was said before; null: none.
+    #[serde(default, deserialize_with = "given")]
+    deadline_seconds: Option<Option<f64>>,
 }
 
 #[derive(Deserialize)]
@@ -51,15 +53,17 @@ pub(in crate::admin) async fn drain(
     body: impl Body<Data = Bytes, Error = hyper::Error>,
 ) -> Result<Reply, Failure> {
     let wish: DrainWish = read(headers, body, "{\"deadline_seconds\": 3600} or {}").await?;
-    let deadline = wish.deadline_seconds.map(|deadline| {
-        duration(deadline, MAX_DEADLINE)
-            .ok_or_else(|| Failure::Invalid("`deadline_seconds` must be between 0 and a year".to_owned()))
-    });
-    let deadline = deadline.transpose()?;
+    let deadline = match wish.deadline_seconds {
+        None => Deadline::Keep,
+        Some(None) => Deadline::Never,
+        Some(Some(time)) => duration(time, MAX_DEADLINE)
+            .map(Deadline::After)
+            .ok_or_else(|| Failure::Invalid("`deadline_seconds` must be between 0 and a year".to_owned()))?,
+    };
     change(world, target, |pool, backend| {
         backend.drain(deadline);
-        let deadline = deadline.map(format_duration);
-        tracing::info!(by = %caller, pool = %pool.name, backend = backend.name(), ?deadline, "drain");
+        let deadline = backend.steering.deadline_in().map_or_else(|| "none".to_owned(), whole_seconds);
+        tracing::info!(by = %caller, pool = %pool.name, backend = backend.name(), deadline, "drain");
     })
 }
 
@@ -173,6 +177,15 @@ fn change(
     let (pool, backend) = find(&snapshot, target)?;
     change(pool, backend);
     Ok(json(&status::backend(pool, backend)))
+}
+
+/// Tells `null` from a field that is not there.
+fn given<'de, D: Deserializer<'de>>(value: D) -> Result<Option<Option<f64>>, D::Error> {
+    Option::deserialize(value).map(Some)
+}
+
+fn whole_seconds(duration: Duration) -> String {
+    format_duration(Duration::from_secs(duration.as_secs_f64().round() as u64))
 }
 
 fn duration(seconds: f64, max: Duration) -> Option<Duration> {

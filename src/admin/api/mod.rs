@@ -53,10 +53,18 @@ impl fmt::Display for Caller {
         if self.right == Right::Token {
             f.write_str("token ")?;
         }
-        match self.peer {
-            Peer::Address(address) => write!(f, "{address}"),
-            Peer::User(Some(uid)) => write!(f, "socket uid={uid}"),
-            Peer::User(None) => f.write_str("socket"),
+        self.peer.fmt(f)
+    }
+}
+
+// === impl Peer ===
+
+impl fmt::Display for Peer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(address) => write!(f, "{address}"),
+            Self::User(Some(uid)) => write!(f, "socket uid={uid}"),
+            Self::User(None) => f.write_str("socket"),
         }
     }
 }

@@ -56,7 +56,7 @@ pub struct Connect {
     /// Admin listener: http://HOST:PORT or unix:PATH [default: $HOMING_ADMIN or http://127.0.0.1:9090]
     #[arg(long, value_name = "URL")]
     pub admin: Option<String>,
-    /// File with the token of [admin] token_file [default: $HOMING_TOKEN_FILE]
+    /// File with the token that `token_file` names in the configuration [default: $HOMING_TOKEN_FILE]
     #[arg(long, value_name = "FILE")]
     pub token_file: Option<PathBuf>,
     /// Print JSON, for machines

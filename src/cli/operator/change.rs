@@ -22,7 +22,11 @@ pub(super) async fn drain(args: &Drain) -> Result<(), Trouble> {
     let connect = &args.target.connect;
     let client = Client::new(connect)?;
     let found = Found::find(&client, &args.target.backend, connect.pool.as_deref()).await?;
-    let wish = json!({ "deadline_seconds": args.deadline.map(|deadline| deadline.as_secs_f64()) });
+    let wish = match args.deadline {
+        Some(deadline) => json!({ "deadline_seconds": deadline.as_secs_f64() }),
+        // A deadline that was set before stays.
+        None => json!({}),
+    };
     let backend: BackendStatus = client.post(&found.path("drain"), &wish).await?;
     if args.wait {
         return wait::wait(&client, &found, args.timeout, connect.json).await;
@@ -74,7 +78,11 @@ pub(super) async fn weight(args: &Weight) -> Result<(), Trouble> {
 /// Loads the configuration anew.
 pub(super) async fn reload(connect: &Connect) -> Result<(), Trouble> {
     let client = Client::new(connect)?;
-    let changes: Reloaded = client.post("/api/v1/reload", &json!({})).await?;
+    let changes = client.post("/api/v1/reload", &json!({})).await.map_err(|trouble| match trouble {
+        Trouble::Failed(why) => Trouble::Failed(format!("not reloaded, the old configuration stays:\n{why}")),
+        trouble => trouble,
+    });
+    let changes: Reloaded = changes?;
     if connect.json {
         return print_json(&changes);
     }
