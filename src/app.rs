@@ -62,6 +62,8 @@ struct Running {
 /// Tells that a worker has ended, whether it returned or panicked.
 struct Ended(mpsc::UnboundedSender<()>);
 
+/// File descriptors for listeners, logs, checks, operators.
+const OTHER_FILES: u64 = 256;
 /// How often workers close idle connections to backends.
 const SWEEP: Duration = Duration::from_secs(5);
 /// Time for the last bytes after everything was told to end.
@@ -77,6 +79,7 @@ impl App {
     /// Bad certificates or key files, busy ports, a log that cannot be opened: each says what to change.
     pub fn bind(config: Config, source: Source) -> anyhow::Result<Self> {
         let workers = config.workers.get();
+        raise_file_limit(config.limits.connections.get());
         let ticketer = Ticketer::new()?;
         let materials = Materials::load(&config, &ticketer)?;
         let https = listener::bind("https", "--https", config.listen.https, workers)?;
@@ -305,6 +308,21 @@ async fn accept_clients(worker: &Rc<Worker>, socket: TcpListener, tls: bool) -> 
 
 fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
+}
+
+/// Each client connection needs a file descriptor, and one more to a backend. The usual limit of a shell, 1024,
+/// is far below what the system allows.
+fn raise_file_limit(connections: usize) {
+    let wanted = 2 * connections as u64 + OTHER_FILES;
+    match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) if limit < wanted => tracing::warn!(
+            limit,
+            wanted,
+            "fewer file descriptors than `limits.connections` may need: raise the limit (ulimit -n, LimitNOFILE)"
+        ),
+        Ok(_) => {}
+        Err(error) => tracing::warn!(%error, "cannot raise the limit of file descriptors"),
+    }
 }
 
 fn process_metrics(registry: &Registry) -> prometheus::Result<()> {

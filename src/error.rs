@@ -34,6 +34,9 @@ pub enum Fault {
     /// The session's home does not serve and the pool refuses to move sessions.
     #[error("the server of this session is not available right now")]
     HomeDown,
+    /// The proxy is out of file descriptors, ports or memory, or cannot look a name up.
+    #[error("the proxy is short of resources")]
+    Exhausted,
     /// No connection to a backend.
     #[error("the server could not be reached")]
     ConnectFailed,
@@ -81,7 +84,7 @@ impl Fault {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoBackend | Self::HomeDown => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoBackend | Self::HomeDown | Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed
             | Self::BackendClosed
             | Self::BadAnswer
@@ -103,6 +106,7 @@ impl Fault {
             Self::BodyTimeout => "body-timeout",
             Self::NoBackend => "no-backend",
             Self::HomeDown => "home-down",
+            Self::Exhausted => "exhausted",
             Self::ConnectFailed => "connect-failed",
             Self::ConnectTimeout => "connect-timeout",
             Self::BackendClosed => "backend-closed",
@@ -129,14 +133,14 @@ impl Fault {
             | Self::BadAnswer
             | Self::AnswerCut
             | Self::HeadTimeout => Blame::Backend,
-            Self::NoRoute | Self::NoBackend | Self::HomeDown => Blame::Proxy,
+            Self::NoRoute | Self::NoBackend | Self::HomeDown | Self::Exhausted => Blame::Proxy,
         }
     }
 
     /// After which time it is worth asking again (RFC 9110 §10.2.3), where that can be said.
     pub const fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::NoBackend | Self::HomeDown => Some(Duration::from_secs(2)),
+            Self::NoBackend | Self::HomeDown | Self::Exhausted => Some(Duration::from_secs(2)),
             _ => None,
         }
     }

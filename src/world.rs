@@ -205,13 +205,13 @@ impl Pool {
         let idle = self.affinity.drain_eta(&self.settings, &self.roster, member.slot(), clock::tick());
         let held = if member.streams() > 0 { self.settings.session_timeout } else { Duration::ZERO };
         let left = idle.unwrap_or_default().max(held);
-        Some(backend.steering.deadline_in().map_or(left, |deadline| deadline.min(left)))
+        Some(backend.standing.steering.deadline_in().map_or(left, |deadline| deadline.min(left)))
     }
 
     /// A backend's answer carried this instance id: when it is a new one, the sessions that lived there
     /// are gone.
     pub fn heard_instance(&self, backend: &Backend, id: &[u8]) {
-        if backend.instances.heard(id) == Instance::New {
+        if backend.heard(id) == Instance::New {
             let lost = backend.member.live();
             self.affinity.restarted(backend.member.slot(), clock::tick());
             tracing::warn!(pool = %self.name, backend = backend.name(), lost, "backend has restarted: its sessions are gone");

@@ -11,8 +11,10 @@ use crate::config::{HealthCheck, PassiveHealth};
 /// What passing requests and checks have told about one backend.
 #[derive(Debug, Default)]
 pub struct Health {
-    /// Failures of passing requests since the last success.
-    failures: u32,
+    /// Connections in a row that could not be made.
+    unreachable: u32,
+    /// Exchanges that broke since the last answer.
+    broken: u32,
     /// Active checks passed in a row.
     passed: u32,
     /// Active checks failed in a row.
@@ -65,17 +67,16 @@ impl Health {
     pub fn passing(&mut self, evidence: Evidence, config: &PassiveHealth) -> Finding {
         match evidence {
             Evidence::Answered => {
-                self.failures = 0;
+                self.alive();
                 Finding::Unchanged
             }
             Evidence::Refused => self.down(),
-            Evidence::Unreachable => {
-                self.failures += 1;
-                if self.failures >= config.fall.get() { self.down() } else { Finding::Unchanged }
-            }
+            Evidence::Unreachable => self.unreachable(config),
             Evidence::Broken => {
-                self.failures += 1;
-                if self.failures.is_multiple_of(config.fall.get()) {
+                // It did connect.
+                self.unreachable = 0;
+                self.broken += 1;
+                if self.broken.is_multiple_of(config.fall.get()) {
                     Finding::Suspect
                 } else {
                     Finding::Unchanged
@@ -87,10 +88,10 @@ impl Health {
     /// An active check ended.
     pub fn checked(&mut self, ok: bool, up: bool, config: &HealthCheck) -> Finding {
         if ok {
+            self.alive();
             self.failed = 0;
             self.passed = self.passed.saturating_add(1);
             if !up && self.passed >= config.rise.get() {
-                self.failures = 0;
                 return Finding::Up;
             }
         } else {
@@ -103,20 +104,36 @@ impl Health {
         Finding::Unchanged
     }
 
-    /// A trial connection ended, where no active check is configured.
-    pub fn tried(&mut self, ok: bool, up: bool) -> Finding {
-        match (ok, up) {
-            (true, false) => {
-                self.failures = 0;
-                Finding::Up
+    /// A trial connection ended, where no active check is configured. One that is not made in time proves
+    /// no more than a passing one: an overloaded backend lives.
+    pub fn tried(&mut self, failed: Option<Evidence>, up: bool, config: &PassiveHealth) -> Finding {
+        match (failed, up) {
+            (None, up) => {
+                self.alive();
+                if up { Finding::Unchanged } else { Finding::Up }
             }
-            (false, true) => self.down(),
-            _ => Finding::Unchanged,
+            (Some(_), false) => Finding::Unchanged,
+            (Some(Evidence::Refused), true) => self.down(),
+            (Some(_), true) => match self.unreachable(config) {
+                // Not proven, and nothing else may look again soon.
+                Finding::Unchanged => Finding::Suspect,
+                finding => finding,
+            },
         }
     }
 
+    fn unreachable(&mut self, config: &PassiveHealth) -> Finding {
+        self.unreachable += 1;
+        if self.unreachable >= config.fall.get() { self.down() } else { Finding::Unchanged }
+    }
+
+    fn alive(&mut self) {
+        self.unreachable = 0;
+        self.broken = 0;
+    }
+
     fn down(&mut self) -> Finding {
-        self.failures = 0;
+        self.alive();
         self.passed = 0;
         Finding::Down
     }
@@ -176,6 +193,37 @@ mod tests {
         health.passing(Evidence::Unreachable, &passive());
         health.passing(Evidence::Unreachable, &passive());
         assert_eq!(health.passing(Evidence::Unreachable, &passive()), Finding::Down);
+    }
+
+    #[test]
+    fn slow_answers_do_not_count_as_connections_that_fail() {
+        let mut health = Health::default();
+        for _ in 0..4 {
+            health.passing(Evidence::Broken, &passive());
+        }
+        assert_eq!(health.passing(Evidence::Unreachable, &passive()), Finding::Unchanged);
+        assert_eq!(health.passing(Evidence::Broken, &passive()), Finding::Unchanged);
+        assert_eq!(health.passing(Evidence::Unreachable, &passive()), Finding::Unchanged);
+    }
+
+    #[test]
+    fn a_trial_that_times_out_is_repeated_before_it_counts_as_proof() {
+        let mut health = Health::default();
+        let findings: Vec<_> =
+            (0..3).map(|_| health.tried(Some(Evidence::Unreachable), true, &passive())).collect();
+        assert_eq!(findings, [Finding::Suspect, Finding::Suspect, Finding::Down]);
+        assert_eq!(health.tried(Some(Evidence::Unreachable), false, &passive()), Finding::Unchanged);
+        assert_eq!(health.tried(None, false, &passive()), Finding::Up);
+    }
+
+    #[test]
+    fn a_trial_that_is_refused_is_proof_and_one_that_connects_clears_the_counts() {
+        let mut health = Health::default();
+        health.passing(Evidence::Unreachable, &passive());
+        health.passing(Evidence::Unreachable, &passive());
+        assert_eq!(health.tried(None, true, &passive()), Finding::Unchanged);
+        assert_eq!(health.passing(Evidence::Unreachable, &passive()), Finding::Unchanged);
+        assert_eq!(health.tried(Some(Evidence::Refused), true, &passive()), Finding::Down);
     }
 
     #[test]

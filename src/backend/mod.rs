@@ -7,26 +7,25 @@ mod health;
 mod history;
 mod instance;
 mod metrics;
+mod standing;
 mod steering;
 mod tokens;
 
 use std::{
     fmt::Display,
     net::{IpAddr, SocketAddr},
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
 };
 
 use http::HeaderValue;
-use tokio::{sync::Notify, time::Instant};
+use tokio::time::Instant;
 
 pub use self::{
     health::{Evidence, Finding, Health},
     history::{HealthChange, History},
     instance::{Instance, Instances},
     metrics::{CLASSES, Families, Metrics},
+    standing::Standing,
     steering::{Deadline, Steering},
     tokens::TokenMetrics,
 };
@@ -55,20 +54,10 @@ pub struct Backend {
     pub passive: PassiveHealth,
     /// What is counted for it.
     pub metrics: Metrics,
-    /// Which instances have answered under its name.
-    pub instances: Instances,
-    /// What operators want of it; survives a new address.
-    pub steering: Arc<Steering>,
-    /// How its health changed; survives a new address.
-    pub history: Arc<History>,
-    /// Written by workers (passing requests) and the control thread (checks); held for a few adds.
-    health: Mutex<Health>,
-    /// Whether a passing request failed since the last answer; spares the common answer the lock.
-    troubled: AtomicBool,
-    /// Wakes the control thread for a trial, out of turn.
-    suspicion: Notify,
-    /// Wakes requests that wait for it to serve.
-    turned: Notify,
+    /// What survives a new address.
+    pub standing: Arc<Standing>,
+    /// The number of its address, see [`Standing`].
+    epoch: u64,
 }
 
 /// A request that is under way at a backend; counted from construction to drop.
@@ -92,6 +81,9 @@ impl Backend {
             Some(address) => address.to_string(),
             None => format!("{}:{}", config.host, config.port),
         };
+        let standing = previous.map(|previous| Arc::clone(&previous.standing)).unwrap_or_default();
+        let moved = previous.is_some_and(|old| (&old.host, old.port) != (&config.host, config.port));
+        let epoch = if moved { standing.new_address() } else { standing.address() };
         Self {
             member,
             pool: pool.name.clone(),
@@ -101,13 +93,8 @@ impl Backend {
             authority: HeaderValue::try_from(authority).expect("a parsed host is a field value"),
             passive: pool.passive.clone(),
             metrics: families.backend(&pool.name, &config.name),
-            instances: Instances::default(),
-            steering: previous.map(|previous| Arc::clone(&previous.steering)).unwrap_or_default(),
-            history: previous.map(|previous| Arc::clone(&previous.history)).unwrap_or_default(),
-            health: Mutex::default(),
-            troubled: AtomicBool::new(false),
-            suspicion: Notify::new(),
-            turned: Notify::new(),
+            standing,
+            epoch,
         }
     }
 
@@ -127,68 +114,77 @@ impl Backend {
     /// A request that passed through told something about this backend.
     pub fn passed(&self, evidence: Evidence) {
         if evidence == Evidence::Answered {
-            if !self.troubled.load(Ordering::Relaxed) {
+            if !self.standing.troubled.load(Ordering::Relaxed) {
                 return;
             }
-            self.troubled.store(false, Ordering::Relaxed);
+            self.standing.troubled.store(false, Ordering::Relaxed);
         } else {
-            self.troubled.store(true, Ordering::Relaxed);
+            self.standing.troubled.store(true, Ordering::Relaxed);
         }
-        let finding = self.with_health(|health| health.passing(evidence, &self.passive));
+        let finding = self.standing.with_health(|health| health.passing(evidence, &self.passive));
         self.conclude(finding, "passing requests", &evidence);
     }
 
     /// An active check of this backend ended; `error` says why it failed.
     pub fn checked(&self, error: Option<&dyn Display>, check: &HealthCheck) {
         let up = self.member.is_up();
-        let finding = self.with_health(|health| health.checked(error.is_none(), up, check));
+        let finding = self.standing.with_health(|health| health.checked(error.is_none(), up, check));
         self.conclude(finding, "health check", error.unwrap_or(&"passed"));
     }
 
-    /// A trial connection to this backend ended; `error` says why it failed.
-    pub fn tried(&self, error: Option<&dyn Display>) {
+    /// A trial connection to this backend ended; `failed` is what that tells.
+    pub fn tried(&self, failed: Option<Evidence>) {
         let up = self.member.is_up();
-        let finding = self.with_health(|health| health.tried(error.is_none(), up));
-        self.conclude(finding, "trial connection", error.unwrap_or(&"connected"));
+        let finding = self.standing.with_health(|health| health.tried(failed, up, &self.passive));
+        let why: &dyn Display = match &failed {
+            Some(evidence) => evidence,
+            None => &"connected",
+        };
+        self.conclude(finding, "trial connection", why);
+    }
+
+    /// An answer carried this instance id.
+    pub fn heard(&self, id: &[u8]) -> Instance {
+        self.standing.instances.heard(id)
     }
 
     /// From now on it gets no new sessions. When the deadline has passed, it serves nobody.
     pub fn drain(&self, deadline: Deadline) {
-        self.steering.set(&self.member, Admin::Draining, deadline);
-        self.turned.notify_waiters();
+        self.standing.steering.set(&self.member, Admin::Draining, deadline);
+        self.standing.turned.notify_waiters();
     }
 
     /// It serves as if nobody had ever asked it to drain or to rest.
     pub fn undrain(&self) {
-        self.steering.set(&self.member, Admin::Ready, Deadline::Never);
-        self.turned.notify_waiters();
+        self.standing.steering.set(&self.member, Admin::Ready, Deadline::Never);
+        self.standing.turned.notify_waiters();
     }
 
     /// From now on it serves nobody: its sessions move with their next request, its streams are told to go.
     pub fn maintain(&self) {
-        self.steering.set(&self.member, Admin::Maintenance, Deadline::Never);
+        self.standing.steering.set(&self.member, Admin::Maintenance, Deadline::Never);
     }
 
     /// Ends a drain whose deadline has passed in maintenance; whether it did.
     pub fn expire_drain(&self, now: Instant) -> bool {
-        self.steering.expire(&self.member, now)
+        self.standing.steering.expire(&self.member, now)
     }
 
     /// Resolves when streams that are open here have to go, since it serves nobody.
     pub async fn evicted(&self) {
-        self.steering.evicted().await;
+        self.standing.steering.evicted().await;
     }
 
     /// It has left the configuration: should its name come back, it begins anew.
     pub fn retire(&self) {
-        self.steering.set(&self.member, Admin::Ready, Deadline::Never);
+        self.standing.steering.set(&self.member, Admin::Ready, Deadline::Never);
         self.member.forget_operators(clock::tick());
     }
 
     /// Resolves when it serves.
     pub async fn back(&self) {
         loop {
-            let turned = self.turned.notified();
+            let turned = self.standing.turned.notified();
             if self.member.serves_home() {
                 return;
             }
@@ -198,18 +194,18 @@ impl Backend {
 
     /// Resolves when passing requests raise a suspicion, or the backend has gone down.
     pub async fn suspected(&self) {
-        self.suspicion.notified().await;
-    }
-
-    fn with_health<T>(&self, f: impl FnOnce(&mut Health) -> T) -> T {
-        f(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner))
+        self.standing.suspicion.notified().await;
     }
 
     fn conclude(&self, finding: Finding, by: &'static str, why: &dyn Display) {
+        // The last requests to an earlier address say nothing about this one.
+        if self.epoch != self.standing.address() {
+            return;
+        }
         let changed = match finding {
             Finding::Unchanged => return,
             Finding::Suspect => {
-                self.suspicion.notify_one();
+                self.standing.suspicion.notify_one();
                 return;
             }
             Finding::Down => self.member.set_up(false, clock::tick()),
@@ -218,14 +214,14 @@ impl Backend {
         if !changed {
             return;
         }
-        self.turned.notify_waiters();
+        self.standing.turned.notify_waiters();
         let up = finding == Finding::Up;
-        self.history.push(HealthChange { at: clock::wall(), up, by, why: why.to_string().into() });
+        self.standing.history.push(HealthChange { at: clock::wall(), up, by, why: why.to_string().into() });
         if up {
             tracing::info!(pool = %self.pool, backend = self.name(), by, "backend is up");
         } else {
             tracing::warn!(pool = %self.pool, backend = self.name(), by, %why, "backend is down");
-            self.suspicion.notify_one();
+            self.standing.suspicion.notify_one();
         }
     }
 }

@@ -7,7 +7,7 @@ use tokio::{task::JoinSet, time::sleep};
 use crate::{
     backend::Backend,
     config::HealthCheck,
-    upstream::{connect, probe},
+    upstream::{ConnectError, ProbeError, connect, probe},
     world::{Pool, World},
 };
 
@@ -45,6 +45,11 @@ async fn check_actively(pool: &Pool, backend: &Backend, check: &HealthCheck) {
     let mut last = None;
     loop {
         let result = probe(backend, check, pool.instance_header.as_ref()).await;
+        if let Err(ProbeError::Connect(ConnectError::Local(_))) = &result {
+            tracing::error!(pool = %backend.pool, backend = backend.name(), "health check not made: short of resources");
+            sleep(check.interval).await;
+            continue;
+        }
         let ok = result.is_ok();
         let failed = result.as_ref().err();
         if let Err(error) = &result
@@ -75,8 +80,17 @@ async fn try_when_suspected(backend: &Backend, limit: Duration) {
             sleep(backend.passive.retry * backoff).await;
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
-        let failed = connect(backend, limit).await.err();
-        backend.tried(failed.as_ref().map(|error| error as &dyn Display));
+        match connect(backend, limit).await {
+            Ok(_) => backend.tried(None),
+            // Not tried at all, if the fault is ours: again, when there is another reason to.
+            Err(error) => {
+                if let Some(evidence) = error.evidence() {
+                    backend.tried(Some(evidence));
+                }
+                // A suspicion that is still open is looked into again, but not in a tight loop.
+                sleep(SOON).await;
+            }
+        }
     }
 }
 

@@ -190,7 +190,9 @@ impl Forward<'_> {
         let mut connection = match connection {
             Ok(connection) => connection,
             Err(error) => {
-                backend.passed(error.evidence());
+                if let Some(evidence) = error.evidence() {
+                    backend.passed(evidence);
+                }
                 return Err(Failed { fault: error.fault(), request: Some(request) });
             }
         };

@@ -1,6 +1,6 @@
 //! A WebSocket: after the handshake, bytes both ways until either side ends, or it has to go.
 
-use std::{io, rc::Rc, time::Duration};
+use std::{io, rc::Rc, sync::Arc, time::Duration};
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -61,9 +61,14 @@ async fn run(client: &Client, near: Upgraded, far: Upgraded, tunnel: &mut Tunnel
     let (near_read, mut near_write) = split(TokioIo::new(near));
     let (far_read, far_write) = split(TokioIo::new(far));
     let mut phase = client.worker.world.watch();
+    let backend = Arc::clone(tunnel.in_flight.backend());
     let must_go = async {
-        // The sender cannot be gone: the client holds the world.
-        let _ = phase.wait_for(|phase| *phase == Phase::Forced).await;
+        tokio::select! {
+            // The sender cannot be gone: the client holds the world.
+            _ = phase.wait_for(|phase| *phase == Phase::Forced) => {}
+            // Its drain is over: the client may connect again, and lands elsewhere.
+            () = backend.evicted() => {}
+        }
     };
     let up = pass_on(near_read, far_write);
     tokio::pin!(up);

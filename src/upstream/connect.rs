@@ -22,9 +22,13 @@ pub enum ConnectError {
     /// Not within the deadline.
     #[error("no connection in time")]
     Timeout,
-    /// No way there, or no such name.
+    /// No way there.
     #[error("unreachable")]
     Unreachable,
+    /// It is this side that has no file descriptor, port or memory left, or cannot look up the name: tells
+    /// nothing about the backend.
+    #[error("not tried: {0}")]
+    Local(io::ErrorKind),
 }
 
 /// Opens a connection, look-up of the name included.
@@ -42,7 +46,9 @@ async fn attempt(backend: &Backend) -> io::Result<TcpStream> {
         return TcpStream::connect(address).await;
     }
     let mut last = io::Error::from(io::ErrorKind::NotFound);
-    for address in lookup_host((&*backend.host, backend.port)).await? {
+    let addresses = lookup_host((&*backend.host, backend.port)).await;
+    // A name that cannot be looked up has no errno of its own; it must not take a living backend out.
+    for address in addresses.map_err(|error| io::Error::other(error))? {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,
@@ -55,18 +61,22 @@ async fn attempt(backend: &Backend) -> io::Result<TcpStream> {
 
 impl ConnectError {
     fn from_io(error: &io::Error) -> Self {
+        // errno values of Linux: the process or the machine is out of something.
+        const LOCAL: [i32; 5] = [12, 23, 24, 99, 105];
         match error.kind() {
+            kind if error.raw_os_error().is_none_or(|errno| LOCAL.contains(&errno)) => Self::Local(kind),
             io::ErrorKind::ConnectionRefused => Self::Refused,
             io::ErrorKind::TimedOut => Self::Timeout,
             _ => Self::Unreachable,
         }
     }
 
-    /// What this tells about the backend's health.
-    pub const fn evidence(self) -> Evidence {
+    /// What this tells about the backend's health; nothing, if the fault is ours.
+    pub const fn evidence(self) -> Option<Evidence> {
         match self {
-            Self::Refused => Evidence::Refused,
-            Self::Timeout | Self::Unreachable => Evidence::Unreachable,
+            Self::Refused => Some(Evidence::Refused),
+            Self::Timeout | Self::Unreachable => Some(Evidence::Unreachable),
+            Self::Local(_) => None,
         }
     }
 
@@ -75,6 +85,7 @@ impl ConnectError {
         match self {
             Self::Timeout => Fault::ConnectTimeout,
             Self::Refused | Self::Unreachable => Fault::ConnectFailed,
+            Self::Local(_) => Fault::Exhausted,
         }
     }
 }

@@ -62,7 +62,8 @@ pub(in crate::admin) async fn drain(
     };
     change(world, target, |pool, backend| {
         backend.drain(deadline);
-        let deadline = backend.steering.deadline_in().map_or_else(|| "none".to_owned(), whole_seconds);
+        let deadline =
+            backend.standing.steering.deadline_in().map_or_else(|| "none".to_owned(), whole_seconds);
         tracing::info!(by = %caller, pool = %pool.name, backend = backend.name(), deadline, "drain");
     })
 }
@@ -163,7 +164,7 @@ fn progress_of(pool: &Pool, backend: &Backend) -> DrainProgress {
         streams,
         in_flight: member.in_flight().into(),
         eta_seconds: pool.drain_eta(backend).map(seconds),
-        deadline_seconds: backend.steering.deadline_in().map(seconds),
+        deadline_seconds: backend.standing.steering.deadline_in().map(seconds),
     }
 }
 

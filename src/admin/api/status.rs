@@ -114,7 +114,7 @@ fn backend_status(pool: &Pool, backend: &Backend, stats: &Stats) -> BackendStatu
         in_flight: member.in_flight().into(),
         generation: member.generation(),
         drain_eta_seconds: pool.drain_eta(backend).map(seconds),
-        drain_deadline_seconds: backend.steering.deadline_in().map(seconds),
+        drain_deadline_seconds: backend.standing.steering.deadline_in().map(seconds),
         requests_total: requests.iter().sum(),
         errors_total: errors.iter().sum(),
         latency_seconds: latency(&backend.metrics.duration),
@@ -125,6 +125,7 @@ fn backend_status(pool: &Pool, backend: &Backend, stats: &Stats) -> BackendStatu
         moves: counts(&mut MoveReason::ALL.iter().map(|r| r.as_str()), own.map_or(&[], |own| &own.moved)),
         ended: counts(&mut EndReason::ALL.iter().map(|r| r.as_str()), own.map_or(&[], |own| &own.ended)),
         health: backend
+            .standing
             .history
             .changes()
             .into_iter()

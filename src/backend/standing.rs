@@ -1,0 +1,51 @@
+//! What is known of a backend beyond one configuration of it: shared by every [`Backend`](super::Backend)
+//! of its name, so that a new address, or another setting, loses none of it.
+
+use std::sync::{
+    Mutex, PoisonError,
+    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+};
+
+use tokio::sync::Notify;
+
+use super::{Health, History, Instances, Steering};
+
+/// A backend's standing.
+#[derive(Debug, Default)]
+pub struct Standing {
+    /// What operators want of it.
+    pub steering: Steering,
+    /// How its health changed.
+    pub history: History,
+    /// Which instances have answered under its name.
+    pub(super) instances: Instances,
+    /// Written by workers (passing requests) and the control thread (checks); held for a few adds.
+    health: Mutex<Health>,
+    /// Whether a passing request failed since the last answer; spares the common answer the lock.
+    pub(super) troubled: AtomicBool,
+    /// Wakes the control thread for a trial, out of turn.
+    pub(super) suspicion: Notify,
+    /// Wakes requests that wait for it to serve.
+    pub(super) turned: Notify,
+    /// Counts its addresses: what is told of an earlier one tells nothing of the present one.
+    address: AtomicU64,
+}
+
+// === impl Standing ===
+
+impl Standing {
+    pub(super) fn with_health<T>(&self, f: impl FnOnce(&mut Health) -> T) -> T {
+        f(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The number of the address in use.
+    pub(super) fn address(&self) -> u64 {
+        self.address.load(Relaxed)
+    }
+
+    /// It has another address from now on, about which nothing is known; returns its number.
+    pub(super) fn new_address(&self) -> u64 {
+        self.with_health(|health| *health = Health::default());
+        self.address.fetch_add(1, Relaxed) + 1
+    }
+}
