@@ -7,6 +7,7 @@
 use std::{
     io,
     net::{SocketAddr, TcpListener},
+    path::PathBuf,
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
@@ -23,7 +24,7 @@ use tokio::{
 };
 
 use crate::{
-    admin::{self, Admin, AffinityCollector},
+    admin::{self, Admin, AdminSocket, AffinityCollector},
     affinity::KeyHasher,
     backend::Families,
     config::{Config, Listen},
@@ -43,6 +44,8 @@ pub struct App {
     https: Vec<TcpListener>,
     http: Vec<TcpListener>,
     admin: Option<TcpListener>,
+    admin_socket: Option<AdminSocket>,
+    file: Option<PathBuf>,
     bound: Listen,
     reloader: Reloader,
     reloads: mpsc::Receiver<Reload>,
@@ -74,6 +77,7 @@ impl App {
         let workers = config.workers.get();
         let ticketer = Ticketer::new()?;
         let tls = Tls::load(&config, &ticketer)?;
+        let token = Snapshot::load_token(&config)?;
         let https = listener::bind("https", "--https", config.listen.https, workers)?;
         let http = match config.listen.http {
             Some(address) => listener::bind("http", "--http", address, workers)?,
@@ -83,6 +87,8 @@ impl App {
             Some(address) => listener::bind("admin", "--admin", address, 1)?.pop(),
             None => None,
         };
+        let admin_socket = config.admin.socket.as_deref().map(AdminSocket::bind).transpose()?;
+        let file = source.file.clone();
         let local = |socket: Option<&TcpListener>| socket.map(TcpListener::local_addr).transpose();
         let bound = Listen {
             https: local(https.first())?.context("no worker, no listener")?,
@@ -97,7 +103,7 @@ impl App {
             .with_context(|| format!("cannot open the access log {:?}", config.access_log))?;
         let mut secret = [0; 16];
         getrandom::fill(&mut secret).map_err(|error| anyhow!("no randomness to be had: {error}"))?;
-        let snapshot = Snapshot::build(config, tls, &families, None);
+        let snapshot = Snapshot::build(config, tls, token, &families, None);
         let (world, reloads) = World::new(snapshot, KeyHasher::new(secret), bound.https.port());
         let world = Arc::new(world);
         let reloader = Reloader::new(
@@ -108,7 +114,20 @@ impl App {
             ReloadMetrics::register(&registry)?,
         );
         registry.register(Box::new(AffinityCollector(Arc::clone(&world))))?;
-        Ok(Self { world, registry, metrics, log, https, http, admin, bound, reloader, reloads })
+        Ok(Self {
+            world,
+            registry,
+            metrics,
+            log,
+            https,
+            http,
+            admin,
+            admin_socket,
+            file,
+            bound,
+            reloader,
+            reloads,
+        })
     }
 
     /// The addresses that the sockets are bound to.
@@ -155,11 +174,23 @@ impl App {
         let mut background = tokio::task::JoinSet::new();
         background.spawn_local(control::expire(Arc::clone(&world)));
         background.spawn_local(control::advise(Arc::clone(&world)));
+        background.spawn_local(control::end_drains(Arc::clone(&world)));
         background.spawn_local(control::watch_health(Arc::clone(&world)));
         background.spawn_local(self.reloader.run(self.reloads));
+        let requests = Arc::clone(&self.metrics);
+        let requests = move || requests.requests_total();
+        let admin = Rc::new(Admin::new(self.registry, Arc::clone(&world), self.file, requests)?);
+        background.spawn_local(admin::publish_events(Rc::clone(&admin)));
+        if let Some(socket) = self.admin_socket {
+            let admin = Rc::clone(&admin);
+            background.spawn_local(async move {
+                if let Err(error) = admin::serve_socket(admin, socket).await {
+                    tracing::error!(%error, "the admin socket broke");
+                }
+            });
+        }
         if let Some(listener) = self.admin {
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let admin = Rc::new(Admin { registry: self.registry, world: Arc::clone(&world) });
             background.spawn_local(async move {
                 if let Err(error) = admin::serve(admin, listener).await {
                     tracing::error!(%error, "the admin listener broke");

@@ -26,6 +26,7 @@ pub mod control;
 pub mod demo;
 pub mod error;
 pub mod listener;
+pub mod logging;
 pub mod proxy;
 pub mod route;
 pub mod tls;

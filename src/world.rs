@@ -3,9 +3,12 @@
 //!
 //! `proxy`, `control` and `admin` never import one another; they meet here.
 
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
+use std::{
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::{Duration, SystemTime},
 };
 
 use arc_swap::ArcSwap;
@@ -14,10 +17,10 @@ use prometheus::IntCounter;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    affinity::{Affinity, KeyHasher, Roster, Settings},
+    affinity::{Admin, Affinity, KeyHasher, Roster, Settings},
     backend::{Backend, Families, Instance},
     clock,
-    config::{self, Changes, Config, HealthCheck, PoolTimeouts},
+    config::{self, Changes, Config, HealthCheck, PoolTimeouts, Token, TokenError},
     route::Routes,
     tls::{self, Certificate, Ticketer, TlsErrors},
 };
@@ -33,6 +36,8 @@ pub struct Snapshot {
     pub pools: Vec<Arc<Pool>>,
     /// How TLS clients are met.
     pub tls: Tls,
+    /// What changes through the admin listener need, if a token is configured.
+    pub token: Option<Token>,
     /// `Strict-Transport-Security`, if it is sent.
     pub hsts: Option<HeaderValue>,
 }
@@ -79,6 +84,17 @@ pub struct World {
     published: watch::Sender<u64>,
     /// Wishes for a reload; read by the control thread.
     reloads: mpsc::Sender<Reload>,
+    /// How the last attempt to load the configuration went; written by the control thread.
+    loaded: Mutex<Loaded>,
+}
+
+/// How the last attempt to load the configuration went.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    /// When the configuration in use was loaded.
+    pub at: SystemTime,
+    /// Why a later one was not.
+    pub error: Option<Arc<str>>,
 }
 
 /// A wish for a reload, and where to tell what came of it: what changed, or why nothing did.
@@ -134,14 +150,34 @@ impl Tls {
 impl Snapshot {
     /// Builds the world that `config` describes. What `previous` has by the same name is used again:
     /// bindings, health, drains, counters.
-    pub fn build(config: Config, tls: Tls, families: &Families, previous: Option<&Self>) -> Self {
+    pub fn build(
+        config: Config,
+        tls: Tls,
+        token: Option<Token>,
+        families: &Families,
+        previous: Option<&Self>,
+    ) -> Self {
         let old = |name: &str| previous?.pools.iter().find(|pool| *pool.name == *name);
         let pools =
             config.pools.iter().map(|pool| Arc::new(Pool::build(pool, families, old(&pool.name)))).collect();
         let hsts = config.hsts.map(|age| {
             HeaderValue::try_from(format!("max-age={}", age.as_secs())).expect("digits are a field value")
         });
-        Self { routes: Routes::new(&config.routes), pools, tls, hsts, config: Arc::new(config) }
+        Self { routes: Routes::new(&config.routes), pools, tls, token, hsts, config: Arc::new(config) }
+    }
+
+    /// Reads the token that `config` names, if any.
+    ///
+    /// # Errors
+    ///
+    /// When the file is none that a token may be read from.
+    pub fn load_token(config: &Config) -> Result<Option<Token>, TokenError> {
+        config.admin.token_file.as_deref().map(Token::load).transpose()
+    }
+
+    /// The pool of this name.
+    pub fn pool(&self, name: &str) -> Option<&Arc<Pool>> {
+        self.pools.iter().find(|pool| *pool.name == *name)
     }
 }
 
@@ -161,10 +197,13 @@ impl Pool {
             .iter()
             .zip(roster.members())
             .map(|(backend, member)| {
-                let same = |old: &&Arc<Backend>| old.is(config, backend);
-                match previous.and_then(|previous| previous.backends.iter().find(same)) {
-                    Some(old) => Arc::clone(old),
-                    None => Arc::new(Backend::new(config, backend, Arc::clone(member), families)),
+                let old = previous.and_then(|previous| previous.backend(&backend.name));
+                match old {
+                    Some(old) if old.is(config, backend) => Arc::clone(old),
+                    _ => {
+                        let old = old.map(|old| &**old);
+                        Arc::new(Backend::new(config, backend, Arc::clone(member), families, old))
+                    }
                 }
             })
             .collect();
@@ -180,6 +219,25 @@ impl Pool {
             instance_header: config.instance_header.clone(),
             refused: families.refused(&config.name),
         }
+    }
+
+    /// The backend of this name.
+    pub fn backend(&self, name: &str) -> Option<&Arc<Backend>> {
+        self.backends.iter().find(|backend| backend.name() == name)
+    }
+
+    /// Time until a draining backend has no live session left, if nobody uses one of them, or until the
+    /// deadline of its drain; zero when none is left, none when it does not drain. An open stream holds its
+    /// session, whose idle clock has yet to start.
+    pub fn drain_eta(&self, backend: &Backend) -> Option<Duration> {
+        let member = &backend.member;
+        if member.admin() != Admin::Draining {
+            return None;
+        }
+        let idle = self.affinity.drain_eta(&self.settings, &self.roster, member.slot(), clock::tick());
+        let held = if member.streams() > 0 { self.settings.session_timeout } else { Duration::ZERO };
+        let left = idle.unwrap_or_default().max(held);
+        Some(backend.steering.deadline_in().map_or(left, |deadline| deadline.min(left)))
     }
 
     /// A backend's answer carried this instance id: when it is a new one, the sessions that lived there
@@ -208,6 +266,7 @@ impl World {
             phase: watch::Sender::new(Phase::Starting),
             published: watch::Sender::new(0),
             reloads,
+            loaded: Mutex::new(Loaded { at: clock::wall(), error: None }),
         };
         (world, wishes)
     }
@@ -232,6 +291,20 @@ impl World {
         let (done, result) = oneshot::channel();
         self.reloads.try_send(Reload(done)).map_err(|_| "too many reloads at once".to_owned())?;
         result.await.unwrap_or_else(|_| Err("the process is stopping".to_owned()))
+    }
+
+    /// How the last attempt to load the configuration went.
+    pub fn loaded(&self) -> Loaded {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// An attempt to load the configuration ended; `error` says why it failed.
+    pub fn set_loaded(&self, error: Option<&str>) {
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        loaded.error = error.map(Arc::from);
+        if error.is_none() {
+            loaded.at = clock::wall();
+        }
     }
 
     /// The port of the TLS listener.

@@ -105,6 +105,7 @@ prop_compose! {
     /// A valid file with many of the keys.
     fn config_text()(
         listen in select(vec!["http = false", "http = \":0\"\nadmin = false", "https = \"127.0.0.1:1\""]),
+        admin in select(vec!["", "[admin]\ntoken_file = \"t\"\nallow_changes = true", "[admin]\nhosts = [\"Ops.example.\", \"[::1]\"]\nsocket = \"/run/a.sock\""]),
         top in select(vec!["", "access_log = true", "access_log = \"a\\\"b\\\\ \\u0001é.log\"", "hsts = \"365d\""]),
         proxies in select(vec!["[]", "[\"10.0.0.0/8\", \"::1\"]"]),
         body_size in prop_oneof![Just("unlimited".to_owned()), (0u64..1 << 40).prop_map(format_size)],
@@ -128,6 +129,7 @@ prop_compose! {
 trusted_proxies = {proxies}
 [listen]
 {listen}
+{admin}
 [limits]
 body_size = "{body_size}"
 [[certificate]]

@@ -121,6 +121,10 @@ fn backends(pools: &[(&Pool, Stats)]) -> Vec<Family> {
         Family::gauge("homing_backend_weight", "Its share of sessions in relation to the others.");
     let mut in_flight =
         Family::gauge("homing_backend_in_flight", "Requests that are under way at the backend.");
+    let mut eta = Family::gauge(
+        "homing_backend_drain_eta_seconds",
+        "Time until a draining backend has no live session left; 0 when it has none.",
+    );
     for (pool, _) in pools {
         for backend in &pool.backends {
             let labels = [("pool", &*pool.name), ("backend", backend.name())];
@@ -129,9 +133,16 @@ fn backends(pools: &[(&Pool, Stats)]) -> Vec<Family> {
             draining.add(&labels, u64::from(member.admin() != Admin::Ready));
             weight.add(&labels, u64::from(member.weight()));
             in_flight.add(&labels, u64::from(member.in_flight()));
+            if let Some(left) = pool.drain_eta(backend) {
+                // Rounded up: 0 says that it is done.
+                eta.add(&labels, left.as_secs() + u64::from(left.subsec_nanos() > 0));
+            }
         }
     }
-    vec![up, draining, weight, in_flight]
+    let mut families = vec![up, draining, weight, in_flight];
+    // A family without a series is not shown at all.
+    families.extend(Some(eta).filter(|eta| !eta.0.get_metric().is_empty()));
+    families
 }
 
 fn certificates(snapshot: &Snapshot) -> Family {

@@ -1,10 +1,23 @@
-//! The admin listener: metrics and readiness, served by the control thread so that a scrape never
-//! delays a request.
+//! The admin listener: metrics, readiness, the API of operators and their dashboard, served by the control
+//! thread so that nobody who looks delays a request.
+//!
+//! A request passes [`router`] (what is it?), [`access`] (may it?), [`api`] (do it). Everything is bounded:
+//! connections, heads, bodies, waits, followers of events.
 
+mod access;
+pub mod api;
 mod collector;
+mod dashboard;
+mod events;
+mod metrics;
+mod reply;
+mod router;
 mod server;
+mod socket;
 
 pub use self::{
     collector::AffinityCollector,
-    server::{Admin, serve},
+    events::publish as publish_events,
+    server::{Admin, serve, serve_socket},
+    socket::{AdminSocket, SocketError},
 };

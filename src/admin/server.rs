@@ -1,37 +1,110 @@
 //! HTTP/1.1 of the admin listener.
 
-use std::{convert::Infallible, io, rc::Rc, sync::Arc, time::Duration};
+use std::{convert::Infallible, fmt, io, path::PathBuf, rc::Rc, sync::Arc, time::Duration};
 
-use bytes::Bytes;
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::Full;
-use hyper::{server::conn::http1, service::service_fn};
+use http::{HeaderValue, Request, StatusCode, header};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use prometheus::{Registry, TextEncoder};
-use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::{TcpListener, UnixListener},
+    sync::{Notify, OwnedSemaphorePermit, Semaphore},
+    time::{sleep, timeout},
+};
 
+use super::{
+    access::{Rules, Via},
+    api::{self, Caller, Peer},
+    dashboard,
+    events::Hub,
+    metrics::Metrics,
+    reply::{Failure, Reply, events as event_stream, json, plain, text},
+    router::{API, Route},
+    socket::AdminSocket,
+};
 use crate::{
     listener::accept,
     world::{Phase, World},
 };
 
-/// What the admin listener shows.
-#[derive(Debug)]
+/// What the admin listener shows and changes.
 pub struct Admin {
     /// Everything that is counted.
-    pub registry: Registry,
-    /// What is shown.
-    pub world: Arc<World>,
+    registry: Registry,
+    pub(super) world: Arc<World>,
+    /// The configuration file in use.
+    pub(super) file: Option<PathBuf>,
+    /// Requests of clients so far.
+    pub(super) requests: Box<dyn Fn() -> u64>,
+    pub(super) hub: Hub,
+    /// Places for clients that wait for a drain.
+    waiters: Semaphore,
+    metrics: Metrics,
 }
 
-/// Clients of the admin listener at one time.
+/// The two ends of one connection.
+#[derive(Clone)]
+struct Connection {
+    admin: Rc<Admin>,
+    via: Via,
+    peer: Peer,
+    /// Ends it.
+    cut: Rc<Notify>,
+}
+
+/// TCP clients at one time. Those that follow events or wait for drains are fewer, so that there is always
+/// room for a scrape.
 const MAX_CLIENTS: usize = 64;
+/// Clients of the Unix socket at one time: places that nobody else can take.
+const MAX_LOCAL_CLIENTS: usize = 32;
+/// Clients that wait for drains.
+const MAX_WAITERS: usize = 32;
 /// A client that sends no request for this long is closed.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// A connection is closed after this, whatever it does: scrapers reconnect.
+/// A connection is closed after this, whatever it does: clients reconnect.
 const LIFETIME: Duration = Duration::from_secs(3600);
 /// Bytes of a request head.
 const HEAD_SIZE: usize = 16 * 1024;
+/// Pause after an accept that failed.
+const PAUSE: Duration = Duration::from_millis(50);
+/// The dashboard needs its own files and the API, and nothing else.
+const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; \
+    connect-src 'self'; img-src 'self' data:; frame-ancestors 'none'; base-uri 'none'; form-action 'none'";
+
+// === impl Admin ===
+
+impl Admin {
+    /// Registers what the listener counts of itself. `requests` tells the requests of clients so far.
+    ///
+    /// # Errors
+    ///
+    /// When there is one already.
+    pub fn new(
+        registry: Registry,
+        world: Arc<World>,
+        file: Option<PathBuf>,
+        requests: impl Fn() -> u64 + 'static,
+    ) -> prometheus::Result<Self> {
+        let metrics = Metrics::register(&registry)?;
+        let waiters = Semaphore::new(MAX_WAITERS);
+        Ok(Self {
+            registry,
+            world,
+            file,
+            requests: Box::new(requests),
+            hub: Hub::default(),
+            waiters,
+            metrics,
+        })
+    }
+}
+
+impl fmt::Debug for Admin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Admin").field("file", &self.file).finish_non_exhaustive()
+    }
+}
 
 /// Serves until the process is forced to stop: readiness and metrics are of most use while it drains.
 ///
@@ -39,6 +112,12 @@ const HEAD_SIZE: usize = 16 * 1024;
 ///
 /// Only when the socket itself is broken.
 pub async fn serve(admin: Rc<Admin>, listener: TcpListener) -> io::Result<()> {
+    let via = Via::tcp(listener.local_addr()?);
+    if via == Via::Network && admin.world.snapshot.load().token.is_none() {
+        tracing::warn!(
+            "the admin listener is not on a loopback address and has no token: it shows metrics and health only"
+        );
+    }
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     let phase = admin.world.watch();
     let accepting = accept(
@@ -46,71 +125,142 @@ pub async fn serve(admin: Rc<Admin>, listener: TcpListener) -> io::Result<()> {
         phase,
         Phase::Forced,
         || {},
-        |stream, _| {
+        |stream, peer| {
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else { return };
-            let admin = Rc::clone(&admin);
-            tokio::task::spawn_local(async move {
-                let service = service_fn(|request| {
-                    let answer = answer(&admin, &request);
-                    async { Ok::<_, Infallible>(answer) }
-                });
-                let connection = http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEAD_TIMEOUT)
-                    .max_buf_size(HEAD_SIZE)
-                    .serve_connection(TokioIo::new(stream), service);
-                if let Ok(Err(error)) = timeout(LIFETIME, connection).await {
-                    tracing::debug!(%error, "admin connection ended");
-                }
-                drop(place);
-            });
+            let connection = Connection::new(&admin, via, Peer::Address(peer));
+            tokio::task::spawn_local(connection.serve(stream, place));
         },
     );
     accepting.await
 }
 
-fn answer<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {
-    let path = request.uri().path();
-    let known = matches!(path, "/" | "/metrics" | "/livez" | "/readyz");
-    if known && !matches!(*request.method(), Method::GET | Method::HEAD) {
-        let mut response = text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
-        response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
-        return response;
-    }
-    match path {
-        "/metrics" => metrics(&admin.registry),
-        "/livez" => text(StatusCode::OK, "alive\n"),
-        "/readyz" => match admin.world.phase() {
-            Phase::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
-            Phase::Ready => text(StatusCode::OK, "ready\n"),
-            Phase::Draining | Phase::Forced => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        },
-        "/" => text(
-            StatusCode::OK,
-            "homing\n\n/metrics  Prometheus metrics\n/livez    the process runs\n/readyz   it accepts clients\n",
-        ),
-        _ => text(StatusCode::NOT_FOUND, "not found; see /\n"),
+/// Serves the Unix socket until the process is forced to stop; its file goes then.
+///
+/// # Errors
+///
+/// Only when the socket itself is broken.
+pub async fn serve_socket(admin: Rc<Admin>, socket: AdminSocket) -> io::Result<()> {
+    let (listener, _file) = socket.into_parts();
+    let listener = UnixListener::from_std(listener)?;
+    let places = Arc::new(Semaphore::new(MAX_LOCAL_CLIENTS));
+    let mut phase = admin.world.watch();
+    loop {
+        let accepted = tokio::select! {
+            // The sender cannot be gone: the world has it.
+            _ = phase.wait_for(|phase| *phase == Phase::Forced) => return Ok(()),
+            accepted = listener.accept() => accepted,
+        };
+        match accepted {
+            Ok((stream, _)) => {
+                let Ok(place) = Arc::clone(&places).try_acquire_owned() else { continue };
+                let user = stream.peer_cred().ok().map(|peer| peer.uid());
+                let connection = Connection::new(&admin, Via::Socket, Peer::User(user));
+                tokio::task::spawn_local(connection.serve(stream, place));
+            }
+            Err(error) => {
+                tracing::warn!(%error, "cannot accept on the admin socket for now");
+                sleep(PAUSE).await;
+            }
+        }
     }
 }
 
-fn metrics(registry: &Registry) -> Response<Full<Bytes>> {
-    let mut page = String::with_capacity(32 * 1024);
-    if let Err(error) = TextEncoder::new().encode_utf8(&registry.gather(), &mut page) {
-        tracing::error!(%error, "cannot write metrics");
-        return text(StatusCode::INTERNAL_SERVER_ERROR, "cannot write metrics; see the log\n");
+// === impl Connection ===
+
+impl Connection {
+    fn new(admin: &Rc<Admin>, via: Via, peer: Peer) -> Self {
+        Self { admin: Rc::clone(admin), via, peer, cut: Rc::default() }
     }
-    let mut response = text(StatusCode::OK, page);
-    let format = HeaderValue::from_static(prometheus::TEXT_FORMAT);
-    response.headers_mut().insert(header::CONTENT_TYPE, format);
-    response
+
+    async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin, place: OwnedSemaphorePermit) {
+        let cut = Rc::clone(&self.cut);
+        let service = service_fn(|request| {
+            let connection = self.clone();
+            async move { Ok::<_, Infallible>(connection.answer(request).await) }
+        });
+        let connection = http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEAD_TIMEOUT)
+            .max_buf_size(HEAD_SIZE)
+            .serve_connection(TokioIo::new(stream), service);
+        tokio::select! {
+            ended = timeout(LIFETIME, connection) => {
+                if let Ok(Err(error)) = ended {
+                    tracing::debug!(%error, "admin connection ended");
+                }
+            }
+            () = cut.notified() => {}
+        }
+        drop(place);
+    }
+
+    async fn answer(self, request: Request<Incoming>) -> Reply {
+        let as_json = request.uri().path().starts_with(API);
+        let result = self.dispatch(request).await;
+        let reply = result.unwrap_or_else(|failure| failure.reply(as_json));
+        self.admin.metrics.answered(reply.status());
+        reply
+    }
+
+    async fn dispatch(&self, request: Request<Incoming>) -> Result<Reply, Failure> {
+        let (head, body) = request.into_parts();
+        let route = Route::of(&head.method, head.uri.path())?;
+        let (world, query) = (&*self.admin.world, head.uri.query());
+        let (right, changes) = {
+            let snapshot = world.snapshot.load();
+            let rules = Rules::of(&snapshot);
+            let right = rules.check(self.via, route.need(), &head).inspect_err(|refusal| {
+                tracing::debug!(peer = ?self.peer, path = head.uri.path(), %refusal, "admin request refused");
+            })?;
+            (right, rules.changes(self.via))
+        };
+        let caller = Caller { right, peer: self.peer };
+        match &route {
+            Route::Metrics => self.metrics(),
+            Route::Alive => Ok(text(StatusCode::OK, "alive\n")),
+            Route::Ready => Ok(ready(world.phase())),
+            Route::Page(path) => page(path),
+            Route::Status => Ok(json(&api::status(&self.admin, changes))),
+            Route::Events => self.admin.hub.follow(&self.admin, self.via, &self.cut).map(event_stream),
+            Route::Sessions(target) => api::sessions(world, target, query),
+            Route::Explain => api::explain(world, &head.headers, body).await,
+            Route::Forget => api::forget(world, caller, &head.headers, body).await,
+            Route::Move => api::move_to(world, caller, &head.headers, body).await,
+            Route::Drain(target) => api::drain(world, caller, target, &head.headers, body).await,
+            Route::DrainProgress(target) => api::progress(world, &self.admin.waiters, target, query).await,
+            Route::Undrain(target) => api::undrain(world, caller, target),
+            Route::Maintenance(target) => api::maintenance(world, caller, target),
+            Route::Weight(target) => api::weigh(world, caller, target, &head.headers, body).await,
+            Route::Reload => api::reload(world, caller).await,
+            Route::Log => api::log(),
+            Route::SetLog => api::set_log(caller, &head.headers, body).await,
+        }
+    }
+
+    fn metrics(&self) -> Result<Reply, Failure> {
+        let mut page = String::with_capacity(32 * 1024);
+        if let Err(error) = TextEncoder::new().encode_utf8(&self.admin.registry.gather(), &mut page) {
+            tracing::error!(%error, "cannot write metrics");
+            return Err(Failure::Ours("cannot write metrics"));
+        }
+        Ok(plain(StatusCode::OK, prometheus::TEXT_FORMAT, page))
+    }
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain; charset=utf-8"));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
-    response
+fn ready(phase: Phase) -> Reply {
+    match phase {
+        Phase::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
+        Phase::Ready => text(StatusCode::OK, "ready\n"),
+        Phase::Draining | Phase::Forced => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+    }
+}
+
+fn page(path: &str) -> Result<Reply, Failure> {
+    let asset = dashboard::asset(path).ok_or(Failure::NoSuchPath)?;
+    let mut reply = plain(StatusCode::OK, asset.content_type, asset.body);
+    let headers = reply.headers_mut();
+    let policy = HeaderValue::from_static(CONTENT_SECURITY_POLICY);
+    headers.insert(header::CONTENT_SECURITY_POLICY, policy);
+    headers.insert(header::REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
+    Ok(reply)
 }

@@ -1,7 +1,7 @@
 //! Answers for operators: where does a session live, since when, and why was it moved.
 
 use std::{
-    sync::{Arc, atomic::Ordering::Relaxed},
+    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -142,6 +142,12 @@ impl Affinity {
             return Explanation::Unknown { would_go_to: would_go_to.map(Member::slot) };
         };
         Explanation::Known(self.known_as(roster, key, &seen, deadlines.gone, now))
+    }
+
+    /// The member of this slot, also one that has left the configuration.
+    pub fn member(&self, slot: Slot) -> Option<Arc<Member>> {
+        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        names.values().find(|member| member.slot() == slot).cloned()
     }
 
     /// Sessions of one backend, in no particular order; `skip` and `limit` page through them as far as

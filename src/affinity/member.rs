@@ -41,8 +41,11 @@ pub struct Member {
     slot: Slot,
     /// Its name as rendezvous hashing sees it.
     seed: Seed,
-    /// Share of the pool's sessions, relative to the other members'. Written by a reload.
+    /// Share of the pool's sessions, relative to the other members'. Written by operators, and by a reload
+    /// that changes the configured one.
     weight: AtomicU32,
+    /// The weight of the configuration. Written by a reload.
+    configured_weight: AtomicU32,
     /// A packed [`State`]. Written by health checks, operators and the core; read by each placement.
     state: AtomicU32,
     /// The tick at which the slow start began, [`NO_RAMP`] for none. Written *before* the state word
@@ -115,6 +118,7 @@ impl Member {
             slot,
             seed: Seed::of(name),
             weight: AtomicU32::new(weight),
+            configured_weight: AtomicU32::new(weight),
             state: AtomicU32::new(state.pack()),
             ramp_start: AtomicU32::new(NO_RAMP.get()),
             in_flight: AtomicU32::new(0),
@@ -170,6 +174,19 @@ impl Member {
     /// Sets its weight.
     pub fn set_weight(&self, weight: u32) {
         self.weight.store(weight, Relaxed);
+    }
+
+    /// The configuration gives it this weight; one that an operator has set stays until that changes.
+    pub(super) fn configure_weight(&self, weight: u32) {
+        if self.configured_weight.swap(weight, Relaxed) != weight {
+            self.set_weight(weight);
+        }
+    }
+
+    /// It has left the configuration: what operators wanted of it is over, should its name come back.
+    pub fn forget_operators(&self, now: Tick) {
+        self.set_admin(Admin::Ready, now);
+        self.set_weight(self.configured_weight.load(Relaxed));
     }
 
     /// Which instance answers under this name; another number means that the sessions of the earlier

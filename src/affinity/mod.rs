@@ -136,7 +136,7 @@ impl Affinity {
             .iter()
             .map(|&(name, weight)| {
                 if let Some(member) = names.get(name) {
-                    member.set_weight(weight);
+                    member.configure_weight(weight);
                     return Arc::clone(member);
                 }
                 let slot =

@@ -102,16 +102,7 @@ impl Keys {
                 }
             }
             KeySource::Address { v4, v6 } => {
-                self.insert(match carrier.client().to_canonical() {
-                    IpAddr::V4(address) => {
-                        let mask = u32::MAX.checked_shl(32 - u32::from(*v4).min(32)).unwrap_or(0);
-                        hasher.tagged(ADDRESS, &(u32::from(address) & mask).to_be_bytes())
-                    }
-                    IpAddr::V6(address) => {
-                        let mask = u128::MAX.checked_shl(128 - u32::from(*v6).min(128)).unwrap_or(0);
-                        hasher.tagged(ADDRESS, &(u128::from(address) & mask).to_be_bytes())
-                    }
-                });
+                self.insert(address_key(hasher, carrier.client(), *v4, *v6));
             }
         }
     }
@@ -146,6 +137,35 @@ impl KeySource {
     /// Whether the client alone makes this key: no response will ever set, confirm or delete it.
     pub fn is_client_made(&self) -> bool {
         matches!(self, Self::Bearer | Self::Address { .. })
+    }
+
+    /// The key of an id that an operator gives: the value of the cookie or header field, the token, or the
+    /// address. None when it cannot be one.
+    pub fn key_of(&self, hasher: &KeyHasher, id: &[u8]) -> Option<SessionKey> {
+        let id = trim(id);
+        match self {
+            Self::Cookie(_) => (!id.is_empty()).then(|| hasher.key(id)),
+            Self::Header(_) => header_id(id).map(|id| hasher.key(id)),
+            Self::Bearer => header_id(id).map(|token| hasher.tagged(BEARER, token)),
+            Self::Address { v4, v6 } => {
+                let address = std::str::from_utf8(id).ok()?.parse().ok()?;
+                Some(address_key(hasher, address, *v4, *v6))
+            }
+        }
+    }
+}
+
+/// The key of the network that an address is in.
+fn address_key(hasher: &KeyHasher, address: IpAddr, v4: u8, v6: u8) -> SessionKey {
+    match address.to_canonical() {
+        IpAddr::V4(address) => {
+            let mask = u32::MAX.checked_shl(32 - u32::from(v4).min(32)).unwrap_or(0);
+            hasher.tagged(ADDRESS, &(u32::from(address) & mask).to_be_bytes())
+        }
+        IpAddr::V6(address) => {
+            let mask = u128::MAX.checked_shl(128 - u32::from(v6).min(128)).unwrap_or(0);
+            hasher.tagged(ADDRESS, &(u128::from(address) & mask).to_be_bytes())
+        }
     }
 }
 
@@ -249,6 +269,26 @@ mod tests {
 
     fn cookie(name: &str) -> KeySource {
         KeySource::Cookie(name.into())
+    }
+
+    #[test]
+    fn an_id_that_an_operator_gives_has_the_key_of_requests() {
+        let address = KeySource::Address { v4: 24, v6: 64 };
+        let request = Request {
+            cookies: vec![b"session=abc".to_vec()],
+            headers: vec![("x-session", b"abc".to_vec()), ("authorization", b"Bearer abc".to_vec())],
+            client: Some("192.0.2.7".parse().unwrap()),
+        };
+        for (source, id) in [
+            (cookie("session"), "abc"),
+            (KeySource::Header("x-session".into()), " abc "),
+            (KeySource::Bearer, "abc"),
+            (address, "192.0.2.200"),
+        ] {
+            let found = Keys::find(std::slice::from_ref(&source), &hasher(), &request);
+            assert_eq!(source.key_of(&hasher(), id.as_bytes()), found.as_slice().first().copied());
+            assert_eq!(source.key_of(&hasher(), b" "), None);
+        }
     }
 
     fn keys_of(ids: &[&str]) -> Vec<SessionKey> {

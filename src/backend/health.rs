@@ -4,6 +4,8 @@
 //! evidence is weighed: a refused connection proves that nobody listens; a slow answer or a reset under
 //! load proves nothing until a trial of its own has failed.
 
+use std::fmt::{self, Display, Formatter};
+
 use crate::config::{HealthCheck, PassiveHealth};
 
 /// What passing requests and checks have told about one backend.
@@ -41,6 +43,19 @@ pub enum Finding {
     Down,
     /// It is back.
     Up,
+}
+
+// === impl Evidence ===
+
+impl Display for Evidence {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Answered => "answered",
+            Self::Refused => "connection refused",
+            Self::Unreachable => "no connection",
+            Self::Broken => "connections broke without an answer",
+        })
+    }
 }
 
 // === impl Health ===

@@ -138,6 +138,16 @@ impl Metrics {
         self.verdicts[verdict as usize].inc();
     }
 
+    /// Decisions for this backend, in the order of [`Verdict::ALL`].
+    pub fn verdicts(&self) -> [u64; Verdict::ALL.len()] {
+        self.verdicts.each_ref().map(IntCounter::get)
+    }
+
+    /// Requests sent to it, in the order of [`CLASSES`].
+    pub fn requests(&self) -> [u64; CLASSES.len()] {
+        self.requests.each_ref().map(IntCounter::get)
+    }
+
     /// Counts an answer by its status; none stands for an exchange that failed.
     pub fn answered(&self, status: Option<u16>) {
         let class = match status {

@@ -4,27 +4,33 @@
 //! stickiness survive. It may look at `affinity` and `config`, and does no I/O.
 
 mod health;
+mod history;
 mod instance;
 mod metrics;
+mod steering;
 
 use std::{
+    fmt::Display,
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use http::HeaderValue;
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 
 pub use self::{
     health::{Evidence, Finding, Health},
+    history::{HealthChange, History},
     instance::{Instance, Instances},
     metrics::{CLASSES, Families, Metrics},
+    steering::Steering,
 };
 use crate::{
-    affinity::Member,
+    affinity::{Admin, Member},
     clock,
     config::{self, HealthCheck, PassiveHealth},
 };
@@ -50,6 +56,10 @@ pub struct Backend {
     pub metrics: Metrics,
     /// Which instances have answered under its name.
     pub instances: Instances,
+    /// What operators want of it; survives a new address.
+    pub steering: Arc<Steering>,
+    /// How its health changed; survives a new address.
+    pub history: Arc<History>,
     /// Written by workers (passing requests) and the control thread (checks); held for a few adds.
     health: Mutex<Health>,
     /// Whether a passing request failed since the last answer; spares the common answer the lock.
@@ -67,12 +77,14 @@ pub struct InFlight(Arc<Backend>);
 // === impl Backend ===
 
 impl Backend {
-    /// A backend as configured; `member` is its identity in the affinity core.
+    /// A backend as configured; `member` is its identity in the affinity core, `previous` the one that had
+    /// its name until now.
     pub fn new(
         pool: &config::Pool,
         config: &config::Backend,
         member: Arc<Member>,
         families: &Families,
+        previous: Option<&Self>,
     ) -> Self {
         let address = config.host.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, config.port));
         let authority = match address {
@@ -89,6 +101,8 @@ impl Backend {
             passive: pool.passive.clone(),
             metrics: families.backend(&pool.name, &config.name),
             instances: Instances::default(),
+            steering: previous.map(|previous| Arc::clone(&previous.steering)).unwrap_or_default(),
+            history: previous.map(|previous| Arc::clone(&previous.history)).unwrap_or_default(),
             health: Mutex::default(),
             troubled: AtomicBool::new(false),
             suspicion: Notify::new(),
@@ -120,21 +134,54 @@ impl Backend {
             self.troubled.store(true, Ordering::Relaxed);
         }
         let finding = self.with_health(|health| health.passing(evidence, &self.passive));
-        self.conclude(finding, "passing requests");
+        self.conclude(finding, "passing requests", &evidence);
     }
 
-    /// An active check of this backend ended.
-    pub fn checked(&self, ok: bool, check: &HealthCheck) {
+    /// An active check of this backend ended; `error` says why it failed.
+    pub fn checked(&self, error: Option<&dyn Display>, check: &HealthCheck) {
         let up = self.member.is_up();
-        let finding = self.with_health(|health| health.checked(ok, up, check));
-        self.conclude(finding, "health check");
+        let finding = self.with_health(|health| health.checked(error.is_none(), up, check));
+        self.conclude(finding, "health check", error.unwrap_or(&"passed"));
     }
 
-    /// A trial connection to this backend ended.
-    pub fn tried(&self, ok: bool) {
+    /// A trial connection to this backend ended; `error` says why it failed.
+    pub fn tried(&self, error: Option<&dyn Display>) {
         let up = self.member.is_up();
-        let finding = self.with_health(|health| health.tried(ok, up));
-        self.conclude(finding, "trial connection");
+        let finding = self.with_health(|health| health.tried(error.is_none(), up));
+        self.conclude(finding, "trial connection", error.unwrap_or(&"connected"));
+    }
+
+    /// From now on it gets no new sessions. When `deadline` has passed, it serves nobody.
+    pub fn drain(&self, deadline: Option<Duration>) {
+        self.steering.set(&self.member, Admin::Draining, deadline);
+        self.turned.notify_waiters();
+    }
+
+    /// It serves as if nobody had ever asked it to drain or to rest.
+    pub fn undrain(&self) {
+        self.steering.set(&self.member, Admin::Ready, None);
+        self.turned.notify_waiters();
+    }
+
+    /// From now on it serves nobody: its sessions move with their next request, its streams are told to go.
+    pub fn maintain(&self) {
+        self.steering.set(&self.member, Admin::Maintenance, None);
+    }
+
+    /// Ends a drain whose deadline has passed in maintenance; whether it did.
+    pub fn expire_drain(&self, now: Instant) -> bool {
+        self.steering.expire(&self.member, now)
+    }
+
+    /// Resolves when streams that are open here have to go, since it serves nobody.
+    pub async fn evicted(&self) {
+        self.steering.evicted().await;
+    }
+
+    /// It has left the configuration: should its name come back, it begins anew.
+    pub fn retire(&self) {
+        self.steering.set(&self.member, Admin::Ready, None);
+        self.member.forget_operators(clock::tick());
     }
 
     /// Resolves when it serves.
@@ -157,7 +204,7 @@ impl Backend {
         f(&mut self.health.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn conclude(&self, finding: Finding, by: &'static str) {
+    fn conclude(&self, finding: Finding, by: &'static str, why: &dyn Display) {
         let changed = match finding {
             Finding::Unchanged => return,
             Finding::Suspect => {
@@ -171,10 +218,12 @@ impl Backend {
             return;
         }
         self.turned.notify_waiters();
-        if self.member.is_up() {
+        let up = finding == Finding::Up;
+        self.history.push(HealthChange { at: clock::wall(), up, by, why: why.to_string().into() });
+        if up {
             tracing::info!(pool = %self.pool, backend = self.name(), by, "backend is up");
         } else {
-            tracing::warn!(pool = %self.pool, backend = self.name(), by, "backend is down");
+            tracing::warn!(pool = %self.pool, backend = self.name(), by, %why, "backend is down");
             self.suspicion.notify_one();
         }
     }

@@ -243,6 +243,11 @@ impl DemoArgs {
             overrides,
             ..Flags::default()
         })
+        .map(|mut config| {
+            // Whoever runs the demo may drain its backends.
+            config.admin.allow_changes = true;
+            config
+        })
     }
 }
 

@@ -32,6 +32,8 @@ fn text(mut config: Config) -> String {
     if let AccessLog::File(file) = &mut config.access_log {
         paths.push(file);
     }
+    paths.extend(&mut config.admin.token_file);
+    paths.extend(&mut config.admin.socket);
     for path in paths {
         if let Ok(absolute) = path::absolute(&*path) {
             *path = absolute;

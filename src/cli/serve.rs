@@ -19,6 +19,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         }
     };
     let summary = summary(&config);
+    let socket = config.admin.socket.clone();
     let source = Source {
         load: Box::new({
             let args = args.clone();
@@ -28,6 +29,9 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     };
     App::bind(config, source)?.run(|bound| {
         announce(bound);
+        if let Some(socket) = &socket {
+            eprintln!("listening admin unix:{}", socket.display());
+        }
         eprint!("{summary}");
     })?;
     Ok(ExitCode::SUCCESS)

@@ -109,6 +109,14 @@ pub(super) fn parse_authority(text: &str) -> Result<Box<str>, String> {
     Ok(port.map_or_else(|| host.clone(), |port| format!("{host}:{port}")).into())
 }
 
+/// Reads a host name under which the admin listener is reached, without a port.
+pub(super) fn parse_admin_host(text: &str) -> Result<Box<str>, String> {
+    match split_port(text)? {
+        (host, None) => parse_host(host),
+        (_, Some(_)) => Err(format!("`{}`: leave out the port, any will do", shown(text))),
+    }
+}
+
 /// Reads `http://host:port`.
 pub(super) fn parse_backend_url(text: &str) -> Result<BackendUrl, String> {
     let Some((scheme, rest)) = text.split_once("://") else {
@@ -133,7 +141,7 @@ pub(super) fn parse_backend_url(text: &str) -> Result<BackendUrl, String> {
 }
 
 /// Writes the URL of a backend so that [`parse_backend_url`] reads the same one.
-pub(super) fn format_backend_url(host: &str, port: u16) -> String {
+pub fn format_backend_url(host: &str, port: u16) -> String {
     if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") }
 }
 

@@ -22,6 +22,7 @@ impl Changes {
         differs(restart, "listen.https", &old.listen.https, &new.listen.https);
         differs(restart, "listen.http", &old.listen.http, &new.listen.http);
         differs(restart, "listen.admin", &old.listen.admin, &new.listen.admin);
+        differs(restart, "admin.socket", &old.admin.socket, &new.admin.socket);
         differs(restart, "workers", &old.workers, &new.workers);
         differs(restart, "access_log", &old.access_log, &new.access_log);
 
@@ -33,6 +34,11 @@ impl Changes {
         let networks =
             |config: &Config| -> Vec<_> { config.trusted_proxies.iter().map(ToString::to_string).collect() };
         list(applied, "trusted_proxies", &networks(old), &networks(new));
+        differs(applied, "admin.token_file", &old.admin.token_file, &new.admin.token_file);
+        differs(applied, "admin.allow_changes", &old.admin.allow_changes, &new.admin.allow_changes);
+        let hosts =
+            |config: &Config| -> Vec<_> { config.admin.hosts.iter().map(ToString::to_string).collect() };
+        list(applied, "admin.hosts", &hosts(old), &hosts(new));
         differs(applied, "log_query", &old.log_query, &new.log_query);
         differs(applied, "hsts", &old.hsts, &new.hsts);
         differs(applied, "timeouts", &old.timeouts, &new.timeouts);

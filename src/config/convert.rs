@@ -16,8 +16,8 @@ use super::{
     convert_pool,
     errors::Report,
     excerpt::shown,
-    model::{AccessLog, CertificateFiles, Config, HostPattern, Limits, Listen, Pool, Route, Timeouts},
-    raw::{RawCertificate, RawConfig, RawLimits, RawListen, RawPool, RawRoute, RawTimeouts},
+    model::{AccessLog, Admin, CertificateFiles, Config, HostPattern, Limits, Listen, Pool, Route, Timeouts},
+    raw::{RawAdmin, RawCertificate, RawConfig, RawLimits, RawListen, RawPool, RawRoute, RawTimeouts},
     section::Tables,
     suggest::instead,
 };
@@ -37,6 +37,7 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
     let routes = routes(raw.routes, &raw.pools, report);
     Config {
         listen: listen(raw.listen, report),
+        admin: admin(raw.admin, base),
         workers: raw.workers.or_else(default_workers),
         certificates: certificates(raw.certificates.list, base, report),
         trusted_proxies: plain(raw.trusted_proxies.or_else(Vec::new)),
@@ -77,6 +78,15 @@ fn listen(raw: RawListen, report: &Report) -> Listen {
         https: raw.https.or(DEFAULT_HTTPS),
         http: raw.http.or(None),
         admin: raw.admin.or(Some(DEFAULT_ADMIN)),
+    }
+}
+
+fn admin(raw: RawAdmin, base: &Path) -> Admin {
+    Admin {
+        token_file: raw.token_file.value().map(|file| base.join(file)),
+        allow_changes: raw.allow_changes.or(false),
+        hosts: plain(raw.hosts.or_else(Vec::new)),
+        socket: raw.socket.value().map(|file| base.join(file)),
     }
 }
 

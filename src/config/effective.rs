@@ -9,7 +9,8 @@ use std::{
 use super::{
     address::{format_backend_url, format_host_pattern},
     model::{
-        AccessLog, Backend, CertificateFiles, Config, HealthCheck, Limits, Listen, Pool, Route, Timeouts,
+        AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, Limits, Listen, Pool, Route,
+        Timeouts,
     },
     quantity::{format_duration, format_size},
     session::{format_balance, format_key, format_on_down, format_skip, format_status},
@@ -40,6 +41,7 @@ fn write_config(config: &Config, out: &mut String) -> fmt::Result {
         writeln!(out, "hsts = {}", duration(hsts))?;
     }
     write_listen(&config.listen, out)?;
+    write_admin(&config.admin, out)?;
     for certificate in &config.certificates {
         write_certificate(certificate, out)?;
     }
@@ -57,6 +59,19 @@ fn write_listen(listen: &Listen, out: &mut String) -> fmt::Result {
     writeln!(out, "https = {}", quoted(listen.https))?;
     writeln!(out, "http = {}", optional(listen.http))?;
     writeln!(out, "admin = {}", optional(listen.admin))
+}
+
+fn write_admin(admin: &Admin, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[admin]")?;
+    if let Some(file) = &admin.token_file {
+        writeln!(out, "token_file = {}", path(file))?;
+    }
+    writeln!(out, "allow_changes = {}", admin.allow_changes)?;
+    writeln!(out, "hosts = {}", list(&admin.hosts, ToString::to_string))?;
+    if let Some(socket) = &admin.socket {
+        writeln!(out, "socket = {}", path(socket))?;
+    }
+    Ok(())
 }
 
 fn write_certificate(certificate: &CertificateFiles, out: &mut String) -> fmt::Result {

@@ -21,16 +21,18 @@ mod schema;
 mod section;
 mod session;
 mod suggest;
+mod token;
 
 pub use self::{
-    address::parse_listen,
+    address::{format_backend_url, parse_listen},
     changes::Changes,
     errors::ConfigErrors,
     flags::{BackendFlag, Flags, Overrides},
     model::{
-        AccessLog, Backend, CertificateFiles, Config, HealthCheck, HostPattern, Limits, Listen,
+        AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, HostPattern, Limits, Listen,
         PassiveHealth, Pool, PoolTimeouts, Route, Timeouts,
     },
     quantity::{format_duration, format_size, parse_duration, parse_size},
     session::{format_balance, parse_balance},
+    token::{Token, TokenError},
 };

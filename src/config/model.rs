@@ -18,6 +18,8 @@ use crate::affinity::Settings;
 pub struct Config {
     /// The sockets that are opened.
     pub listen: Listen,
+    /// Who may do what on the admin listener.
+    pub admin: Admin,
     /// Data-plane threads.
     pub workers: NonZeroUsize,
     /// Certificates, chosen by SNI; the first one serves clients that name no known host.
@@ -49,8 +51,23 @@ pub struct Listen {
     pub https: SocketAddr,
     /// Plain HTTP that redirects to HTTPS.
     pub http: Option<SocketAddr>,
-    /// Metrics, health.
+    /// Metrics, health, the API of operators.
     pub admin: Option<SocketAddr>,
+}
+
+/// Who may do what on the admin listener.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Admin {
+    /// File with the token that changes need.
+    pub token_file: Option<PathBuf>,
+    /// Whether anybody on this machine may change things over a loopback listener, where no token is
+    /// configured.
+    pub allow_changes: bool,
+    /// Host names, beside `localhost` and addresses, under which browsers may reach the listener; lower-case,
+    /// without port.
+    pub hosts: Vec<Box<str>>,
+    /// Unix socket that answers as the listener does.
+    pub socket: Option<PathBuf>,
 }
 
 /// One certificate chain and its key, both PEM files.

@@ -14,8 +14,8 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     address::{
-        BackendUrl, parse_authority, parse_backend_url, parse_host_pattern, parse_listen, parse_name,
-        parse_network, parse_path_prefix, parse_target,
+        BackendUrl, parse_admin_host, parse_authority, parse_backend_url, parse_host_pattern, parse_listen,
+        parse_name, parse_network, parse_path_prefix, parse_target,
     },
     model::{AccessLog, HostPattern},
     quantity::format_size,
@@ -34,6 +34,7 @@ pub(super) struct RawConfig {
     pub(super) watch: Field<bool>,
     pub(super) hsts: Field<Duration>,
     pub(super) listen: RawListen,
+    pub(super) admin: RawAdmin,
     pub(super) certificates: Tables<RawCertificate>,
     pub(super) timeouts: RawTimeouts,
     pub(super) limits: RawLimits,
@@ -47,6 +48,14 @@ pub(super) struct RawListen {
     pub(super) https: Field<SocketAddr>,
     pub(super) http: Field<Option<SocketAddr>>,
     pub(super) admin: Field<Option<SocketAddr>>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct RawAdmin {
+    pub(super) token_file: Field<PathBuf>,
+    pub(super) allow_changes: Field<bool>,
+    pub(super) hosts: Field<Vec<Spanned<Box<str>>>>,
+    pub(super) socket: Field<PathBuf>,
 }
 
 #[derive(Debug, Default)]
@@ -156,6 +165,7 @@ impl RawConfig {
             watch: root.boolean("watch"),
             hsts: root.duration("hsts"),
             listen: RawListen::read(root.section("listen", &schema::LISTEN)),
+            admin: RawAdmin::read(root.section("admin", &schema::ADMIN)),
             certificates: root.tables("certificate", &schema::CERTIFICATE, RawCertificate::read),
             timeouts: RawTimeouts::read(root.section("timeouts", &schema::TIMEOUTS)),
             limits: RawLimits::read(root.section("limits", &schema::LIMITS)),
@@ -176,6 +186,19 @@ impl RawListen {
         };
         section.finish();
         listen
+    }
+}
+
+impl RawAdmin {
+    fn read(mut section: Section<'_>) -> Self {
+        let admin = Self {
+            token_file: section.text("token_file", path),
+            allow_changes: section.boolean("allow_changes"),
+            hosts: section.list("hosts", |value| text(value, parse_admin_host)),
+            socket: section.text("socket", socket_path),
+        };
+        section.finish();
+        admin
     }
 }
 
@@ -325,6 +348,16 @@ fn path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
+fn socket_path(text: &str) -> Result<PathBuf, String> {
+    if text.len() > SOCKET_PATH_MAX {
+        return Err(format!(
+            "a socket's path has at most {SOCKET_PATH_MAX} bytes, this one has {}",
+            text.len()
+        ));
+    }
+    path(text)
+}
+
 fn access_log(value: &DeValue<'_>) -> Result<AccessLog, String> {
     match value {
         DeValue::Boolean(true) => Ok(AccessLog::Stdout),
@@ -364,6 +397,8 @@ fn status(value: &DeValue<'_>) -> Result<(StatusCode, StatusCode), String> {
     }
 }
 
+/// Less than the 107 bytes of `sun_path` in unix(7), since the socket is made under a longer name.
+const SOCKET_PATH_MAX: usize = 80;
 const WORKERS_MAX: u32 = 1024;
 /// hyper's HTTP/1.1 buffer takes no less.
 const HEAD_SIZE_MIN: u32 = 8 << 10;

@@ -18,6 +18,7 @@ pub(super) static ROOT: Shape = Shape {
         "watch",
         "hsts",
         "listen",
+        "admin",
         "certificate",
         "timeouts",
         "limits",
@@ -27,6 +28,9 @@ pub(super) static ROOT: Shape = Shape {
 };
 
 pub(super) static LISTEN: Shape = Shape { title: "[listen]", keys: &["https", "http", "admin"] };
+
+pub(super) static ADMIN: Shape =
+    Shape { title: "[admin]", keys: &["token_file", "allow_changes", "hosts", "socket"] };
 
 pub(super) static CERTIFICATE: Shape = Shape { title: "[[certificate]]", keys: &["cert", "key"] };
 
@@ -82,9 +86,10 @@ pub(super) static POOL_TIMEOUTS: Shape =
 pub(super) static BACKEND: Shape = Shape { title: "[[pool.backend]]", keys: &["name", "url", "weight"] };
 
 /// Every table.
-pub(super) static ALL: [&Shape; 12] = [
+pub(super) static ALL: [&Shape; 13] = [
     &ROOT,
     &LISTEN,
+    &ADMIN,
     &CERTIFICATE,
     &TIMEOUTS,
     &LIMITS,

@@ -1,6 +1,6 @@
 //! Health of backends: active checks on a schedule, and trials when passing requests raise a suspicion.
 
-use std::{sync::Arc, time::Duration};
+use std::{fmt::Display, sync::Arc, time::Duration};
 
 use tokio::{task::JoinSet, time::sleep};
 
@@ -46,6 +46,7 @@ async fn check_actively(pool: &Pool, backend: &Backend, check: &HealthCheck) {
     loop {
         let result = probe(backend, check, pool.instance_header.as_ref()).await;
         let ok = result.is_ok();
+        let failed = result.as_ref().err();
         if let Err(error) = &result
             && last != Some(false)
         {
@@ -55,7 +56,7 @@ async fn check_actively(pool: &Pool, backend: &Backend, check: &HealthCheck) {
             pool.heard_instance(backend, id);
         }
         last = Some(ok);
-        backend.checked(ok, check);
+        backend.checked(failed.map(|error| error as &dyn Display), check);
         // A suspicion is looked into at once; the pause keeps a failing backend from being hammered.
         tokio::select! {
             () = sleep(spread(check.interval)) => {}
@@ -74,7 +75,8 @@ async fn try_when_suspected(backend: &Backend, limit: Duration) {
             sleep(backend.passive.retry * backoff).await;
             backoff = (backoff * 2).min(MAX_BACKOFF);
         }
-        backend.tried(connect(backend, limit).await.is_ok());
+        let failed = connect(backend, limit).await.err();
+        backend.tried(failed.as_ref().map(|error| error as &dyn Display));
     }
 }
 

@@ -3,6 +3,7 @@
 //! Nothing here is in a request's path, and nothing a worker does can starve it.
 
 mod advice;
+mod drain;
 mod expiry;
 mod health;
 mod reload;
@@ -10,6 +11,7 @@ mod signals;
 
 pub use self::{
     advice::advise,
+    drain::end_drains,
     expiry::expire,
     health::watch_health,
     reload::{Metrics as ReloadMetrics, Reloader, Source},

@@ -17,7 +17,7 @@ use tokio::{
 use crate::{
     backend::Families,
     clock,
-    config::{Changes, Config, ConfigErrors},
+    config::{self, Changes, Config, ConfigErrors},
     tls::Ticketer,
     world::{Reload, Snapshot, Tls, World},
 };
@@ -109,6 +109,7 @@ impl Reloader {
         let config = (self.source.load)().map_err(|errors| errors.to_string())?;
         let tls = Tls::load(&config, &self.ticketer).map_err(|errors| errors.to_string())?;
         let old = self.world.snapshot.load_full();
+        let token = Snapshot::load_token(&config).map_err(|error| error.to_string())?;
         let mut changes = Changes::between(&old.config, &config);
         if tls.certificates.iter().map(|new| new.not_after()).ne(old
             .tls
@@ -118,19 +119,23 @@ impl Reloader {
         {
             changes.applied.push("certificates renewed".to_owned());
         }
+        if old.token != token && old.config.admin.token_file == config.admin.token_file {
+            changes.applied.push("admin token renewed".to_owned());
+        }
         let config = Config {
+            admin: config::Admin { socket: old.config.admin.socket.clone(), ..config.admin },
             listen: old.config.listen.clone(),
             workers: old.config.workers,
             access_log: old.config.access_log.clone(),
             ..config
         };
-        let new = Snapshot::build(config, tls, &self.families, Some(&old));
+        let new = Snapshot::build(config, tls, token, &self.families, Some(&old));
         self.world.publish(new);
         self.forget_removed(&old);
         Ok(changes)
     }
 
-    /// Series of what has left the configuration go.
+    /// What has left the configuration is forgotten: its series, and what operators wanted of it.
     fn forget_removed(&self, old: &Snapshot) {
         let new = self.world.snapshot.load();
         for pool in &old.pools {
@@ -143,12 +148,14 @@ impl Reloader {
                     .is_some_and(|still| still.backends.iter().any(|still| still.name() == backend.name()))
                 {
                     self.families.forget(&pool.name, backend.name());
+                    backend.retire();
                 }
             }
         }
     }
 
     fn tell(&self, why: &'static str, result: &Result<Changes, String>) {
+        self.world.set_loaded(result.as_ref().err().map(String::as_str));
         match result {
             Ok(changes) => {
                 self.metrics.done(true);
@@ -174,7 +181,8 @@ impl Reloader {
         let config = Arc::clone(&self.world.snapshot.load().config);
         let certificates =
             config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]);
-        self.source.file.as_deref().into_iter().chain(certificates).map(stamp).collect()
+        let token = config.admin.token_file.as_deref();
+        self.source.file.as_deref().into_iter().chain(token).chain(certificates).map(stamp).collect()
     }
 }
 

@@ -101,6 +101,7 @@ impl Demo {
     pub fn config(&self, listen: Listen, workers: NonZeroUsize) -> Config {
         Config {
             listen,
+            admin: crate::config::Admin { allow_changes: true, ..Default::default() },
             workers,
             certificates: vec![self.certificates.files.clone()],
             trusted_proxies: Vec::new(),

@@ -99,6 +99,11 @@ impl Metrics {
         })
     }
 
+    /// Requests so far.
+    pub fn requests_total(&self) -> u64 {
+        self.requests.iter().flatten().map(IntCounter::get).sum()
+    }
+
     /// Counts a request; `status` is none when no answer was begun.
     pub fn request(&self, protocol: Protocol, status: Option<u16>) {
         let class = match status {

@@ -1,0 +1,231 @@
+//! Everything at a glance.
+
+use std::sync::atomic::Ordering;
+
+use prometheus::{Histogram, core::Metric as _};
+
+use super::{
+    BackendStatus, ChangesBy, ConfigStatus, Counts, HealthEntry, Latency, PoolStatus, Status, seconds,
+};
+use crate::{
+    admin::Admin,
+    affinity::{self, BackendStats, EndReason, MoveReason, Stats, Verdict},
+    backend::{Backend, CLASSES},
+    clock,
+    config::{format_backend_url, format_balance},
+    world::{Phase, Pool},
+};
+
+/// Reads everything once.
+pub(in crate::admin) fn status(admin: &Admin, changes: ChangesBy) -> Status {
+    let snapshot = admin.world.snapshot.load();
+    let loaded = admin.world.loaded();
+    Status {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        uptime_seconds: seconds(clock::uptime()),
+        phase: match admin.world.phase() {
+            Phase::Starting => "starting",
+            Phase::Ready => "ready",
+            Phase::Draining => "draining",
+            Phase::Forced => "forced",
+        }
+        .to_owned(),
+        time: rfc3339(clock::wall()),
+        changes,
+        config: ConfigStatus {
+            file: admin.file.as_ref().map(|file| file.display().to_string()),
+            last_reload_ok: loaded.error.is_none(),
+            loaded_at: rfc3339(loaded.at),
+            error: loaded.error.map(|error| error.to_string()),
+        },
+        connections: admin.world.connections.load(Ordering::Relaxed) as u64,
+        requests_total: (admin.requests)(),
+        pools: snapshot.pools.iter().map(|pool| pool_status(pool)).collect(),
+    }
+}
+
+/// One backend.
+pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendStatus {
+    let stats = pool.affinity.stats();
+    backend_status(pool, backend, &stats)
+}
+
+/// The one word for a backend's state.
+pub(super) fn state(backend: &Backend) -> &'static str {
+    match (backend.member.admin(), backend.member.is_up()) {
+        (affinity::Admin::Maintenance, _) => "maintenance",
+        (_, false) => "down",
+        (affinity::Admin::Draining, true) => "draining",
+        (affinity::Admin::Ready, true) => "up",
+    }
+}
+
+fn pool_status(pool: &Pool) -> PoolStatus {
+    let stats = pool.affinity.stats();
+    let backends: Vec<_> =
+        pool.backends.iter().map(|backend| backend_status(pool, backend, &stats)).collect();
+    let mut verdicts = sum(backends.iter().map(|backend| &backend.verdicts));
+    verdicts.insert(Verdict::Refused.as_str().to_owned(), pool.refused.get());
+    PoolStatus {
+        name: pool.name.to_string(),
+        balance: format_balance(pool.settings.balance).to_owned(),
+        session_timeout_seconds: seconds(pool.settings.session_timeout),
+        ttl_seconds: seconds(pool.settings.ttl),
+        entries: stats.entries,
+        capacity: pool.settings.max_sessions.get() as u64,
+        learned: stats.learned,
+        restored: stats.restored,
+        renamed: stats.renamed,
+        ambiguous: stats.ambiguous,
+        late_hits: stats.late,
+        longest_late_seconds: seconds(stats.longest_late),
+        full: stats.full,
+        streams: backends.iter().map(|backend| backend.streams).sum(),
+        skew: skew(pool, &stats),
+        verdicts,
+        moves: sum(backends.iter().map(|backend| &backend.moves)),
+        ended: sum(backends.iter().map(|backend| &backend.ended)),
+        backends,
+    }
+}
+
+fn backend_status(pool: &Pool, backend: &Backend, stats: &Stats) -> BackendStatus {
+    let member = &backend.member;
+    let own = of(stats, backend);
+    let live = own.map_or(0, |own| own.live);
+    let total: u64 = stats.backends.iter().map(|other| other.live).sum();
+    let requests = backend.metrics.requests();
+    // The last two classes: 5xx, and no answer.
+    let errors = &requests[CLASSES.len() - 2..];
+    let counts = |names: &mut dyn Iterator<Item = &'static str>, counts: &[u64]| -> Counts {
+        names.map(str::to_owned).zip(counts.iter().copied()).collect()
+    };
+    BackendStatus {
+        name: backend.name().to_owned(),
+        url: format_backend_url(&backend.host, backend.port),
+        state: state(backend).to_owned(),
+        up: member.is_up(),
+        admin: member.admin().as_str().to_owned(),
+        weight: member.weight(),
+        share: if total == 0 { 0.0 } else { round(live as f64 / total as f64) },
+        live,
+        retained: own.map_or(0, |own| own.retained),
+        streams: member.streams().into(),
+        in_flight: member.in_flight().into(),
+        generation: member.generation(),
+        drain_eta_seconds: pool.drain_eta(backend).map(seconds),
+        drain_deadline_seconds: backend.steering.deadline_in().map(seconds),
+        requests_total: requests.iter().sum(),
+        errors_total: errors.iter().sum(),
+        latency_seconds: latency(&backend.metrics.duration),
+        verdicts: counts(
+            &mut Verdict::ALL.iter().filter(|verdict| **verdict != Verdict::Refused).map(|v| v.as_str()),
+            &placed(backend.metrics.verdicts()),
+        ),
+        moves: counts(&mut MoveReason::ALL.iter().map(|r| r.as_str()), own.map_or(&[], |own| &own.moved)),
+        ended: counts(&mut EndReason::ALL.iter().map(|r| r.as_str()), own.map_or(&[], |own| &own.ended)),
+        health: backend
+            .history
+            .changes()
+            .into_iter()
+            .map(|change| HealthEntry {
+                at: rfc3339(change.at),
+                up: change.up,
+                by: change.by.to_owned(),
+                why: change.why.into(),
+            })
+            .collect(),
+    }
+}
+
+/// Without the verdict that no backend has.
+fn placed(verdicts: [u64; Verdict::ALL.len()]) -> Vec<u64> {
+    Verdict::ALL
+        .iter()
+        .zip(verdicts)
+        .filter(|(v, _)| **v != Verdict::Refused)
+        .map(|(_, count)| count)
+        .collect()
+}
+
+fn of<'a>(stats: &'a Stats, backend: &Backend) -> Option<&'a BackendStats> {
+    stats.backends.iter().find(|own| own.member.slot() == backend.member.slot())
+}
+
+fn sum<'a>(counts: impl Iterator<Item = &'a Counts>) -> Counts {
+    let mut total = Counts::new();
+    for (name, count) in counts.flatten() {
+        *total.entry(name.clone()).or_default() += count;
+    }
+    total
+}
+
+/// The most live sessions per unit of weight in relation to the average, over the backends that take new ones.
+fn skew(pool: &Pool, stats: &Stats) -> f64 {
+    let loads = pool.backends.iter().filter(|backend| backend.member.takes_new()).map(|backend| {
+        (of(stats, backend).map_or(0, |own| own.live) as f64, f64::from(backend.member.weight().max(1)))
+    });
+    let (mut live, mut weight, mut most) = (0.0, 0.0, 0.0_f64);
+    for (own, share) in loads {
+        live += own;
+        weight += share;
+        most = most.max(own / share);
+    }
+    if live == 0.0 { 1.0 } else { round(most * weight / live) }
+}
+
+fn latency(histogram: &Histogram) -> Option<Latency> {
+    let metric = histogram.metric();
+    let histogram = metric.get_histogram();
+    let count = histogram.get_sample_count();
+    let buckets: Vec<(f64, u64)> = histogram
+        .get_bucket()
+        .iter()
+        .map(|bucket| (bucket.upper_bound(), bucket.cumulative_count()))
+        .collect();
+    (count > 0).then(|| Latency { p50: quantile(&buckets, count, 0.5), p99: quantile(&buckets, count, 0.99) })
+}
+
+/// A quantile, interpolated within its bucket as Prometheus's `histogram_quantile` does; buckets are upper
+/// bounds with the count of what is at or below.
+fn quantile(buckets: &[(f64, u64)], count: u64, quantile: f64) -> f64 {
+    let rank = quantile * count as f64;
+    let (mut from, mut below) = (0.0, 0.0);
+    for &(to, cumulative) in buckets {
+        let cumulative = cumulative as f64;
+        if cumulative >= rank && to.is_finite() {
+            let part = if cumulative > below { (rank - below) / (cumulative - below) } else { 1.0 };
+            return from + (to - from) * part;
+        }
+        if to.is_finite() {
+            (from, below) = (to, cumulative);
+        }
+    }
+    from
+}
+
+fn round(ratio: f64) -> f64 {
+    (ratio * 1000.0).round() / 1000.0
+}
+
+fn rfc3339(time: std::time::SystemTime) -> String {
+    humantime::format_rfc3339_millis(time).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_interpolated_within_their_bucket() {
+        let buckets = [(0.1, 50), (0.2, 100), (0.4, 100)];
+        assert!((quantile(&buckets, 100, 0.5) - 0.1).abs() < 1e-9);
+        assert!((quantile(&buckets, 100, 0.75) - 0.15).abs() < 1e-9);
+        assert!((quantile(&buckets, 100, 0.99) - 0.198).abs() < 1e-9);
+    }
+
+    #[test]
+    fn beyond_the_last_bucket_its_bound_is_all_that_is_known() {
+        assert!((quantile(&[(0.1, 1), (60.0, 1)], 10, 0.99) - 60.0).abs() < 1e-9);
+    }
+}
