@@ -9,6 +9,7 @@ use std::{
 
 use clap::{Args, Parser, Subcommand};
 
+use super::operator::args::Operator;
 use crate::{
     affinity::Balance,
     config::{
@@ -43,6 +44,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Run one of the demo's applications alone
     DemoApp(DemoAppArgs),
+    #[command(flatten)]
+    Operator(Operator),
 }
 
 /// Where the proxy listens and what else flags change in any configuration.

@@ -3,5 +3,6 @@
 pub mod args;
 pub mod check;
 pub mod demo_app;
+pub mod operator;
 pub mod print_config;
 pub mod serve;

@@ -1,0 +1,118 @@
+//! Commands that change something.
+
+use std::time::Duration;
+
+use http::Method;
+use serde_json::{Value, json};
+
+use super::{
+    args::{Connect, Drain, LogLevel, Target, Weight},
+    client::Client,
+    find::Found,
+    screen::{print, print_lines},
+    show::{print_json, text},
+    table::{count, human_seconds},
+    trouble::Trouble,
+    wait,
+};
+use crate::admin::api::{BackendStatus, LogFilter, Reloaded};
+
+/// Begins a drain, and waits for it if that is wished.
+pub(super) async fn drain(args: &Drain) -> Result<(), Trouble> {
+    let connect = &args.target.connect;
+    let client = Client::new(connect)?;
+    let found = Found::find(&client, &args.target.backend, connect.pool.as_deref()).await?;
+    let wish = json!({ "deadline_seconds": args.deadline.map(|deadline| deadline.as_secs_f64()) });
+    let backend: BackendStatus = client.post(&found.path("drain"), &wish).await?;
+    if args.wait {
+        return wait::wait(&client, &found, args.timeout, connect.json).await;
+    }
+    if connect.json {
+        return print_json(&backend);
+    }
+    let eta = match backend.drain_eta_seconds {
+        Some(eta) if eta > 0.0 => format!("none left in {}, if nobody uses them", human_seconds(eta)),
+        _ => "drained".to_owned(),
+    };
+    let mut line = format!(
+        "{} drains: {}, {}, {} retained; {eta}",
+        found.name(),
+        count(backend.live, "live session"),
+        count(backend.streams, "stream"),
+        backend.retained,
+    );
+    if let Some(deadline) = backend.drain_deadline_seconds {
+        line.push_str(&format!("; deadline in {}", human_seconds(deadline)));
+    }
+    print_lines([line])
+}
+
+/// Ends a drain or maintenance.
+pub(super) async fn undrain(target: &Target) -> Result<(), Trouble> {
+    change(target, "undrain", &json!({}), |backend| match &*backend.state {
+        "down" => "serves again as soon as it is up".to_owned(),
+        _ => "serves".to_owned(),
+    })
+    .await
+}
+
+/// Takes a backend out at once.
+pub(super) async fn maintenance(target: &Target) -> Result<(), Trouble> {
+    change(target, "maintenance", &json!({}), |backend| {
+        let sessions = count(backend.live, "live session");
+        format!("is in maintenance: {sessions} to move with the next request of each")
+    })
+    .await
+}
+
+/// Gives a backend another weight.
+pub(super) async fn weight(args: &Weight) -> Result<(), Trouble> {
+    let wish = json!({ "weight": args.weight });
+    change(&args.target, "weight", &wish, |backend| format!("has weight {}", backend.weight)).await
+}
+
+/// Loads the configuration anew.
+pub(super) async fn reload(connect: &Connect) -> Result<(), Trouble> {
+    let client = Client::new(connect)?;
+    let changes: Reloaded = client.post("/api/v1/reload", &json!({})).await?;
+    if connect.json {
+        return print_json(&changes);
+    }
+    if changes.applied.is_empty() && changes.restart.is_empty() {
+        return print_lines(["reloaded: nothing has changed"]);
+    }
+    let applied = changes.applied.iter().map(|change| format!("reloaded: {change}"));
+    let restart = changes.restart.iter().map(|change| format!("only after a restart: {change}"));
+    print_lines(applied.chain(restart))
+}
+
+/// Shows or changes what is logged.
+pub(super) async fn log_level(args: &LogLevel) -> Result<(), Trouble> {
+    let client = Client::new(&args.connect)?;
+    let (method, body) = match &args.filter {
+        None => (Method::GET, None),
+        Some(filter) => (Method::PUT, Some(json!({ "filter": filter }))),
+    };
+    let answer = client.send(method, "/api/v1/log", body.as_ref(), Duration::ZERO).await?;
+    if args.connect.json {
+        return print(&text(&answer));
+    }
+    let filter: LogFilter = serde_json::from_slice(&answer)
+        .map_err(|error| Trouble::Failed(format!("the answer cannot be understood: {error}")))?;
+    print_lines([filter.filter])
+}
+
+async fn change(
+    target: &Target,
+    action: &str,
+    wish: &Value,
+    tell: impl FnOnce(&BackendStatus) -> String,
+) -> Result<(), Trouble> {
+    let client = Client::new(&target.connect)?;
+    let found = Found::find(&client, &target.backend, target.connect.pool.as_deref()).await?;
+    let backend: BackendStatus = client.post(&found.path(action), wish).await?;
+    if target.connect.json {
+        return print_json(&backend);
+    }
+    print_lines([format!("{} {}", found.name(), tell(&backend))])
+}
