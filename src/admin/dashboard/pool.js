@@ -45,7 +45,7 @@ export function poolView(name, ask) {
       setText(balance, `${pool.balance} · sessions live ${span(pool.session_timeout_seconds)}, kept ${span(pool.ttl_seconds)}`);
       const recent = affinity(history, [pool]);
       setText(kept, recent.kept === null ? 'no known session asked lately' : `Affinity kept: ${percent(recent.kept, 2)}`);
-      setAttribute(kept, 'data-level', recent.kept === null || recent.moved === 0 ? 'ok' : recent.kept < 0.99 ? 'bad' : 'warn');
+      setAttribute(kept, 'data-level', recent.kept === null ? 'none' : recent.moved === 0 ? 'ok' : recent.kept < 0.99 ? 'bad' : 'warn');
       keyed(facts, factViews, poolFacts(pool), ([term]) => term, ([term]) => fact(term));
 
       const scale = Math.max(...pool.backends.map((backend) => backend.live + backend.retained), 0);
