@@ -3,7 +3,7 @@
 #[expect(dead_code, reason = "each test file uses its part of the harness")]
 mod support;
 
-use std::{fs, os::unix::fs::PermissionsExt};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use serde_json::json;
 use tempfile::TempDir;
@@ -19,6 +19,8 @@ use self::support::{
     webdriver::Browser,
 };
 
+/// Names a file beside the configuration.
+const TOKEN_FILE: &str = "[admin]\ntoken_file = \"token\"";
 const TOKEN: &str = "correct-horse-battery-staple";
 
 #[tokio::test]
@@ -88,7 +90,9 @@ async fn a_backend_is_drained_and_undrained_by_keyboard() {
 #[tokio::test]
 async fn changing_asks_for_the_token_and_keeps_it_in_memory_only() {
     let apps = app::several(2);
-    let (homing, _token) = with_token(&apps).await;
+    let (directory, file) = Setup::new(&apps).section(TOKEN_FILE).write();
+    put_token(directory.path());
+    let homing = serve(&file, directory).await;
     let browser = dashboard(&homing).await;
     browser.click("[data-backend=app-2] [data-action=maintenance]").await;
     browser.type_into("#token", "not-the-token-that-it-is").await;
@@ -113,6 +117,26 @@ async fn changing_asks_for_the_token_and_keeps_it_in_memory_only() {
         !browser.script("return document.querySelector('#token').offsetParent").await.is_null()
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_listener_that_wants_a_token_for_reading_gets_it_from_the_page() {
+    let apps = app::several(1);
+    let (directory, file) = Setup::new(&apps).section(TOKEN_FILE).write();
+    // On another address than loopback reading is not free.
+    let text = fs::read_to_string(&file).expect("just written");
+    fs::write(&file, text.replace("admin = \"127.0.0.1:0\"", "admin = \"0.0.0.0:0\"")).expect("a file");
+    put_token(directory.path());
+    let homing = serve(&file, directory).await;
+    let browser = Browser::start().await;
+    browser.open(&format!("http://127.0.0.1:{}/", homing.admin().port())).await;
+    eventually("it is locked", async || browser.text("#feed").await == "Locked").await;
+    assert_eq!(browser.text("#pools").await, "");
+    browser.type_into("#token", TOKEN).await;
+    browser.press(ENTER).await;
+    eventually("it shows the pool", async || browser.text("[data-pool=app] h2").await == "app").await;
+    browser.click("#forget").await;
+    eventually("it is locked again", async || browser.text("#feed").await == "Locked").await;
 }
 
 #[tokio::test]
@@ -172,8 +196,7 @@ async fn a_page_that_lost_its_program_says_so_and_finds_it_again() {
     let text = fs::read_to_string(&file).expect("just written");
     let text = text.replace("admin = \"127.0.0.1:0\"", &format!("admin = \"{}\"", admin.address));
     fs::write(&file, text).expect("a file");
-    let process = Process::spawn(["serve".as_ref(), "--config".as_ref(), file.as_os_str()]);
-    let homing = Homing::ready(process, false, directory).await;
+    let homing = serve(&file, directory).await;
     let browser = dashboard(&homing).await;
     homing.process.kill();
     eventually("it says so", async || {
@@ -220,14 +243,16 @@ async fn open_to_changes(count: usize) -> (Vec<Backend>, Homing) {
     (apps, homing)
 }
 
-/// A program that wants [`TOKEN`] for changes.
-async fn with_token(apps: &[Backend]) -> (Homing, TempDir) {
-    let directory = tempfile::tempdir().expect("a temporary directory");
-    let file = directory.path().join("token");
+fn put_token(directory: &Path) {
+    let file = directory.join("token");
     fs::write(&file, TOKEN).expect("a file");
     fs::set_permissions(&file, fs::Permissions::from_mode(0o600)).expect("our file");
-    let section = format!("[admin]\ntoken_file = \"{}\"", file.display());
-    (Setup::new(apps).section(&section).start().await, directory)
+}
+
+/// A program that has this configuration.
+async fn serve(file: &Path, directory: TempDir) -> Homing {
+    let process = Process::spawn(["serve".as_ref(), "--config".as_ref(), file.as_os_str()]);
+    Homing::ready(process, false, directory).await
 }
 
 /// A browser that shows the program's first status.
