@@ -229,6 +229,8 @@ async fn nothing_sticks_out_at_any_width() {
 async fn every_control_has_a_name_and_text_has_contrast() {
     let (_apps, homing) = open_to_changes(2).await;
     let browser = dashboard(&homing).await;
+    browser.click("[data-backend=app-1] .fold").await;
+    browser.click("[data-backend=app-1] [data-action=drain]").await;
     for dark in [false, true] {
         browser.resize(1600, dark).await;
         let faults = browser.script(include_str!("support/accessible.js")).await;

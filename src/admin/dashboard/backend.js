@@ -163,7 +163,7 @@ function detailView() {
   const changes = new Map();
   const groups = new Map();
   return {
-    node: el('div', { class: 'history' }, el('div', {}, el('h4', {}, 'Health'), quiet, health), el('div', {}, el('h4', {}, 'Since start'), facts)),
+    node: el('div', { class: 'history' }, el('div', {}, el('h3', {}, 'Health'), quiet, health), el('div', {}, el('h3', {}, 'Since start'), facts)),
     update(backend, now) {
       const latest = backend.health.toReversed();
       quiet.hidden = latest.length > 0;
