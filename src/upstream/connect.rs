@@ -48,7 +48,7 @@ async fn attempt(backend: &Backend) -> io::Result<TcpStream> {
     let mut last = io::Error::from(io::ErrorKind::NotFound);
     let addresses = lookup_host((&*backend.host, backend.port)).await;
     // A name that cannot be looked up has no errno of its own; it must not take a living backend out.
-    for address in addresses.map_err(|error| io::Error::other(error))? {
+    for address in addresses.map_err(io::Error::other)? {
         match TcpStream::connect(address).await {
             Ok(stream) => return Ok(stream),
             Err(error) => last = error,

@@ -24,6 +24,7 @@ pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod raw_backend;
 pub(crate) mod setup;
+pub(crate) mod webdriver;
 
 /// How long anything may take before a test gives up; generous, since only failures wait for it.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
