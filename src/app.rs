@@ -271,7 +271,8 @@ fn runtime() -> io::Result<Runtime> {
 fn process_metrics(registry: &Registry) -> prometheus::Result<()> {
     use prometheus::{IntGaugeVec, Opts, process_collector::ProcessCollector};
     registry.register(Box::new(ProcessCollector::for_self()))?;
-    let build = IntGaugeVec::new(Opts::new("homing_build_info", "The version that runs; always 1."), &["version"])?;
+    let build =
+        IntGaugeVec::new(Opts::new("homing_build_info", "The version that runs; always 1."), &["version"])?;
     build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
     registry.register(Box::new(build))
 }

@@ -40,11 +40,15 @@ impl Collector for AffinityCollector {
 }
 
 fn sessions(pools: &[(&Pool, Stats)]) -> Vec<Family> {
-    let mut sessions =
-        Family::gauge("homing_sessions", "Sessions by home backend: live (idle for less than the session timeout) or retained.");
+    let mut sessions = Family::gauge(
+        "homing_sessions",
+        "Sessions by home backend: live (idle for less than the session timeout) or retained.",
+    );
     let mut streams = Family::gauge("homing_affinity_streams", "Open streams that hold their session.");
-    let mut moves =
-        Family::counter("homing_affinity_moves_total", "Sessions that left a backend, by reason; the backend is the one left.");
+    let mut moves = Family::counter(
+        "homing_affinity_moves_total",
+        "Sessions that left a backend, by reason; the backend is the one left.",
+    );
     let mut ended = Family::counter("homing_affinity_ended_total", "Sessions that ended, by reason.");
     for (pool, stats) in pools {
         for backend in &stats.backends {
@@ -73,10 +77,20 @@ fn totals(pools: &[(&Pool, Stats)]) -> Vec<Family> {
     ];
     let counters: [(&str, &str, Read); 6] = [
         ("homing_affinity_learned_total", "Sessions learned from answers.", |_, stats| stats.learned),
-        ("homing_affinity_restored_total", "Sessions that came back with their backend.", |_, stats| stats.restored),
-        ("homing_affinity_renames_total", "Session ids that the application replaced.", |_, stats| stats.renamed),
-        ("homing_affinity_ambiguous_total", "Requests with several different session ids.", |_, stats| stats.ambiguous),
-        ("homing_affinity_late_hits_total", "Expired sessions that their application still knew.", |_, stats| stats.late),
+        ("homing_affinity_restored_total", "Sessions that came back with their backend.", |_, stats| {
+            stats.restored
+        }),
+        ("homing_affinity_renames_total", "Session ids that the application replaced.", |_, stats| {
+            stats.renamed
+        }),
+        ("homing_affinity_ambiguous_total", "Requests with several different session ids.", |_, stats| {
+            stats.ambiguous
+        }),
+        (
+            "homing_affinity_late_hits_total",
+            "Expired sessions that their application still knew.",
+            |_, stats| stats.late,
+        ),
         ("homing_affinity_full_total", "Sessions not learned because the table was full.", |_, stats| {
             stats.full
         }),
@@ -102,8 +116,10 @@ fn totals(pools: &[(&Pool, Stats)]) -> Vec<Family> {
 fn backends(pools: &[(&Pool, Stats)]) -> Vec<Family> {
     let mut up = Family::gauge("homing_backend_up", "Whether the backend serves.");
     let mut draining = Family::gauge("homing_backend_draining", "Whether the backend gets no new sessions.");
-    let mut weight = Family::gauge("homing_backend_weight", "Its share of sessions in relation to the others.");
-    let mut in_flight = Family::gauge("homing_backend_in_flight", "Requests that are under way at the backend.");
+    let mut weight =
+        Family::gauge("homing_backend_weight", "Its share of sessions in relation to the others.");
+    let mut in_flight =
+        Family::gauge("homing_backend_in_flight", "Requests that are under way at the backend.");
     for (pool, _) in pools {
         for backend in &pool.backends {
             let labels = [("pool", &*pool.name), ("backend", backend.name())];

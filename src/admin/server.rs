@@ -41,25 +41,31 @@ const HEAD_SIZE: usize = 16 * 1024;
 pub async fn serve(admin: Rc<Admin>, listener: TcpListener) -> io::Result<()> {
     let places = Arc::new(Semaphore::new(MAX_CLIENTS));
     let phase = admin.world.watch();
-    let accepting = accept(listener, phase, Phase::Forced, || {}, |stream, _| {
-        let Ok(place) = Arc::clone(&places).try_acquire_owned() else { return };
-        let admin = Rc::clone(&admin);
-        tokio::task::spawn_local(async move {
-            let service = service_fn(|request| {
-                let answer = answer(&admin, &request);
-                async { Ok::<_, Infallible>(answer) }
+    let accepting = accept(
+        listener,
+        phase,
+        Phase::Forced,
+        || {},
+        |stream, _| {
+            let Ok(place) = Arc::clone(&places).try_acquire_owned() else { return };
+            let admin = Rc::clone(&admin);
+            tokio::task::spawn_local(async move {
+                let service = service_fn(|request| {
+                    let answer = answer(&admin, &request);
+                    async { Ok::<_, Infallible>(answer) }
+                });
+                let connection = http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEAD_TIMEOUT)
+                    .max_buf_size(HEAD_SIZE)
+                    .serve_connection(TokioIo::new(stream), service);
+                if let Ok(Err(error)) = timeout(LIFETIME, connection).await {
+                    tracing::debug!(%error, "admin connection ended");
+                }
+                drop(place);
             });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .max_buf_size(HEAD_SIZE)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Ok(Err(error)) = timeout(LIFETIME, connection).await {
-                tracing::debug!(%error, "admin connection ended");
-            }
-            drop(place);
-        });
-    });
+        },
+    );
     accepting.await
 }
 
@@ -79,7 +85,10 @@ fn answer<B>(admin: &Admin, request: &Request<B>) -> Response<Full<Bytes>> {
             Phase::Ready => text(StatusCode::OK, "ready\n"),
             Phase::Draining | Phase::Forced => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         },
-        "/" => text(StatusCode::OK, "homing\n\n/metrics  Prometheus metrics\n/livez    the process runs\n/readyz   it accepts clients\n"),
+        "/" => text(
+            StatusCode::OK,
+            "homing\n\n/metrics  Prometheus metrics\n/livez    the process runs\n/readyz   it accepts clients\n",
+        ),
         _ => text(StatusCode::NOT_FOUND, "not found; see /\n"),
     }
 }

@@ -52,7 +52,10 @@ impl Families {
                 &["pool", "backend", "verdict"],
             )?,
             requests: IntCounterVec::new(
-                Opts::new("homing_backend_requests_total", "Requests sent to a backend, by class of the answer."),
+                Opts::new(
+                    "homing_backend_requests_total",
+                    "Requests sent to a backend, by class of the answer.",
+                ),
                 &["pool", "backend", "code"],
             )?,
             duration: HistogramVec::new(

@@ -70,8 +70,7 @@ impl Backend {
         member: Arc<Member>,
         families: &Families,
     ) -> Self {
-        let address =
-            config.host.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, config.port));
+        let address = config.host.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, config.port));
         let authority = match address {
             Some(address) => address.to_string(),
             None => format!("{}:{}", config.host, config.port),

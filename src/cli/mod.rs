@@ -2,6 +2,6 @@
 
 pub mod args;
 pub mod check;
+pub mod demo_app;
 pub mod print_config;
 pub mod serve;
-pub mod demo_app;

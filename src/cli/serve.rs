@@ -3,7 +3,10 @@
 use std::process::ExitCode;
 
 use super::args::ServeArgs;
-use crate::{app::App, config::{Config, Listen}};
+use crate::{
+    app::App,
+    config::{Config, Listen},
+};
 
 /// Runs the proxy.
 pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {

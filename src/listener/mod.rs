@@ -18,7 +18,9 @@ const BACKLOG: i32 = 4096;
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// Somebody else has the port.
-    #[error("{listener} {address} is in use by another program: choose another with {flag} or `listen.{listener}`")]
+    #[error(
+        "{listener} {address} is in use by another program: choose another with {flag} or `listen.{listener}`"
+    )]
     InUse {
         /// Which listener.
         listener: &'static str,
@@ -28,7 +30,9 @@ pub enum BindError {
         flag: &'static str,
     },
     /// Anything else.
-    #[error("cannot listen on {listener} {address}: {error} (choose another with {flag} or `listen.{listener}`)")]
+    #[error(
+        "cannot listen on {listener} {address}: {error} (choose another with {flag} or `listen.{listener}`)"
+    )]
     Other {
         /// Which listener.
         listener: &'static str,

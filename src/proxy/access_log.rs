@@ -34,7 +34,9 @@ impl AccessLog {
         let sink: Box<dyn Write + Send> = match config {
             config::AccessLog::Off => return Ok(None),
             config::AccessLog::Stdout => Box::new(io::stdout()),
-            config::AccessLog::File(path) => Box::new(OpenOptions::new().create(true).append(true).open(path)?),
+            config::AccessLog::File(path) => {
+                Box::new(OpenOptions::new().create(true).append(true).open(path)?)
+            }
         };
         let (lines, queue) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()

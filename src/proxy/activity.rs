@@ -121,7 +121,11 @@ impl Drop for Busy {
 // === impl Watched ===
 
 impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
         let before = buf.filled().len();
         let result = Pin::new(&mut self.inner).poll_read(cx, buf);
         if buf.filled().len() > before {
@@ -171,7 +175,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_client_that_never_sends_a_head_is_late() {
         let activity = Activity::new();
-        assert_eq!(activity.watch(clock::now(), HEAD, IDLE), Watch::Until(clock::now() + Duration::from_secs(10)));
+        assert_eq!(
+            activity.watch(clock::now(), HEAD, IDLE),
+            Watch::Until(clock::now() + Duration::from_secs(10))
+        );
         pass(10).await;
         assert_eq!(activity.watch(clock::now(), HEAD, IDLE), Watch::Late);
     }

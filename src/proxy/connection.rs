@@ -96,7 +96,8 @@ pub async fn serve_plain(worker: Rc<Worker>, stream: TcpStream, permit: Permit) 
     let open = Gauge::enter(&worker.metrics.http);
     let snapshot = worker.world.snapshot.load_full();
     let activity = Activity::new();
-    let guard = Guard::new(&worker, &activity, Some(snapshot.config.timeouts.head), &snapshot.config.timeouts);
+    let guard =
+        Guard::new(&worker, &activity, Some(snapshot.config.timeouts.head), &snapshot.config.timeouts);
     let io = TokioIo::new(Watched { inner: stream, activity: Arc::clone(&activity) });
     let service = service_fn(|request| {
         let _busy = activity.request();
@@ -108,7 +109,12 @@ pub async fn serve_plain(worker: Rc<Worker>, stream: TcpStream, permit: Permit) 
     drop((open, permit));
 }
 
-async fn serve_http1(client: &Rc<Client>, stream: TlsStream<TcpStream>, timeouts: &Timeouts, limits: &Limits) {
+async fn serve_http1(
+    client: &Rc<Client>,
+    stream: TlsStream<TcpStream>,
+    timeouts: &Timeouts,
+    limits: &Limits,
+) {
     let guard = Guard::new(&client.worker, &client.activity, Some(timeouts.head), timeouts);
     let io = TokioIo::new(Watched { inner: stream, activity: Arc::clone(&client.activity) });
     let service = service_fn(|request| service::serve(Rc::clone(client), request));
@@ -116,7 +122,12 @@ async fn serve_http1(client: &Rc<Client>, stream: TlsStream<TcpStream>, timeouts
     drive(connection, guard, |connection| connection.graceful_shutdown()).await;
 }
 
-async fn serve_http2(client: &Rc<Client>, stream: TlsStream<TcpStream>, timeouts: &Timeouts, limits: &Limits) {
+async fn serve_http2(
+    client: &Rc<Client>,
+    stream: TlsStream<TcpStream>,
+    timeouts: &Timeouts,
+    limits: &Limits,
+) {
     let guard = Guard::new(&client.worker, &client.activity, None, timeouts);
     let service = service_fn(|request| service::serve(Rc::clone(client), request));
     let connection = http2::Builder::new(Local)

@@ -90,7 +90,8 @@ impl Forward<'_> {
                     _ => Fault::NoBackend,
                 }));
             };
-            let Some(backend) = self.pool.roster.index_of(slot).map(|index| &self.pool.backends[index]) else {
+            let Some(backend) = self.pool.roster.index_of(slot).map(|index| &self.pool.backends[index])
+            else {
                 return Err(Fault::NoBackend);
             };
             if attempts == 0 {
@@ -213,18 +214,15 @@ impl Forward<'_> {
         self.tally.progress() + limit
     }
 
-    fn conclude(
-        &self,
-        backend: &Backend,
-        error: Exchange,
-        copy: Option<Request<RequestBody>>,
-    ) -> Failed {
+    fn conclude(&self, backend: &Backend, error: Exchange, copy: Option<Request<RequestBody>>) -> Failed {
         let (fault, request) = match error {
             // The body's own account comes first: a client that breaks off looks like anything.
             _ if self.tally.fault().is_some() => (self.tally.fault().unwrap_or(Fault::ClientGone), None),
             Exchange::Failed(ExchangeError::Body(fault)) => (fault, None),
             Exchange::Failed(ExchangeError::BadAnswer) => (Fault::BadAnswer, None),
-            Exchange::Failed(ExchangeError::Closed | ExchangeError::Unsent(_)) => (Fault::BackendClosed, copy),
+            Exchange::Failed(ExchangeError::Closed | ExchangeError::Unsent(_)) => {
+                (Fault::BackendClosed, copy)
+            }
             Exchange::Timeout => (Fault::HeadTimeout, None),
         };
         if fault.blame() == crate::error::Blame::Backend {

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
     header::{
-        CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, STRICT_TRANSPORT_SECURITY, TE, TRANSFER_ENCODING, UPGRADE,
-        VIA,
+        CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, STRICT_TRANSPORT_SECURITY, TE, TRANSFER_ENCODING,
+        UPGRADE, VIA,
     },
 };
 
@@ -263,7 +263,8 @@ mod tests {
 
     #[test]
     fn h2c_is_not_passed_on_and_websocket_is() {
-        let mut headers = map(&[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "x")]);
+        let mut headers =
+            map(&[("connection", "Upgrade, HTTP2-Settings"), ("upgrade", "h2c"), ("http2-settings", "x")]);
         prepare(&mut headers, Version::HTTP_11, false);
         assert!(!headers.contains_key("upgrade") && !headers.contains_key("connection"));
         assert!(!headers.contains_key("http2-settings"));

@@ -1,9 +1,7 @@
 //! What the front door counts. Children are resolved once, when the process starts.
 
 use http::Version;
-use prometheus::{
-    IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
-};
+use prometheus::{IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector};
 
 use crate::backend::CLASSES;
 
@@ -51,10 +49,8 @@ pub enum Protocol {
 impl Metrics {
     /// Makes and registers them.
     pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let connections = IntGaugeVec::new(
-            Opts::new("homing_connections", "Open client connections."),
-            &["listener"],
-        )?;
+        let connections =
+            IntGaugeVec::new(Opts::new("homing_connections", "Open client connections."), &["listener"])?;
         let refused = IntCounterVec::new(
             Opts::new("homing_connections_refused_total", "Client connections not served."),
             &["reason"],
@@ -64,7 +60,10 @@ impl Metrics {
             &["version", "result"],
         )?;
         let requests = IntCounterVec::new(
-            Opts::new("homing_http_requests_total", "Requests of clients by class of the answer and protocol."),
+            Opts::new(
+                "homing_http_requests_total",
+                "Requests of clients by class of the answer and protocol.",
+            ),
             &["code", "protocol"],
         )?;
         let websockets = IntGauge::new("homing_websockets", "Open WebSockets.")?;
@@ -95,9 +94,8 @@ impl Metrics {
             tls_closed: handshakes.with_label_values(&["", "closed"]),
             websockets,
             log_lost,
-            requests: Protocol::ALL.map(|protocol| {
-                CLASSES.map(|class| requests.with_label_values(&[class, protocol.as_str()]))
-            }),
+            requests: Protocol::ALL
+                .map(|protocol| CLASSES.map(|class| requests.with_label_values(&[class, protocol.as_str()]))),
         })
     }
 

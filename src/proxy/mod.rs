@@ -160,7 +160,10 @@ impl Client {
 
     /// Where an earlier request of this connection without a session id went.
     fn follows(&self, pool: &Pool) -> Option<Slot> {
-        self.placed.get().filter(|(affinity, _)| *affinity == Arc::as_ptr(&pool.affinity)).map(|(_, slot)| slot)
+        self.placed
+            .get()
+            .filter(|(affinity, _)| *affinity == Arc::as_ptr(&pool.affinity))
+            .map(|(_, slot)| slot)
     }
 
     fn follow(&self, pool: &Pool, slot: Slot) {

@@ -28,7 +28,8 @@ pub(super) fn fault(fault: Fault, request_id: &HeaderValue, mut record: Record) 
 
 /// Where the plain listener sends everybody.
 pub(super) fn redirect(location: &str) -> Response<AnswerBody> {
-    let mut response = plain(StatusCode::PERMANENT_REDIRECT, Bytes::from_static(b"This site is served over HTTPS.\n"));
+    let mut response =
+        plain(StatusCode::PERMANENT_REDIRECT, Bytes::from_static(b"This site is served over HTTPS.\n"));
     match HeaderValue::from_str(location) {
         Ok(location) => response.headers_mut().insert(LOCATION, location),
         Err(_) => return plain(StatusCode::BAD_REQUEST, Bytes::from_static(b"400 Bad Request\n")),

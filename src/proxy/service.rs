@@ -88,7 +88,8 @@ async fn handle(
     target::expectation(&parts.headers)?;
     let pool = &snapshot.pools[pool.ok_or(Fault::NoRoute)?];
 
-    let length = parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let length =
+        parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     if let (Some(limit), Some(length)) = (config.limits.body_size, length)
         && u64::gt(&length, &limit)
     {
@@ -153,8 +154,14 @@ async fn handle(
 }
 
 /// Hands the answer on: its body takes along all that must happen when it ends.
-fn deliver(client: &Rc<Client>, snapshot: &Snapshot, passed: Passed, mut record: Record) -> Response<AnswerBody> {
-    let Passed { pool, mut response, answered: Delivery { connection, in_flight }, tally, key, upgrade } = passed;
+fn deliver(
+    client: &Rc<Client>,
+    snapshot: &Snapshot,
+    passed: Passed,
+    mut record: Record,
+) -> Response<AnswerBody> {
+    let Passed { pool, mut response, answered: Delivery { connection, in_flight }, tally, key, upgrade } =
+        passed;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let hold = StreamHold::take(&pool, key, &in_flight.backend().member);
         let backend = hyper::upgrade::on(&mut response);
@@ -170,9 +177,8 @@ fn deliver(client: &Rc<Client>, snapshot: &Snapshot, passed: Passed, mut record:
     let event_stream = stream::is_event_stream(response.headers());
     let stall = Stall::new((!event_stream).then_some(snapshot.config.timeouts.body));
     let (parts, body) = response.into_parts();
-    let hold = stream::is_long(&body)
-        .then(|| StreamHold::take(&pool, key, &in_flight.backend().member))
-        .flatten();
+    let hold =
+        stream::is_long(&body).then(|| StreamHold::take(&pool, key, &in_flight.backend().member)).flatten();
     let mut answer = Box::new(Answer {
         connection: Some(connection),
         keep_alive: pool.keep_alive,

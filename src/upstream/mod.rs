@@ -9,13 +9,7 @@ mod connect;
 mod probe;
 mod socket;
 
-use std::{
-    cell::RefCell,
-    collections::HashMap,
-    error::Error as _,
-    sync::Arc,
-    time::Duration,
-};
+use std::{cell::RefCell, collections::HashMap, error::Error as _, sync::Arc, time::Duration};
 
 use http::{Request, Response};
 use hyper::{
@@ -25,11 +19,11 @@ use hyper::{
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::Instant};
 
+use self::socket::Socket;
 pub use self::{
     connect::{ConnectError, connect},
     probe::{ProbeError, probe},
 };
-use self::socket::Socket;
 use crate::{backend::Backend, clock, error::Fault};
 
 /// One worker's idle connections.

@@ -59,8 +59,7 @@ fn a_generation_wraps_around() {
 fn a_new_generation_ramps_up_linearly() {
     let member = member();
     member.bump_generation(second(100));
-    for (at, share) in
-        [(90, 100), (100, 100), (110, 200), (145, 550), (189, 990), (190, 1_000), (900, 1_000)]
+    for (at, share) in [(90, 100), (100, 100), (110, 200), (145, 550), (189, 990), (190, 1_000), (900, 1_000)]
     {
         assert_eq!(member.share(SLOW_START, second(at)), share, "at second {at}");
     }
