@@ -206,13 +206,17 @@ impl Affinity {
     pub fn release(&self, hold: Hold, now: Tick) {
         hold.member.add_streams(-1);
         let key = hold.streams.end();
-        self.alter(key, |binding| {
+        let revived = self.alter(key, |binding| {
             self.sign_of_life(binding, None, now);
             if binding.flags.rare && self.rare.tidy(key) {
                 binding.flags.rare = false;
             }
-            (table::Keep::Yes, ())
+            // The session may have ended and begun anew since the stream was opened.
+            (table::Keep::Yes, self.enliven(binding, now))
         });
+        if revived == Some(true) {
+            self.schedule_live(key, now);
+        }
     }
 
     /// An operator ends a session; false when there is none.
