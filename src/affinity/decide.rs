@@ -124,6 +124,7 @@ impl Affinity {
             match self.resolve(key, ask.now) {
                 Some(Kind::Renamed(now_key)) => {
                     if let Some(seen) = self.visit(settings, roster, now_key, ask.now) {
+                        self.prolong(settings, key, now_key, false, ask.now);
                         return self.known(settings, roster, ask, seen, now_key, Some(key));
                     }
                 }

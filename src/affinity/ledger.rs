@@ -221,6 +221,11 @@ impl Ledger {
         }
     }
 
+    /// Whether this very instance is the backend's current one.
+    pub(super) fn knows(&self, home: Home) -> bool {
+        self.lock().book(home).is_some()
+    }
+
     /// Whether a session that lives here is counted: its backend is configured and remembers it.
     pub(super) fn counts(&self, home: Home) -> bool {
         self.lock().book(home).is_some_and(|book| !book.retired)

@@ -152,7 +152,7 @@ impl Affinity {
         match answer.effect {
             Effect::Silent => {
                 if let Some(alias) = alias {
-                    self.prolong(settings, alias, key, answer.status, now);
+                    self.prolong(settings, alias, key, answer.status < 400, now);
                 }
                 let seen = self.table.look(key, |binding| {
                     self.sign_of_life(binding, Some(member).filter(|m| m.slot() == binding.home.slot), now);
@@ -259,11 +259,17 @@ impl Affinity {
         origin: Origin,
         now: Tick,
     ) -> Settled {
-        if !self.table.contains(key) && !self.make_room(settings, now) {
-            self.counters.full.fetch_add(1, Relaxed);
-            return Settled { key: None, change: Change::Full };
-        }
         let home = Home { slot: member.slot(), generation: member.generation() };
+        if !self.table.contains(key) {
+            // Nobody makes room for a session of a backend that was forgotten meanwhile.
+            if !self.ledger.knows(home) {
+                return Settled::NONE;
+            }
+            if !self.make_room(settings, now) {
+                self.counters.full.fetch_add(1, Relaxed);
+                return Settled { key: None, change: Change::Full };
+            }
+        }
         let unlearned = origin == Origin::Accepted;
         let (change, due) = loop {
             let done = self.table.upsert(
@@ -477,15 +483,23 @@ impl Affinity {
         }
     }
 
-    /// A client that uses a replaced id well after it was replaced, and is served, never got the new one:
-    /// that id leads to the session from now on, for as long as either is used.
-    fn prolong(&self, settings: &Settings, alias: SessionKey, key: SessionKey, status: u16, now: Tick) {
+    /// A client that uses a replaced id well after it was replaced, and is `served`, never got the new one:
+    /// that id leads to the session from now on, for as long as either is used. One that lasts already, does
+    /// so whenever it is used.
+    pub(super) fn prolong(
+        &self,
+        settings: &Settings,
+        alias: SessionKey,
+        key: SessionKey,
+        served: bool,
+        now: Tick,
+    ) {
         let Some(past) = self.after.find(alias, now) else { return };
         let left = past.until.since(now);
         let prolongs = if past.lasting {
             left < settings.ttl - settings.ttl / 8
         } else {
-            status < 400 && left <= settings.grace / 2
+            served && left <= settings.grace / 2
         };
         if prolongs && alias != key && matches!(past.kind, Kind::Renamed(_)) {
             self.remember_renamed(settings, alias, key, true, now);

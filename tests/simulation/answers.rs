@@ -60,7 +60,7 @@ impl Model {
         match answer.says {
             Says::Silent => {
                 if let Some(alias) = alias {
-                    self.prolong(answer, alias, id);
+                    self.prolong(answer.settings, alias, id, answer.status < 400);
                 }
                 let now = self.now;
                 match self.sessions.get_mut(&id) {
@@ -132,9 +132,14 @@ impl Model {
 
     fn bind(&mut self, answer: &Answered<'_>, id: Id, set: bool) -> Outcome {
         let now = self.now;
-        if !self.sessions.contains_key(&id) && !self.make_room(answer) {
-            self.full += 1;
-            return (None, Change::Full);
+        if !self.sessions.contains_key(&id) {
+            if answer.instance.is_none() {
+                return NOTHING;
+            }
+            if !self.make_room(answer) {
+                self.full += 1;
+                return (None, Change::Full);
+            }
         }
         let home = answer.home();
         let change = match self.sessions.get_mut(&id) {
@@ -296,18 +301,18 @@ impl Model {
         self.past.insert(old, past);
     }
 
-    fn prolong(&mut self, answer: &Answered<'_>, alias: Id, id: Id) {
+    pub fn prolong(&mut self, settings: &Settings, alias: Id, id: Id, served: bool) {
         let Some(past) = self.past.get(&alias) else { return };
         if !matches!(past.kind, PastKind::Renamed(_)) || past.until <= self.now {
             return;
         }
         let left = Duration::from_millis(100) * (past.until - self.now);
         let prolongs = match past.lasting {
-            true => left < answer.settings.ttl * 7 / 8,
-            false => answer.status < 400 && left <= answer.settings.grace / 2,
+            true => left < settings.ttl * 7 / 8,
+            false => served && left <= settings.grace / 2,
         };
         if prolongs {
-            self.remember_renamed(answer.settings, alias, id, true);
+            self.remember_renamed(settings, alias, id, true);
         }
     }
 }

@@ -258,6 +258,9 @@ impl Model {
             Some((current, (current != id).then_some(id)))
         });
         if let Some((id, alias)) = known {
+            if let Some(alias) = alias {
+                self.prolong(settings, alias, id, false);
+            }
             return self.known(settings, id, alias, tried, waited);
         }
         let ended = carried.iter().find_map(|&id| match self.resolve(id) {

@@ -199,7 +199,7 @@ impl World {
         let status = *self.rng.choice(&[200, 200, 200, 200, 302, 404, 500]).expect("some");
         let says = self.says(&flight);
         let same = self.same_session(&flight);
-        let others = self.others(&flight);
+        let others = self.others(&flight, says);
         let effect = match says {
             Says::Silent => Effect::Silent,
             Says::Deleted => Effect::Deleted,
@@ -273,12 +273,19 @@ impl World {
     }
 
     /// Clients that share the session of another one's request, by having its id from who knows where.
-    fn others(&self, flight: &Flight) -> Vec<usize> {
-        let (About::Known { id, .. } | About::Moving { id, .. }) = flight.about else { return Vec::new() };
-        let current = self.model.current(id);
-        let leads = |jar: Option<Id>| jar.and_then(|jar| self.model.current(jar));
+    fn others(&self, flight: &Flight, says: Says) -> Vec<usize> {
+        let about = match flight.about {
+            About::Known { id, .. } | About::Moving { id, .. } => self.model.current(id),
+            _ => None,
+        };
+        let set = match says {
+            Says::Set(set, _) => self.model.current(set),
+            _ => None,
+        };
+        let leads = |at: usize| self.clients[at].jar.and_then(|jar| self.model.current(jar));
         (0..self.clients.len())
-            .filter(|&at| Some(at) != flight.client && leads(self.clients[at].jar) == current)
+            .filter(|&at| Some(at) != flight.client)
+            .filter(|&at| leads(at).is_some_and(|id| Some(id) == about || Some(id) == set))
             .collect()
     }
 
@@ -314,14 +321,23 @@ impl World {
             Says::Deleted => self.clients[client].jar = None,
             Says::Silent => {}
         }
+        if keeps && matches!(says, Says::Set(..)) && change == Change::Refreshed {
+            // Two of its sessions became one, and it goes on with the id of neither.
+            self.lose(client);
+        }
         let jar = self.clients[client].jar;
         let leads = jar.and_then(|jar| self.model.current(jar));
+        // An earlier id leads on for a TTL after its own last use, whoever else uses the session.
+        let used = jar.is_some_and(|jar| carried.contains(&jar)) || matches!(says, Says::Set(..));
+        let told = if used { Some(self.model.now) } else { self.clients[client].home.map(|(_, told)| told) };
         self.clients[client].home = id.and_then(|id| {
             // Of two answers to requests that had no session, or not the same, each makes its own.
             let mine = !self.clients[client].lost;
             let mine = mine && (leads == Some(id) || (keeps && same && change == Change::Renamed));
-            let session = self.model.sessions.get(&id).filter(|_| mine)?;
-            Some((session.home, self.model.now))
+            // Nor is anything promised by a backend that has left.
+            let session =
+                self.model.sessions.get(&id).filter(|session| mine && self.model.counts(session))?;
+            Some((session.home, told?))
         });
     }
 
@@ -416,6 +432,10 @@ impl World {
                 let at = self.rng.usize(..self.model.backends.len());
                 let configured = !self.model.backends[at].configured;
                 self.model.configure(at, configured);
+                // What it had makes room, if need be.
+                for client in &mut self.clients {
+                    client.home = client.home.filter(|(home, _)| home.0 != at);
+                }
             }
         }
         self.publish();

@@ -159,8 +159,9 @@ impl World {
             .collect();
         self.roster = self.affinity.roster(&list, self.settings.session_timeout, Tick::new(self.model.now));
         for member in self.roster.members() {
-            // Another one may have had its slot.
-            for backend in &mut self.model.backends {
+            // Another one may have had its slot; who agreed on that, goes there from now on.
+            let heir = self.backend_of(member);
+            for (at, backend) in self.model.backends.iter_mut().enumerate() {
                 if backend
                     .member
                     .as_ref()
@@ -168,6 +169,9 @@ impl World {
                 {
                     backend.member = None;
                     backend.instance += 1;
+                    for pin in self.model.pins.values_mut().filter(|pin| pin.0 == at) {
+                        pin.0 = heir;
+                    }
                 }
             }
             let backend = self.backend_of(member);
