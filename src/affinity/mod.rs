@@ -285,3 +285,6 @@ pub struct Hold {
     streams: Arc<rare::Streams>,
     member: Arc<Member>,
 }
+
+#[cfg(test)]
+mod tests;

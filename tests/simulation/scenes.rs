@@ -242,7 +242,7 @@ impl World {
             others.into_iter().for_each(|other| self.lose(other));
         }
         if let Some(client) = flight.client {
-            self.receive(client, &flight.carried, says, same, outcome);
+            self.receive(client, &flight.carried, says, same, flight.about == About::Skipped, outcome);
         }
         if let Some(id) = outcome.0
             && self.chance(8)
@@ -296,6 +296,7 @@ impl World {
         carried: &[Id],
         says: Says,
         same: bool,
+        skipped: bool,
         (id, change): (Option<Id>, Change),
     ) {
         let lost = self.chance(2);
@@ -313,8 +314,9 @@ impl World {
                 let others = whose.filter(|(at, other)| *at != client && other.jar == Some(set));
                 let others: Vec<usize> = others.map(|(at, _)| at).collect();
                 if !keeps {
+                    // Of what a skipped path sets, the core learns nothing.
                     self.clients[client].jar = Some(set);
-                    self.clients[client].lost = !others.is_empty();
+                    self.clients[client].lost = skipped || !others.is_empty();
                 }
                 others.into_iter().for_each(|other| self.lose(other));
             }
