@@ -5,7 +5,7 @@ use std::{
     env,
     net::{IpAddr, Ipv4Addr},
     num::NonZeroUsize,
-    sync::atomic::{AtomicBool, AtomicU32, Ordering::Relaxed},
+    sync::atomic::{AtomicU32, Ordering::Relaxed},
     thread,
     time::Duration,
 };
@@ -95,19 +95,20 @@ impl Pool {
     /// One thread's next deed, on one of a few sessions, so that threads meet.
     fn act(&self, rng: &mut Rng) {
         let id = rng.u64(0..300);
+        let other = id ^ rng.u64(0..4);
         let set = |lasts: u64| Effect::Set {
-            key: self.key(id ^ rng.clone().u64(0..4)),
+            key: self.key(other),
             lasts: (lasts > 3).then(|| Duration::from_secs(lasts)),
         };
         let keys = self.keys((rng.u8(0..8) > 0).then_some(id));
         let random = rng.u64(..);
         match rng.u32(0..1000) {
-            0..300 => drop(self.exchange(&keys, 200, set(rng.u64(0..8)), random)),
-            300..400 => drop(self.exchange(&keys, 200, Effect::Deleted, random)),
+            0..300 => _ = self.exchange(&keys, 200, set(rng.u64(0..8)), random),
+            300..400 => _ = self.exchange(&keys, 200, Effect::Deleted, random),
             400..480 => {
                 let member = &self.roster.members()[rng.usize(0..3)];
                 if let Some(hold) = self.affinity.hold(self.key(id), member, self.at()) {
-                    drop(self.exchange(&keys, 200, set(0), random));
+                    _ = self.exchange(&keys, 200, set(0), random);
                     self.affinity.release(hold, self.at());
                 }
             }
@@ -135,7 +136,7 @@ impl Pool {
             520..530 => {
                 self.affinity.drain_eta(&self.settings, &self.roster, Slot::new(0), self.at());
             }
-            _ => drop(self.exchange(&keys, *rng.choice(&[200, 404, 500]).unwrap(), Effect::Silent, random)),
+            _ => _ = self.exchange(&keys, *rng.choice(&[200, 404, 500]).unwrap(), Effect::Silent, random),
         }
     }
 
@@ -173,17 +174,13 @@ impl Pool {
 fn threads_that_meet_on_the_same_sessions_leave_the_books_right() {
     let pool = Pool::new(250);
     let deeds = env::var("DEEDS").ok().map_or(150_000, |text| text.parse().expect("a number"));
-    let stop = AtomicBool::new(false);
     thread::scope(|scope| {
         for seed in 0..4 {
-            let (pool, stop) = (&pool, &stop);
+            let pool = &pool;
             scope.spawn(move || {
                 let mut rng = Rng::with_seed(seed);
                 for _ in 0..deeds {
                     pool.act(&mut rng);
-                    if stop.load(Relaxed) {
-                        return;
-                    }
                 }
             });
         }

@@ -418,7 +418,8 @@ impl Affinity {
             .flatten()?;
         let (home, due) = (copy.home, copy.due);
         let twin = self.put_renamed(new, copy, extra);
-        self.table.change(old, |_| (Keep::No, ()));
+        // Unless another session has got this id meanwhile.
+        self.table.change(old, |binding| (if binding.flags.leaving { Keep::No } else { Keep::Yes }, ()));
         self.after.forget(new);
         if twin {
             // Somebody bound the new key before: two sessions have become one.
@@ -433,38 +434,36 @@ impl Affinity {
     }
 
     /// Puts a renamed binding in; true when the key is bound already: then the one that was there lives on,
-    /// and has the other's streams.
+    /// and has the other's streams. One that is just leaving is replaced: to wait for it could be to wait
+    /// for one another, when two sessions swap their ids.
     fn put_renamed(&self, key: SessionKey, copy: Binding, extra: Option<Extra>) -> bool {
-        let mut put = Some((copy, extra));
-        loop {
-            let rest = self.table.upsert_with(
-                key,
-                &mut put,
-                |put, binding| {
-                    if binding.flags.leaving {
-                        return None;
-                    }
-                    let (copy, extra) = put.take()?;
+        self.table.upsert_with(
+            key,
+            &mut Some((copy, extra)),
+            |put, binding| {
+                let Some((copy, extra)) = put.take() else { return false };
+                if binding.flags.leaving {
+                    *binding = copy;
                     if let Some(extra) = extra {
-                        binding.flags.rare = true;
-                        self.rare.change(key, |own| own.adopt(extra));
-                    }
-                    self.ledger.ended(&copy, EndReason::Logout);
-                    Some(true)
-                },
-                |put| {
-                    let (copy, extra) = put.take().unzip();
-                    if let Some(extra) = extra.flatten() {
                         self.rare.put(key, extra);
                     }
-                    (copy, Some(false))
-                },
-            );
-            match rest {
-                Some(twin) => return twin,
-                None => std::thread::yield_now(),
-            }
-        }
+                    return false;
+                }
+                if let Some(extra) = extra {
+                    binding.flags.rare = true;
+                    self.rare.change(key, |own| own.adopt(extra));
+                }
+                self.ledger.ended(&copy, EndReason::Logout);
+                true
+            },
+            |put| {
+                let (copy, extra) = put.take().unzip();
+                if let Some(extra) = extra.flatten() {
+                    self.rare.put(key, extra);
+                }
+                (copy, false)
+            },
+        )
     }
 
     fn remember_renamed(
