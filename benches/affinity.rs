@@ -51,7 +51,7 @@ impl Pool {
             max_age: None,
             grace: Duration::from_secs(10),
             on_down: OnDown::Move,
-            max_sessions: NonZeroUsize::new(100_000_000).unwrap(),
+            max_sessions: NonZeroUsize::new(100_000_000).expect("some"),
             skip: Vec::new(),
             balance: Balance::LeastSessions,
             slow_start: Duration::ZERO,

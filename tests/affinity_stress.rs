@@ -51,7 +51,7 @@ impl Pool {
             max_age: None,
             grace: Duration::from_millis(300),
             on_down: OnDown::Move,
-            max_sessions: NonZeroUsize::new(max_sessions).unwrap(),
+            max_sessions: NonZeroUsize::new(max_sessions).expect("some"),
             skip: Vec::new(),
             balance: Balance::LeastSessions,
             slow_start: Duration::ZERO,
@@ -136,7 +136,9 @@ impl Pool {
             520..530 => {
                 self.affinity.drain_eta(&self.settings, &self.roster, Slot::new(0), self.at());
             }
-            _ => _ = self.exchange(&keys, *rng.choice(&[200, 404, 500]).unwrap(), Effect::Silent, random),
+            _ => {
+                _ = self.exchange(&keys, *rng.choice(&[200, 404, 500]).expect("some"), Effect::Silent, random)
+            }
         }
     }
 

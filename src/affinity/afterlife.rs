@@ -21,8 +21,11 @@ pub(super) struct Afterlife {
     /// How many of them last for longer than the grace.
     lasting: AtomicUsize,
     /// When to look at which again; may hold entries of ids that are long gone.
-    queue: Mutex<BinaryHeap<Reverse<(Tick, [u32; 4])>>>,
+    queue: Mutex<Queue>,
 }
+
+/// Keys' words by the tick when to look at them, the earliest first.
+type Queue = BinaryHeap<Reverse<(Tick, [u32; 4])>>;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Past {
@@ -120,7 +123,7 @@ impl Afterlife {
     }
 
     /// Forgets the id that is to be forgotten first; false when there is none.
-    fn pop(&self, queue: &mut BinaryHeap<Reverse<(Tick, [u32; 4])>>) -> bool {
+    fn pop(&self, queue: &mut Queue) -> bool {
         let Some(Reverse((until, words))) = queue.pop() else { return false };
         // Its time may have been set anew meanwhile; then another entry of the queue stands for it.
         self.gone(self.map.remove_if(&SessionKey::from_words(words), |_, past| past.until <= until));

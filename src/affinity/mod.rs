@@ -4,9 +4,9 @@
 //! randomness are arguments, requests and answers are borrowed bytes. It imports nothing of ours but
 //! itself, so a simulation can drive all of it.
 //!
-//! A request is decided in [`decide`] ([`Affinity::choose`]) and settled in [`settle`]
-//! ([`Affinity::settle`]) before the head of its answer goes on. Bindings live in [`table`], are counted in
-//! [`ledger`], and are moved along by [`lifecycle`] ([`Affinity::tick`]).
+//! A request is decided in `decide` ([`Affinity::choose`]) and settled in `settle`
+//! ([`Affinity::settle`]) before the head of its answer goes on. Bindings live in `table`, are counted in
+//! `ledger`, and are moved along by `lifecycle` ([`Affinity::tick`]).
 //!
 //! Invariants, which `tests/simulation.rs` checks after each step: a live session whose home serves is
 //! never sent elsewhere; the sum of live and retained sessions over backends is the number of entries,
@@ -27,6 +27,7 @@ mod pins;
 mod placement;
 mod rare;
 mod recency;
+mod rename;
 mod rendezvous;
 mod roster;
 mod session_id;

@@ -54,7 +54,7 @@ impl Pool {
             now: 0,
             random: 7,
         };
-        let names: Vec<String> = ('a'..'z').take(count).map(String::from).collect();
+        let names: Vec<String> = ('a'..='z').take(count).map(String::from).collect();
         pool.reload(&names.iter().map(|name| &**name).collect::<Vec<_>>());
         pool
     }

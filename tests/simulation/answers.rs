@@ -7,19 +7,19 @@ use homing::affinity::{Change, EndReason, MoveReason, Settings};
 use super::model::{About, Home, Id, Model, NOTHING, Outcome, Past, PastKind, Says, Session, ticks};
 
 /// An answer, and what only the core can tell: whether an id is bound there now.
-pub struct Answered<'a> {
-    pub settings: &'a Settings,
+pub(crate) struct Answered<'a> {
+    pub(crate) settings: &'a Settings,
     /// Who answered. Its instance is none when the core has given its place to another backend.
-    pub backend: usize,
-    pub instance: Option<u32>,
-    pub status: u16,
-    pub says: Says,
-    pub carried: &'a [Id],
-    pub bound: &'a dyn Fn(Id) -> bool,
+    pub(crate) backend: usize,
+    pub(crate) instance: Option<u32>,
+    pub(crate) status: u16,
+    pub(crate) says: Says,
+    pub(crate) carried: &'a [Id],
+    pub(crate) bound: &'a dyn Fn(Id) -> bool,
 }
 
 impl Model {
-    pub fn settle(&mut self, about: About, answer: &Answered<'_>) -> Outcome {
+    pub(crate) fn settle(&mut self, about: About, answer: &Answered<'_>) -> Outcome {
         match (about, answer.says) {
             (About::Skipped, _) => NOTHING,
             (About::Nothing | About::Ending, Says::Set(id, lasts)) => self.learn(answer, id, lasts),
@@ -216,7 +216,7 @@ impl Model {
         }
     }
 
-    pub fn rehome(
+    pub(crate) fn rehome(
         &mut self,
         answer: &Answered<'_>,
         id: Id,
@@ -279,7 +279,7 @@ impl Model {
             self.streams.insert(*stream, new);
         }
         if let Some(twin) = self.sessions.get_mut(&new) {
-            twin.streams.extend(session.streams.drain(..));
+            twin.streams.append(&mut session.streams);
             if self.counts(&session) {
                 self.backends[session.home.0].ended[EndReason::Logout as usize] += 1;
                 self.ended += 1;
@@ -301,7 +301,7 @@ impl Model {
         self.past.insert(old, past);
     }
 
-    pub fn prolong(&mut self, settings: &Settings, alias: Id, id: Id, served: bool) {
+    pub(crate) fn prolong(&mut self, settings: &Settings, alias: Id, id: Id, served: bool) {
         let Some(past) = self.past.get(&alias) else { return };
         if !matches!(past.kind, PastKind::Renamed(_)) || past.until <= self.now {
             return;

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use crate::{model::ticks, world::World};
 
 impl World {
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         let model = &self.model;
         let stats = self.affinity.stats();
         let mut live: HashMap<usize, u64> = HashMap::new();

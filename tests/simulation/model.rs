@@ -6,51 +6,51 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use homing::affinity::{Change, EndReason, Member, MoveReason, OnDown, Reason, Settings, Verdict};
 
 /// The number of a session id.
-pub type Id = u32;
+pub(crate) type Id = u32;
 
 /// A backend's number in [`Model::backends`], and its instance.
-pub type Home = (usize, u32);
+pub(crate) type Home = (usize, u32);
 
-pub struct Backend {
-    pub name: String,
+pub(crate) struct Backend {
+    pub(crate) name: String,
     /// As long as the core knows it.
-    pub member: Option<Arc<Member>>,
-    pub configured: bool,
-    pub up: bool,
-    pub draining: bool,
-    pub maintenance: bool,
-    pub weight: u32,
-    pub instance: u32,
-    pub moved: [u64; MoveReason::ALL.len()],
-    pub ended: [u64; EndReason::ALL.len()],
+    pub(crate) member: Option<Arc<Member>>,
+    pub(crate) configured: bool,
+    pub(crate) up: bool,
+    pub(crate) draining: bool,
+    pub(crate) maintenance: bool,
+    pub(crate) weight: u32,
+    pub(crate) instance: u32,
+    pub(crate) moved: [u64; MoveReason::ALL.len()],
+    pub(crate) ended: [u64; EndReason::ALL.len()],
 }
 
 #[derive(Clone, Debug)]
-pub struct Session {
-    pub home: Home,
-    pub created: u32,
-    pub seen: u32,
-    pub ttl: Option<Duration>,
-    pub streams: Vec<u32>,
-    pub unlearned: bool,
+pub(crate) struct Session {
+    pub(crate) home: Home,
+    pub(crate) created: u32,
+    pub(crate) seen: u32,
+    pub(crate) ttl: Option<Duration>,
+    pub(crate) streams: Vec<u32>,
+    pub(crate) unlearned: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
-pub struct Past {
-    pub until: u32,
-    pub kind: PastKind,
-    pub lasting: bool,
+pub(crate) struct Past {
+    pub(crate) until: u32,
+    pub(crate) kind: PastKind,
+    pub(crate) lasting: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum PastKind {
+pub(crate) enum PastKind {
     Renamed(Id),
     Ended(Home),
 }
 
 /// What a request is about.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum About {
+pub(crate) enum About {
     Nothing,
     Skipped,
     Ending,
@@ -61,68 +61,68 @@ pub enum About {
 
 /// What the core must decide.
 #[derive(Debug)]
-pub struct Expected {
-    pub verdict: Verdict,
-    pub reason: Reason,
+pub(crate) struct Expected {
+    pub(crate) verdict: Verdict,
+    pub(crate) reason: Reason,
     /// The one backend that is right; none when any usable one is.
-    pub only: Option<usize>,
-    pub waits: bool,
-    pub about: About,
+    pub(crate) only: Option<usize>,
+    pub(crate) waits: bool,
+    pub(crate) about: About,
 }
 
 /// What an answer says.
 #[derive(Clone, Copy, Debug)]
-pub enum Says {
+pub(crate) enum Says {
     Silent,
     Set(Id, Option<Duration>),
     Deleted,
 }
 
 #[derive(Default)]
-pub struct Model {
-    pub now: u32,
-    pub backends: Vec<Backend>,
-    pub sessions: HashMap<Id, Session>,
-    pub past: HashMap<Id, Past>,
-    pub late: HashMap<Id, (Home, u32)>,
+pub(crate) struct Model {
+    pub(crate) now: u32,
+    pub(crate) backends: Vec<Backend>,
+    pub(crate) sessions: HashMap<Id, Session>,
+    pub(crate) past: HashMap<Id, Past>,
+    pub(crate) late: HashMap<Id, (Home, u32)>,
     /// Where requests under way with an id that has no home go, and how many there are.
-    pub pins: HashMap<Id, (usize, u32)>,
+    pub(crate) pins: HashMap<Id, (usize, u32)>,
     /// By stream: the id that its session had last.
-    pub streams: HashMap<u32, Id>,
-    pub learned: u64,
-    pub restored: u64,
-    pub ended: u64,
-    pub renamed: u64,
-    pub late_hits: u64,
-    pub full: u64,
-    pub over_quota: u64,
+    pub(crate) streams: HashMap<u32, Id>,
+    pub(crate) learned: u64,
+    pub(crate) restored: u64,
+    pub(crate) ended: u64,
+    pub(crate) renamed: u64,
+    pub(crate) late_hits: u64,
+    pub(crate) full: u64,
+    pub(crate) over_quota: u64,
     /// The table was full: what is not counted may be dropped.
-    pub wanted: bool,
+    pub(crate) wanted: bool,
 }
 
-pub fn ticks(time: Duration) -> u32 {
+pub(crate) fn ticks(time: Duration) -> u32 {
     u32::try_from(time.as_millis().div_ceil(100)).unwrap_or(u32::MAX)
 }
 
 impl Model {
-    pub fn is_ghost(&self, home: Home) -> bool {
+    pub(crate) fn is_ghost(&self, home: Home) -> bool {
         self.backends[home.0].instance != home.1
     }
 
-    pub fn counts(&self, session: &Session) -> bool {
+    pub(crate) fn counts(&self, session: &Session) -> bool {
         !self.is_ghost(session.home) && self.backends[session.home.0].configured
     }
 
-    pub fn is_retained(&self, settings: &Settings, session: &Session) -> bool {
+    pub(crate) fn is_retained(&self, settings: &Settings, session: &Session) -> bool {
         session.streams.is_empty() && session.seen + ticks(settings.session_timeout) <= self.now
     }
 
-    pub fn takes_new(&self, backend: usize) -> bool {
+    pub(crate) fn takes_new(&self, backend: usize) -> bool {
         let backend = &self.backends[backend];
         backend.up && !backend.draining && !backend.maintenance
     }
 
-    pub fn serves(&self, backend: usize) -> bool {
+    pub(crate) fn serves(&self, backend: usize) -> bool {
         self.backends[backend].up && !self.backends[backend].maintenance
     }
 
@@ -136,7 +136,7 @@ impl Model {
     }
 
     /// Time has come for some.
-    pub fn expire(&mut self, settings: &Settings) {
+    pub(crate) fn expire(&mut self, settings: &Settings) {
         let gone: Vec<Id> = self
             .sessions
             .iter()
@@ -152,7 +152,7 @@ impl Model {
     }
 
     /// Takes a session out; books its end if it counts.
-    pub fn end(&mut self, id: Id, reason: EndReason) {
+    pub(crate) fn end(&mut self, id: Id, reason: EndReason) {
         let Some(session) = self.sessions.remove(&id) else { return };
         if self.counts(&session) {
             self.backends[session.home.0].ended[reason as usize] += 1;
@@ -163,7 +163,7 @@ impl Model {
         }
     }
 
-    pub fn restart(&mut self, backend: usize) {
+    pub(crate) fn restart(&mut self, backend: usize) {
         let count = self.counted_on(backend);
         self.backends[backend].instance += 1;
         if self.backends[backend].configured {
@@ -173,12 +173,12 @@ impl Model {
     }
 
     /// Sessions of its present instance.
-    pub fn counted_on(&self, backend: usize) -> u64 {
+    pub(crate) fn counted_on(&self, backend: usize) -> u64 {
         let home = (backend, self.backends[backend].instance);
         self.sessions.values().filter(|session| session.home == home).count() as u64
     }
 
-    pub fn configure(&mut self, backend: usize, configured: bool) {
+    pub(crate) fn configure(&mut self, backend: usize, configured: bool) {
         if self.backends[backend].configured == configured {
             return;
         }
@@ -204,7 +204,7 @@ impl Model {
     }
 
     /// What a session is called now.
-    pub fn current(&self, id: Id) -> Option<Id> {
+    pub(crate) fn current(&self, id: Id) -> Option<Id> {
         if self.sessions.contains_key(&id) {
             return Some(id);
         }
@@ -215,7 +215,7 @@ impl Model {
     }
 
     /// A stream opens; false when there is no such session.
-    pub fn hold(&mut self, id: Id, stream: u32) -> bool {
+    pub(crate) fn hold(&mut self, id: Id, stream: u32) -> bool {
         let Some(id) = self.current(id) else { return false };
         let now = self.now;
         let Some(session) = self.sessions.get_mut(&id) else { return false };
@@ -225,7 +225,7 @@ impl Model {
         true
     }
 
-    pub fn release(&mut self, stream: u32) {
+    pub(crate) fn release(&mut self, stream: u32) {
         let now = self.now;
         let id = self.streams.remove(&stream).expect("it was open");
         if let Some(session) = self.sessions.get_mut(&id) {
@@ -234,7 +234,7 @@ impl Model {
         }
     }
 
-    pub fn choose(
+    pub(crate) fn choose(
         &mut self,
         settings: &Settings,
         carried: &[Id],
@@ -346,11 +346,11 @@ impl Model {
         }
     }
 
-    pub fn usable(&self, backend: usize, tried: &[usize]) -> bool {
+    pub(crate) fn usable(&self, backend: usize, tried: &[usize]) -> bool {
         !tried.contains(&backend) && self.backends[backend].configured && self.takes_new(backend)
     }
 }
 
 /// What came of an answer.
-pub type Outcome = (Option<Id>, Change);
-pub const NOTHING: Outcome = (None, Change::None);
+pub(crate) type Outcome = (Option<Id>, Change);
+pub(crate) const NOTHING: Outcome = (None, Change::None);

@@ -14,7 +14,7 @@ use crate::{
 const MAX_FLIGHTS: usize = 40;
 
 impl World {
-    pub fn step(&mut self) {
+    pub(crate) fn step(&mut self) {
         self.pass();
         self.drain();
         match self.rng.u8(0..100) {
@@ -177,7 +177,7 @@ impl World {
         });
     }
 
-    pub fn abandon(&mut self, at: usize) {
+    pub(crate) fn abandon(&mut self, at: usize) {
         let flight = self.flights.swap_remove(at);
         self.log.push(format!("{:>8} {:?} is given up", self.model.now, flight.about));
         self.unpin(flight.pinned);
@@ -360,7 +360,7 @@ impl World {
         }
     }
 
-    pub fn release(&mut self, at: usize) {
+    pub(crate) fn release(&mut self, at: usize) {
         let held = self.holds.swap_remove(at);
         self.log.push(format!("{:>8} stream {} closes", self.model.now, held.stream));
         self.affinity.release(held.hold, self.now());

@@ -10,50 +10,50 @@ use homing::affinity::{
 
 use crate::model::{About, Backend, Home, Id, Model};
 
-pub struct World {
-    pub rng: Rng,
-    pub affinity: Affinity,
-    pub settings: Settings,
-    pub roster: Roster,
-    pub model: Model,
-    pub clients: Vec<Client>,
-    pub flights: Vec<Flight>,
-    pub holds: Vec<Held>,
-    pub log: Vec<String>,
-    pub next_id: Id,
-    pub next_stream: u32,
+pub(crate) struct World {
+    pub(crate) rng: Rng,
+    pub(crate) affinity: Affinity,
+    pub(crate) settings: Settings,
+    pub(crate) roster: Roster,
+    pub(crate) model: Model,
+    pub(crate) clients: Vec<Client>,
+    pub(crate) flights: Vec<Flight>,
+    pub(crate) holds: Vec<Held>,
+    pub(crate) log: Vec<String>,
+    pub(crate) next_id: Id,
+    pub(crate) next_stream: u32,
     hasher: KeyHasher,
 }
 
 #[derive(Default)]
-pub struct Client {
+pub(crate) struct Client {
     /// Its cookie.
-    pub jar: Option<Id>,
+    pub(crate) jar: Option<Id>,
     /// Where its session must be, since when it was last told so.
-    pub home: Option<(Home, u32)>,
+    pub(crate) home: Option<(Home, u32)>,
     /// An answer was lost, or somebody else has its cookie: it may expect nothing until it gets another.
-    pub lost: bool,
+    pub(crate) lost: bool,
 }
 
 /// A request under way.
-pub struct Flight {
+pub(crate) struct Flight {
     /// None for somebody who sends made-up ids.
-    pub client: Option<usize>,
-    pub carried: Vec<Id>,
-    pub keys: Keys,
-    pub claim: Claim,
-    pub about: About,
-    pub backend: usize,
-    pub member: Arc<Member>,
-    pub roster: Roster,
-    pub pinned: Option<Id>,
-    pub placing: bool,
+    pub(crate) client: Option<usize>,
+    pub(crate) carried: Vec<Id>,
+    pub(crate) keys: Keys,
+    pub(crate) claim: Claim,
+    pub(crate) about: About,
+    pub(crate) backend: usize,
+    pub(crate) member: Arc<Member>,
+    pub(crate) roster: Roster,
+    pub(crate) pinned: Option<Id>,
+    pub(crate) placing: bool,
 }
 
-pub struct Held {
-    pub hold: Hold,
-    pub stream: u32,
-    pub member: Arc<Member>,
+pub(crate) struct Held {
+    pub(crate) hold: Hold,
+    pub(crate) stream: u32,
+    pub(crate) member: Arc<Member>,
 }
 
 struct Request(String);
@@ -73,7 +73,7 @@ impl Carrier for Request {
 }
 
 impl World {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         let mut rng = Rng::with_seed(seed);
         let settings = settings(&mut rng);
         let now = rng.u32(0..1_000_000);
@@ -112,30 +112,30 @@ impl World {
         world
     }
 
-    pub fn now(&self) -> Tick {
+    pub(crate) fn now(&self) -> Tick {
         Tick::new(self.model.now)
     }
 
-    pub fn chance(&mut self, percent: u8) -> bool {
+    pub(crate) fn chance(&mut self, percent: u8) -> bool {
         self.rng.u8(0..100) < percent
     }
 
-    pub fn key(&self, id: Id) -> SessionKey {
+    pub(crate) fn key(&self, id: Id) -> SessionKey {
         self.hasher.key(format!("id-{id}").as_bytes())
     }
 
-    pub fn keys(&self, ids: &[Id]) -> Keys {
+    pub(crate) fn keys(&self, ids: &[Id]) -> Keys {
         let cookies: Vec<String> = ids.iter().map(|id| format!("session=id-{id}")).collect();
         Keys::find(&self.settings.keys, &self.hasher, &Request(cookies.join("; ")))
     }
 
-    pub fn fresh_id(&mut self) -> Id {
+    pub(crate) fn fresh_id(&mut self) -> Id {
         self.next_id += 1;
         self.next_id
     }
 
     /// Whether the core has this very id in its table.
-    pub fn is_bound(&self, id: Id) -> bool {
+    pub(crate) fn is_bound(&self, id: Id) -> bool {
         let key = self.key(id);
         match self.affinity.explain(&self.settings, &self.roster, key, self.now()) {
             Explanation::Known(known) => known.fingerprint == key.fingerprint(),
@@ -144,12 +144,12 @@ impl World {
     }
 
     /// What the core calls a backend here.
-    pub fn backend_of(&self, member: &Member) -> usize {
+    pub(crate) fn backend_of(&self, member: &Member) -> usize {
         self.model.backends.iter().position(|backend| backend.name == member.name()).expect("it is known")
     }
 
     /// Gives the core the configured backends.
-    pub fn publish(&mut self) {
+    pub(crate) fn publish(&mut self) {
         let list: Vec<(&str, u32)> = self
             .model
             .backends
@@ -186,7 +186,7 @@ impl World {
     }
 
     /// Everything that is due happens, here and there.
-    pub fn drain(&mut self) {
+    pub(crate) fn drain(&mut self) {
         let budget = if self.chance(50) { 4096 } else { self.rng.usize(1..20) };
         let mut calls = 0;
         while self.affinity.tick(&self.settings, Tick::new(self.model.now), budget) {
@@ -220,7 +220,7 @@ impl World {
         }
     }
 
-    pub fn finish(&mut self) {
+    pub(crate) fn finish(&mut self) {
         self.log.push("the end".into());
         while !self.flights.is_empty() {
             self.abandon(0);
@@ -240,7 +240,7 @@ impl World {
     }
 }
 
-pub fn settings(rng: &mut Rng) -> Settings {
+pub(crate) fn settings(rng: &mut Rng) -> Settings {
     let timeout = Duration::from_millis(*rng.choice(&[1_000, 6_400, 60_000, 90_500]).expect("some"));
     let ttl = timeout * rng.u32(13..40) / 10;
     let max_ttl = ttl * rng.u32(1..4);
