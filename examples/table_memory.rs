@@ -4,6 +4,10 @@ use std::{fs, num::NonZeroUsize, time::Duration};
 
 use homing::affinity::{Affinity, Answer, Ask, Balance, Effect, KeyHasher, Keys, OnDown, Settings, Tick};
 
+/// The product's own.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() {
     let count: usize = std::env::args().nth(1).map_or(5_000_000, |text| text.parse().expect("a number"));
     let settings = Settings {

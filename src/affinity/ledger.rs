@@ -97,9 +97,8 @@ impl Ledger {
         let mut state = self.lock();
         let Some(book) = state.book(home) else { return false };
         if retained {
-            book.live -= 1;
+            book.take_live(last_seen);
             book.retained += 1;
-            book.member.recency().leave(last_seen);
         } else {
             book.retained -= 1;
             book.live += 1;
@@ -293,18 +292,23 @@ impl Book {
         if was.flags.retained {
             self.retained -= 1;
         } else {
-            self.live -= 1;
-            self.member.recency().leave(was.last_seen());
+            self.take_live(was.last_seen());
         }
         self.publish();
     }
 
-    /// Placement reads the counts without a lock.
-    fn publish(&self) {
+    fn take_live(&mut self, last_seen: Tick) {
+        self.live -= 1;
         if self.live == 0 {
             // Whatever went astray there among threads is over.
             self.member.recency().clear();
+        } else {
+            self.member.recency().leave(last_seen);
         }
+    }
+
+    /// Placement reads the counts without a lock.
+    fn publish(&self) {
         self.member.set_sessions(self.live, self.retained);
     }
 }

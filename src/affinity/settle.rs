@@ -102,6 +102,12 @@ impl Affinity {
                 self.learn(settings, member, key, lasts, now)
             }
             (ClaimKind::Free | ClaimKind::Ending, Effect::Silent | Effect::Deleted) => Settled::NONE,
+            // Nearly every answer: one look, no more.
+            (ClaimKind::Known { key, alias: None }, Effect::Silent)
+                if let Some(settled) = self.settle_silent(settings, member, key, now) =>
+            {
+                settled
+            }
             (ClaimKind::Known { key, alias }, _) => self.settle_known(settings, member, key, alias, answer),
             // It ends where it was: what its new backend says of it is that it has no use for it.
             (ClaimKind::Moving { key, alias, .. }, Effect::Deleted) => {
@@ -154,19 +160,7 @@ impl Affinity {
                 if let Some(alias) = alias {
                     self.prolong(settings, alias, key, answer.status < 400, now);
                 }
-                let seen = self.table.look(key, |binding| {
-                    self.sign_of_life(binding, Some(member).filter(|m| m.slot() == binding.home.slot), now);
-                    binding.flags.retained
-                });
-                match seen {
-                    Some(retained) => {
-                        if retained {
-                            self.revive(settings, key, now);
-                        }
-                        Settled { key: Some(key), change: Change::Touched }
-                    }
-                    None => Settled::NONE,
-                }
+                self.settle_silent(settings, member, key, now).unwrap_or(Settled::NONE)
             }
             Effect::Deleted => {
                 let home = self.table.look(key, |binding| binding.home);
@@ -197,6 +191,25 @@ impl Affinity {
                 }
             }
         }
+    }
+
+    /// The session with this very key was seen again; none when there is none, or it is just being renamed.
+    fn settle_silent(
+        &self,
+        settings: &Settings,
+        member: &Member,
+        key: SessionKey,
+        now: Tick,
+    ) -> Option<Settled> {
+        let flags = self.table.look(key, |binding| {
+            self.sign_of_life(binding, Some(member).filter(|m| m.slot() == binding.home.slot), now);
+            binding.flags
+        });
+        let flags = flags.filter(|flags| !flags.leaving)?;
+        if flags.retained {
+            self.revive(settings, key, now);
+        }
+        Some(Settled { key: Some(key), change: Change::Touched })
     }
 
     /// Binds a key to who answered. A key that is bound already is refreshed, or moves there: whoever
