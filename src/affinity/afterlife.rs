@@ -18,17 +18,21 @@ use super::{KeyBuildHasher, SessionKey, Tick, table::Home};
 pub(super) struct Afterlife {
     map: DashMap<SessionKey, Past, KeyBuildHasher>,
     count: AtomicUsize,
+    /// How many of them last for longer than the grace.
+    lasting: AtomicUsize,
     /// When to look at which again; may hold entries of ids that are long gone.
-    queue: Mutex<BinaryHeap<Turn>>,
+    queue: Mutex<Queue>,
 }
 
-/// When to look at an id again, the next first.
-type Turn = Reverse<(Tick, [u32; 4])>;
+/// Keys' words by the tick when to look at them, the earliest first.
+type Queue = BinaryHeap<Reverse<(Tick, [u32; 4])>>;
 
 #[derive(Clone, Copy, Debug)]
-struct Past {
-    until: Tick,
-    kind: Kind,
+pub(super) struct Past {
+    pub(super) until: Tick,
+    pub(super) kind: Kind,
+    /// Remembered for as long as its session lives, since a client may have nothing else.
+    pub(super) lasting: bool,
 }
 
 /// What became of an id.
@@ -41,7 +45,9 @@ pub(super) enum Kind {
 }
 
 /// Ids remembered at one time; beyond, the ones that would be forgotten first are.
-const MAX_PAST: usize = 65_536;
+const MAX_PAST: usize = 131_072;
+/// Of these, ids that last. They must not displace the others, which every rename needs.
+const MAX_LASTING: usize = MAX_PAST / 2;
 const SHARDS: usize = 64;
 
 // === impl Afterlife ===
@@ -51,6 +57,7 @@ impl Afterlife {
         Self {
             map: DashMap::with_hasher_and_shard_amount(KeyBuildHasher, SHARDS),
             count: AtomicUsize::new(0),
+            lasting: AtomicUsize::new(0),
             queue: Mutex::default(),
         }
     }
@@ -59,51 +66,75 @@ impl Afterlife {
         self.count.load(Relaxed) == 0
     }
 
-    pub(super) fn find(&self, key: SessionKey, now: Tick) -> Option<Kind> {
+    pub(super) fn find(&self, key: SessionKey, now: Tick) -> Option<Past> {
         if self.is_empty() {
             return None;
         }
-        self.map.get(&key).filter(|past| past.until > now).map(|past| past.kind)
+        self.map.get(&key).filter(|past| past.until > now).map(|past| *past)
     }
 
     /// Remembers an id until then.
     pub(super) fn remember(&self, key: SessionKey, kind: Kind, until: Tick) {
-        if self.map.insert(key, Past { until, kind }).is_none() {
-            self.count.fetch_add(1, Relaxed);
-        }
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.push(Reverse((until, key.words())));
-        while queue.len() > 2 * MAX_PAST || self.count.load(Relaxed) > MAX_PAST {
-            let Some(Reverse((_, words))) = queue.pop() else { break };
-            self.forget(SessionKey::from_words(words));
-        }
+        self.insert(key, Past { until, kind, lasting: false });
+    }
+
+    /// Remembers an id until `long`; only until `short` when too many ids last already.
+    pub(super) fn remember_long(&self, key: SessionKey, kind: Kind, long: Tick, short: Tick) {
+        let lasting = self.lasting.load(Relaxed) < MAX_LASTING;
+        self.insert(key, Past { until: if lasting { long } else { short }, kind, lasting });
     }
 
     /// The id is that of a session (again).
     pub(super) fn forget(&self, key: SessionKey) {
-        if !self.is_empty() && self.map.remove(&key).is_some() {
-            self.count.fetch_sub(1, Relaxed);
+        if !self.is_empty() {
+            self.gone(self.map.remove(&key));
         }
     }
 
-    /// Forgets at most `budget` ids whose time has come.
-    pub(super) fn purge(&self, now: Tick, budget: usize) {
+    /// Forgets at most `budget` ids whose time has come; true when there are more.
+    pub(super) fn purge(&self, now: Tick, budget: usize) -> bool {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..budget {
-            let Some(&Reverse((until, words))) = queue.peek() else { return };
-            if until > now {
-                return;
+            if queue.peek().is_none_or(|Reverse((until, _))| *until > now) {
+                return false;
             }
-            queue.pop();
-            // Its time may have been set anew meanwhile; then another entry of the queue stands for it.
-            if self.map.remove_if(&SessionKey::from_words(words), |_, past| past.until <= now).is_some() {
-                self.count.fetch_sub(1, Relaxed);
+            self.pop(&mut queue);
+        }
+        true
+    }
+
+    /// Ids, and entries of the queue.
+    pub(super) fn len(&self) -> (usize, usize) {
+        (self.count.load(Relaxed), self.queue.lock().unwrap_or_else(PoisonError::into_inner).len())
+    }
+
+    fn insert(&self, key: SessionKey, past: Past) {
+        self.count.fetch_add(1, Relaxed);
+        self.lasting.fetch_add(usize::from(past.lasting), Relaxed);
+        let before = self.map.insert(key, past);
+        self.gone(before.map(|before| (key, before)));
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.push(Reverse((past.until, key.words())));
+        while queue.len() > 2 * MAX_PAST || self.count.load(Relaxed) > MAX_PAST {
+            if !self.pop(&mut queue) {
+                break;
             }
         }
     }
 
-    pub(super) fn len(&self) -> usize {
-        self.count.load(Relaxed)
+    /// Forgets the id that is to be forgotten first; false when there is none.
+    fn pop(&self, queue: &mut Queue) -> bool {
+        let Some(Reverse((until, words))) = queue.pop() else { return false };
+        // Its time may have been set anew meanwhile; then another entry of the queue stands for it.
+        self.gone(self.map.remove_if(&SessionKey::from_words(words), |_, past| past.until <= until));
+        true
+    }
+
+    fn gone(&self, past: Option<(SessionKey, Past)>) {
+        if let Some((_, past)) = past {
+            self.count.fetch_sub(1, Relaxed);
+            self.lasting.fetch_sub(usize::from(past.lasting), Relaxed);
+        }
     }
 }
 
@@ -115,12 +146,16 @@ mod tests {
         SessionKey::from_words([n; 4])
     }
 
+    fn found(after: &Afterlife, n: u32, now: u32) -> Option<Kind> {
+        after.find(key(n), Tick::new(now)).map(|past| past.kind)
+    }
+
     #[test]
     fn an_id_is_forgotten_when_its_time_has_come() {
         let after = Afterlife::new();
         after.remember(key(1), Kind::Renamed(key(2)), Tick::new(10));
-        assert_eq!(after.find(key(1), Tick::new(9)), Some(Kind::Renamed(key(2))));
-        assert_eq!(after.find(key(1), Tick::new(10)), None);
+        assert_eq!(found(&after, 1, 9), Some(Kind::Renamed(key(2))));
+        assert_eq!(found(&after, 1, 10), None);
         after.purge(Tick::new(10), 8);
         assert!(after.is_empty());
     }
@@ -131,7 +166,7 @@ mod tests {
         after.remember(key(1), Kind::Renamed(key(2)), Tick::new(10));
         after.remember(key(1), Kind::Renamed(key(3)), Tick::new(20));
         after.purge(Tick::new(15), 8);
-        assert_eq!(after.find(key(1), Tick::new(15)), Some(Kind::Renamed(key(3))));
+        assert_eq!(found(&after, 1, 15), Some(Kind::Renamed(key(3))));
     }
 
     #[test]
@@ -140,7 +175,31 @@ mod tests {
         for n in 0..MAX_PAST as u32 + 100 {
             after.remember(key(n), Kind::Renamed(key(0)), Tick::new(n));
         }
-        assert_eq!(after.len(), MAX_PAST);
-        assert_eq!(after.find(key(0), Tick::ZERO), None);
+        assert_eq!(after.len().0, MAX_PAST);
+        assert_eq!(found(&after, 0, 0), None);
+    }
+
+    #[test]
+    fn an_id_whose_time_was_lengthened_is_not_dropped_for_its_first_time() {
+        let after = Afterlife::new();
+        after.remember(key(0), Kind::Renamed(key(1)), Tick::new(1));
+        after.remember(key(0), Kind::Renamed(key(1)), Tick::new(u32::MAX));
+        for n in 1..MAX_PAST as u32 + 100 {
+            after.remember(key(n), Kind::Renamed(key(1)), Tick::new(n));
+        }
+        assert_eq!(found(&after, 0, 0), Some(Kind::Renamed(key(1))));
+    }
+
+    #[test]
+    fn what_lasts_does_not_displace_what_does_not() {
+        let after = Afterlife::new();
+        after.remember(key(0), Kind::Renamed(key(1)), Tick::new(10));
+        for n in 1..MAX_PAST as u32 * 2 {
+            after.remember_long(key(n), Kind::Renamed(key(0)), Tick::new(1_000), Tick::new(5));
+        }
+        assert_eq!(after.lasting.load(Relaxed), MAX_LASTING);
+        assert_eq!(found(&after, 0, 6), Some(Kind::Renamed(key(1))));
+        after.purge(Tick::new(1_000), usize::MAX);
+        assert_eq!((after.len(), after.lasting.load(Relaxed)), ((0, 0), 0));
     }
 }

@@ -67,13 +67,15 @@ pub(super) enum ClaimKind {
     /// The session with this key; `alias` when the request knows it by an earlier one.
     Known { key: SessionKey, alias: Option<SessionKey> },
     /// The session with this key, which has to leave `from`.
-    Moving { key: SessionKey, alias: Option<SessionKey>, reason: MoveReason },
+    Moving { key: SessionKey, alias: Option<SessionKey>, from: Option<Home>, reason: MoveReason },
     /// An id that nobody knows.
     Unknown { key: SessionKey },
     /// A session that only the proxy's own cookie knows.
     Vouched { key: SessionKey },
     /// An id whose session ended a moment ago.
     Ending,
+    /// A skipped path: teaches nothing.
+    Skipped,
 }
 
 /// Renames followed from an old id to its session.
@@ -109,7 +111,9 @@ impl Affinity {
     /// Decides where a request goes.
     pub fn choose(&self, settings: &Settings, roster: &Roster, ask: &Ask<'_>) -> Decision {
         if ask.skip {
-            return self.free(settings, roster, ask, Verdict::Skipped, Reason::SkippedPath);
+            let mut decision = self.free(settings, roster, ask, Verdict::Skipped, Reason::SkippedPath);
+            decision.claim.kind = ClaimKind::Skipped;
+            return decision;
         }
         if ask.keys.is_empty() {
             return self.without_id(settings, roster, ask);
@@ -117,26 +121,25 @@ impl Affinity {
         if ask.keys.ambiguous() && ask.tried.is_empty() {
             self.counters.ambiguous.fetch_add(1, Relaxed);
         }
+        let mut ended = None;
         for &key in ask.keys.as_slice() {
             if let Some(seen) = self.visit(settings, roster, key, ask.now) {
                 return self.known(settings, roster, ask, seen, key, None);
             }
-            if self.after.is_empty() {
-                continue;
-            }
             match self.resolve(key, ask.now) {
                 Some(Kind::Renamed(now_key)) => {
                     if let Some(seen) = self.visit(settings, roster, now_key, ask.now) {
+                        self.prolong(settings, key, now_key, false, ask.now);
                         return self.known(settings, roster, ask, seen, now_key, Some(key));
                     }
                 }
-                Some(Kind::Ended(home)) => {
-                    if let Some(decision) = ending(roster, home) {
-                        return decision;
-                    }
-                }
+                // Another id of the same request may be that of a living session.
+                Some(Kind::Ended(home)) => ended = ended.or(Some(home)),
                 None => {}
             }
+        }
+        if let Some(decision) = ended.and_then(|home| ending(roster, home)) {
+            return decision;
         }
         self.unknown(settings, roster, ask)
     }
@@ -160,24 +163,18 @@ impl Affinity {
         let seen = self.table.look(key, |binding| {
             let mut seen = binding.seen();
             if now.since(seen.last_seen) < settings.ttl {
-                seen.last_seen = binding.touch(now);
-                // Under the read lock, so that nobody takes the binding out of its bucket in between.
-                if !seen.flags.retained
-                    && let Some(member) = roster.member(seen.home.slot)
-                    && member.generation() == seen.home.generation
-                {
-                    member.recency().touch(seen.last_seen, now);
-                }
+                let member = roster.member(seen.home.slot).map(|member| &**member);
+                seen.last_seen = self.sign_of_life(binding, member, now);
             }
             seen
         })?;
         let aged = settings.max_age.is_some_and(|age| now.since(seen.created) >= age);
         if aged || now.since(seen.last_seen) >= settings.ttl {
             // Rare: it may have a longer TTL of its own, or a stream that holds it.
-            if self.expire(settings, key, now) {
+            if self.end(settings, key, EndReason::Expired, now).is_some() {
                 return None;
             }
-            self.touch(key, now);
+            self.table.look(key, |binding| self.sign_of_life(binding, None, now));
         }
         if seen.flags.retained {
             self.revive(settings, key, now);
@@ -187,13 +184,13 @@ impl Affinity {
 
     /// Follows renames to what is there now.
     pub(super) fn resolve(&self, key: SessionKey, now: Tick) -> Option<Kind> {
-        let mut kind = self.after.find(key, now)?;
+        let mut kind = self.after.find(key, now)?.kind;
         for _ in 0..MAX_HOPS {
             let Kind::Renamed(next) = kind else { break };
             if self.table.contains(next) {
                 break;
             }
-            kind = self.after.find(next, now)?;
+            kind = self.after.find(next, now)?.kind;
         }
         Some(kind)
     }
@@ -208,19 +205,20 @@ impl Affinity {
         alias: Option<SessionKey>,
     ) -> Decision {
         let Some(member) = roster.member(seen.home.slot) else {
-            return self.moving(settings, roster, ask, key, alias, MoveReason::Removed);
+            return self.moving(settings, roster, ask, key, alias, Some(seen.home), MoveReason::Removed);
         };
         if member.generation() != seen.home.generation {
-            return self.moving(settings, roster, ask, key, alias, MoveReason::Restarted);
+            return self.moving(settings, roster, ask, key, alias, Some(seen.home), MoveReason::Restarted);
         }
         if member.serves_home() {
             let reason = if alias.is_some() { Reason::Renamed } else { Reason::Known };
             return home(member, reason, ClaimKind::Known { key, alias });
         }
-        self.away(settings, roster, ask, member, key, alias)
+        self.away(settings, roster, ask, member, key, alias, Some(seen.home))
     }
 
     /// A session whose home does not serve it now.
+    #[expect(clippy::too_many_arguments, reason = "one call, each argument a fact of its own")]
     pub(super) fn away(
         &self,
         settings: &Settings,
@@ -229,9 +227,10 @@ impl Affinity {
         member: &Member,
         key: SessionKey,
         alias: Option<SessionKey>,
+        from: Option<Home>,
     ) -> Decision {
         if member.is_up() {
-            return self.moving(settings, roster, ask, key, alias, MoveReason::Maintenance);
+            return self.moving(settings, roster, ask, key, alias, from, MoveReason::Maintenance);
         }
         match settings.on_down {
             OnDown::Refuse => Decision::refused(Reason::HomeDown),
@@ -243,12 +242,13 @@ impl Affinity {
                 claim: Claim::FREE,
             },
             OnDown::Wait(_) | OnDown::Move => {
-                self.moving(settings, roster, ask, key, alias, MoveReason::Down)
+                self.moving(settings, roster, ask, key, alias, from, MoveReason::Down)
             }
         }
     }
 
     /// Placed afresh; requests of the same session that are under way agree.
+    #[expect(clippy::too_many_arguments, reason = "one call, each argument a fact of its own")]
     pub(super) fn moving(
         &self,
         settings: &Settings,
@@ -256,13 +256,15 @@ impl Affinity {
         ask: &Ask<'_>,
         key: SessionKey,
         alias: Option<SessionKey>,
+        from: Option<Home>,
         reason: MoveReason,
     ) -> Decision {
         let place = || placement::place(settings, roster, ask.tried, ask.random, ask.now, &self.round_robin);
         let Some((slot, pinned)) = self.pins.enter(key, |slot| usable(roster, ask, slot), place) else {
             return Decision::refused(Reason::NoBackend);
         };
-        let mut claim = Claim::of(ClaimKind::Moving { key, alias, reason }).placing(roster.member(slot));
+        let mut claim =
+            Claim::of(ClaimKind::Moving { key, alias, from, reason }).placing(roster.member(slot));
         claim.pin = pinned.then_some(key);
         Decision { pick: Some(slot), wait_for: None, verdict: Verdict::Moved, reason: reason.into(), claim }
     }
@@ -329,12 +331,6 @@ impl Affinity {
         let mut claim = Claim::of(ClaimKind::Unknown { key });
         claim.pin = pinned.then_some(key);
         Decision { pick: Some(slot), wait_for: None, verdict: Verdict::Provisional, reason, claim }
-    }
-
-    /// Ends a session whose time is over; false when it is not.
-    fn expire(&self, settings: &Settings, key: SessionKey, now: Tick) -> bool {
-        let over = self.table.look(key, |binding| self.deadlines(settings, key, binding).gone <= now);
-        over == Some(true) && self.end(settings, key, EndReason::Expired, now)
     }
 }
 

@@ -12,7 +12,7 @@
 //! only slots after the current one are taken, and everything on a level is due before everything on
 //! the levels above.
 
-use std::{collections::VecDeque, mem};
+use std::{cmp::Reverse, collections::VecDeque, mem};
 
 use super::Tick;
 
@@ -31,6 +31,8 @@ pub(super) struct Wheel {
     levels: [Level; LEVELS],
     /// Slots whose time has come. Those of coarse levels hold entries that are not due yet.
     ready: VecDeque<List>,
+    /// Slots that were called back: their entries are handed out whether they are due or not.
+    recalled: VecDeque<List>,
     spare: Spare,
     /// Entries, both waiting and ready.
     len: usize,
@@ -47,7 +49,7 @@ struct Level {
 /// A bag of entries in chunks of [`CHUNK`], so that it grows without moving them, and memory goes
 /// from slot to slot. No chunk is empty.
 #[derive(Default)]
-struct List(Vec<Vec<Entry>>);
+struct List(VecDeque<Vec<Entry>>);
 
 /// Empty chunks, at most [`SPARE_CHUNKS`].
 struct Spare(Vec<Vec<Entry>>);
@@ -64,6 +66,7 @@ impl Wheel {
                 slots: std::array::from_fn(|_| List::default()),
             }),
             ready: VecDeque::new(),
+            recalled: VecDeque::new(),
             spare: Spare(Vec::new()),
             len: 0,
             cursor: START,
@@ -77,7 +80,19 @@ impl Wheel {
 
     /// Whether [`pop`](Self::pop) has nothing to do until time advances.
     pub(super) fn ready_is_empty(&self) -> bool {
-        self.ready.is_empty()
+        self.ready.is_empty() && self.recalled.is_empty()
+    }
+
+    /// Calls every waiting entry back, to be handed out by [`pop`](Self::pop) although it is not due: what
+    /// is due when has changed. Never looks at an entry.
+    pub(super) fn recall(&mut self) {
+        for level in &mut self.levels {
+            while level.taken != 0 {
+                let number = level.taken.trailing_zeros() as usize;
+                self.recalled.push_back(mem::take(&mut level.slots[number]));
+                level.note_taken(number);
+            }
+        }
     }
 
     /// Adds an entry; one that is due already is ready at once.
@@ -111,7 +126,7 @@ impl Wheel {
         self.now = now;
     }
 
-    /// Hands out entries that are due. Handles up to `max` ready entries, of which those that are
+    /// Hands out entries that are due, and those that were called back. Handles up to `max` ready entries, of which those that are
     /// not due yet wait on in a finer slot; returns how many it handled.
     pub(super) fn pop(&mut self, out: &mut Vec<Entry>, max: usize) -> usize {
         let mut handled = 0;
@@ -129,24 +144,43 @@ impl Wheel {
             }
             self.drop_empty_ready();
         }
+        while handled < max
+            && let Some(list) = self.recalled.front_mut()
+        {
+            let before = out.len();
+            list.drain(out, max - handled, &mut self.spare);
+            handled += out.len() - before;
+            self.len -= out.len() - before;
+            self.recalled.pop_front_if(|list| list.0.is_empty());
+        }
         handled
     }
 
-    /// Takes out up to `max` entries of the earliest slot that has any, due or not; returns how
-    /// many. Nothing is due earlier than these but by the width of the slot they are in.
-    pub(super) fn earliest(&mut self, out: &mut Vec<Entry>, max: usize) -> usize {
-        let before = out.len();
-        if let Some(list) = self.ready.front_mut() {
-            list.drain(out, max, &mut self.spare);
-            self.drop_empty_ready();
-        } else if let Some(level) = self.levels.iter_mut().find(|level| level.taken != 0) {
-            let number = level.taken.trailing_zeros() as usize;
-            level.slots[number].drain(out, max, &mut self.spare);
-            level.note_taken(number);
+    /// Takes out an entry that is due no later than any other, as far as that is known without looking at
+    /// many: entries come out of a coarse slot in the order in which they came in, sorted chunk by chunk.
+    pub(super) fn earliest(&mut self) -> Option<Entry> {
+        if self.ready.is_empty() {
+            let mut chunk = match self.levels.iter_mut().find(|level| level.taken != 0) {
+                Some(level) => {
+                    let number = level.taken.trailing_zeros() as usize;
+                    let chunk = level.slots[number].0.pop_front()?;
+                    level.note_taken(number);
+                    chunk
+                }
+                None => {
+                    let chunk = self.recalled.front_mut()?.0.pop_front()?;
+                    self.recalled.pop_front_if(|list| list.0.is_empty());
+                    chunk
+                }
+            };
+            // What is not taken now waits on in a finer slot, by the next `pop`.
+            chunk.sort_unstable_by_key(|entry| Reverse(entry.due));
+            self.ready.push_front(List(VecDeque::from([chunk])));
         }
-        let taken = out.len() - before;
-        self.len -= taken;
-        taken
+        let entry = self.ready.front_mut()?.pop(&mut self.spare);
+        self.drop_empty_ready();
+        self.len -= usize::from(entry.is_some());
+        entry
     }
 
     /// Goes on with a sweep through the waiting entries that drops those that are not to be kept and
@@ -225,21 +259,21 @@ impl Level {
 
 impl List {
     fn push(&mut self, entry: Entry, spare: &mut Spare) {
-        match self.0.last_mut() {
+        match self.0.back_mut() {
             Some(chunk) if chunk.len() < CHUNK => chunk.push(entry),
             _ => {
                 let mut chunk = spare.take();
                 chunk.push(entry);
-                self.0.push(chunk);
+                self.0.push_back(chunk);
             }
         }
     }
 
     fn pop(&mut self, spare: &mut Spare) -> Option<Entry> {
-        let chunk = self.0.last_mut()?;
+        let chunk = self.0.back_mut()?;
         let entry = chunk.pop();
         if chunk.is_empty() {
-            spare.give(self.0.pop());
+            spare.give(self.0.pop_back());
         }
         entry
     }
@@ -257,7 +291,7 @@ impl List {
         keep: impl FnMut(&Entry) -> bool,
         spare: &mut Spare,
     ) -> (usize, usize) {
-        let (done, todo) = self.0.split_at_mut(*index);
+        let (done, todo) = self.0.make_contiguous().split_at_mut(*index);
         let chunk = &mut todo[0];
         let seen = chunk.len();
         chunk.retain(keep);
@@ -269,7 +303,7 @@ impl List {
         }
         if chunk.is_empty() {
             // The last chunk takes its place and is swept next.
-            spare.give(Some(self.0.swap_remove(*index)));
+            spare.give(self.0.swap_remove_back(*index));
         } else {
             *index += 1;
         }

@@ -50,7 +50,8 @@ pub struct Known {
 /// One consistent reading of a pool's numbers.
 #[derive(Clone, Debug, Default)]
 pub struct Stats {
-    /// By backend, those that left the configuration and have nothing to show left out.
+    /// By backend; one that left the configuration is there as long as it has something to show and its
+    /// place was not given to another.
     pub backends: Vec<BackendStats>,
     /// Sessions: the sum of live and retained over backends.
     pub entries: u64,
@@ -58,6 +59,8 @@ pub struct Stats {
     pub learned: u64,
     /// Sessions that came back with their backend.
     pub restored: u64,
+    /// Sessions ended so far, on whatever backend: learned and restored less this are `entries`.
+    pub ended: u64,
     /// Ids replaced so far.
     pub renamed: u64,
     /// Requests that carried several different ids.
@@ -85,6 +88,8 @@ pub struct Stats {
 pub struct BackendStats {
     /// Which.
     pub member: Arc<Member>,
+    /// It has left the configuration: its sessions have ended.
+    pub removed: bool,
     /// Sessions idle for less than the session timeout.
     pub live: u64,
     /// Sessions idle for longer.
@@ -105,10 +110,11 @@ impl Affinity {
         Stats {
             backends: books
                 .into_iter()
-                .filter(|book| !book.retired)
+                .filter(|book| !book.retired || book.moved.iter().chain(&book.ended).any(|&count| count > 0))
                 .map(|book| BackendStats {
-                    live: book.live,
-                    retained: book.retained,
+                    removed: book.retired,
+                    live: if book.retired { 0 } else { book.live },
+                    retained: if book.retired { 0 } else { book.retained },
                     streams: book.member.streams().into(),
                     moved: book.moved,
                     ended: book.ended,
@@ -118,6 +124,7 @@ impl Affinity {
             entries: totals.entries,
             learned: totals.learned,
             restored: totals.restored,
+            ended: totals.ended,
             renamed: totals.renamed,
             ambiguous: counters.ambiguous.load(Relaxed),
             late: counters.late.load(Relaxed),
@@ -133,7 +140,7 @@ impl Affinity {
 
     /// What there is to say about a session id. Touches nothing.
     pub fn explain(&self, settings: &Settings, roster: &Roster, key: SessionKey, now: Tick) -> Explanation {
-        let key = if self.table.contains(key) { key } else { self.resolved(key, now).unwrap_or(key) };
+        let key = self.current(key, now).unwrap_or(key);
         let Some((seen, deadlines)) =
             self.table.look(key, |binding| (binding.seen(), self.deadlines(settings, key, binding)))
         else {
@@ -179,34 +186,43 @@ impl Affinity {
     }
 
     /// Time until the last live session of a backend is idle, if nobody uses it; none when it has no
-    /// live session. Told up to a 64th of the session timeout too late, never too early, streams aside.
+    /// live session. Told up to a 64th of the session timeout too late, never too early; open streams are
+    /// taken to end now.
     pub fn drain_eta(&self, settings: &Settings, roster: &Roster, slot: Slot, now: Tick) -> Option<Duration> {
         let member = roster.member(slot)?;
-        if member.live() == 0 {
+        let live = member.live();
+        if live == 0 {
             return None;
         }
         let timeout = Tick::ZERO.after(settings.session_timeout).get();
-        let recency = member.recency();
-        if !recency.suits(timeout) || recency.count() != u64::from(member.live()) {
-            // The timeout was changed by a reload, or a count went astray beside one: count anew.
-            recency.reset(timeout);
-            self.table.each(|_, binding| {
-                if binding.home.slot == slot
-                    && binding.home.generation == member.generation()
-                    && !binding.flags.retained
-                {
-                    recency.enter(binding.last_seen());
-                }
-                true
-            });
-        }
-        let latest = recency.latest(now)?;
-        Some(latest.after(settings.session_timeout).since(now))
+        let latest = if member.streams() > 0 {
+            Some(now)
+        } else {
+            member.recency().latest(timeout, live, now).or_else(|| self.latest_of(member))
+        };
+        Some(latest?.after(settings.session_timeout).since(now))
+    }
+
+    /// The last request of any live session of a backend, by looking at all of them: for the time after a
+    /// change of the session timeout.
+    fn latest_of(&self, member: &Member) -> Option<Tick> {
+        let mut latest = None;
+        self.table.each(|_, binding| {
+            let lives = binding.home.slot == member.slot()
+                && binding.home.generation == member.generation()
+                && !binding.flags.retained
+                && !binding.flags.leaving;
+            if lives {
+                latest = latest.max(Some(binding.last_seen()));
+            }
+            true
+        });
+        latest
     }
 
     fn known_as(&self, roster: &Roster, key: SessionKey, seen: &Seen, gone: Tick, now: Tick) -> Known {
         let extra = if seen.flags.rare { self.rare.of(key) } else { super::rare::Extra::default() };
-        let (streams, stream_ended) = extra.held();
+        let streams = extra.held();
         let member = roster.member(seen.home.slot);
         Known {
             fingerprint: key.fingerprint(),
@@ -215,7 +231,7 @@ impl Affinity {
             retained: seen.flags.retained,
             unlearned: seen.flags.unlearned,
             age: now.since(seen.created),
-            idle: now.since(seen.last_seen.max(stream_ended)),
+            idle: now.since(seen.last_seen),
             left: (gone != Tick::NEVER).then(|| gone.since(now)),
             streams,
             moves: extra.moves,

@@ -45,6 +45,10 @@ impl Late {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).map.get(&key).copied()
     }
 
+    pub(super) fn len(&self) -> usize {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).ring.len()
+    }
+
     pub(super) fn take(&self, key: SessionKey) -> Option<Expired> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).map.remove(&key)
     }

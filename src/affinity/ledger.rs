@@ -6,7 +6,8 @@
 //!
 //! A backend that restarts, or leaves the configuration, ends all its sessions at once here, in O(1). Their
 //! bindings stay in the table as *ghosts*, which nobody counts, so that the next request of each still
-//! finds out why it moves.
+//! finds out why it moves. Those of a backend that left are counted again when it comes back; ghosts never
+//! are.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -32,6 +33,8 @@ pub(super) struct Totals {
     pub(super) learned: u64,
     pub(super) restored: u64,
     pub(super) renamed: u64,
+    /// On backends that are forgotten since, too.
+    pub(super) ended: u64,
 }
 
 /// One backend's books.
@@ -41,6 +44,8 @@ pub(super) struct Book {
     /// Bindings of the current generation.
     pub(super) live: u64,
     pub(super) retained: u64,
+    /// Bindings of earlier generations that are still in the table.
+    ghosts: u64,
     pub(super) moved: [u64; MoveReason::ALL.len()],
     pub(super) ended: [u64; EndReason::ALL.len()],
     /// Not in the configuration: what is above is kept up to date, but counts nowhere.
@@ -54,27 +59,31 @@ impl Ledger {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Opens the books of a backend; its slot must be the next one.
-    pub(super) fn open(&self, member: Arc<Member>) {
+    /// Opens the books of a backend, which `make` makes for a slot and a first generation: those of a
+    /// backend that left and has no binding any more, if there is one, whose member is returned as well.
+    pub(super) fn open(
+        &self,
+        make: impl FnOnce(Slot, u16) -> Arc<Member>,
+    ) -> (Arc<Member>, Option<Arc<Member>>) {
         let mut state = self.lock();
-        debug_assert_eq!(state.books.len(), usize::from(member.slot().get()));
-        state.books.push(Book {
-            member,
-            live: 0,
-            retained: 0,
-            moved: Default::default(),
-            ended: Default::default(),
-            retired: false,
-        });
+        if let Some(book) = state.books.iter_mut().find(|book| book.is_vacant()) {
+            // Whoever still knows the earlier member, knows its generation.
+            let generation = book.member.generation().wrapping_add(1);
+            let member = make(book.member.slot(), generation);
+            let earlier = std::mem::replace(book, Book::new(Arc::clone(&member)));
+            return (member, Some(earlier.member));
+        }
+        let slot = u16::try_from(state.books.len()).expect("fewer than 65,536 backends with sessions");
+        let member = make(Slot::new(slot), 0);
+        state.books.push(Book::new(Arc::clone(&member)));
+        (member, None)
     }
 
     /// Books a new session; false when its home has another generation by now.
     pub(super) fn learned(&self, home: Home, now: Tick) -> bool {
         let mut state = self.lock();
         let Some(book) = state.book(home) else { return false };
-        book.live += 1;
-        book.member.recency().enter(now);
-        book.publish();
+        book.add(now);
         // Of a backend that has just left the configuration: kept in mind, counted nowhere.
         if !book.retired {
             state.totals.entries += 1;
@@ -88,9 +97,8 @@ impl Ledger {
         let mut state = self.lock();
         let Some(book) = state.book(home) else { return false };
         if retained {
-            book.live -= 1;
+            book.take_live(last_seen);
             book.retained += 1;
-            book.member.recency().leave(last_seen);
         } else {
             book.retained -= 1;
             book.live += 1;
@@ -100,21 +108,27 @@ impl Ledger {
         true
     }
 
-    /// Books the end of a session; false for a ghost, which has ended before.
+    /// Books that a session left the table; false when it is not counted any more: it is a ghost, or its
+    /// backend left before.
     pub(super) fn ended(&self, was: &Binding, reason: EndReason) -> bool {
         let mut state = self.lock();
-        let Some(book) = state.book(was.home) else { return false };
+        let Some(book) = state.book(was.home) else {
+            state.exorcise(was.home);
+            return false;
+        };
         book.take(was);
-        if !book.retired {
-            book.ended[reason as usize] += 1;
-            state.totals.entries -= 1;
+        if book.retired {
+            return false;
         }
+        book.ended[reason as usize] += 1;
+        state.totals.entries -= 1;
+        state.totals.ended += 1;
         true
     }
 
-    /// Books the move of a session, which is live from then on; false when its new home has another
-    /// generation by now, and nothing is booked.
-    pub(super) fn moved(&self, was: &Binding, to: Home, reason: MoveReason, now: Tick) -> bool {
+    /// Books the move of a session, which is live and last seen `at` from then on; false when its new home
+    /// has another generation by now, and nothing is booked.
+    pub(super) fn moved(&self, was: &Binding, to: Home, reason: MoveReason, at: Tick) -> bool {
         let from = was.home;
         let mut state = self.lock();
         if state.book(to).is_none() {
@@ -125,41 +139,40 @@ impl Ledger {
                 book.take(was);
                 !book.retired
             }
-            None => false,
+            None => {
+                state.exorcise(from);
+                false
+            }
         };
         if let Some(book) = state.books.get_mut(usize::from(from.slot.get())) {
             book.moved[reason as usize] += 1;
         }
         let Some(book) = state.book(to) else { return false };
-        book.live += 1;
-        book.member.recency().enter(now);
-        book.publish();
+        book.add(at);
         let counts = !book.retired;
         match (counted, counts) {
-            // A ghost had been booked as ended: it begins anew.
+            // It had been booked as ended: it begins anew.
             (false, true) => {
                 state.totals.entries += 1;
                 state.totals.learned += 1;
             }
             (true, false) => {
+                book.ended[EndReason::Removed as usize] += 1;
                 state.totals.entries -= 1;
-                if let Some(book) = state.book(to) {
-                    book.ended[EndReason::Removed as usize] += 1;
-                }
+                state.totals.ended += 1;
             }
             _ => {}
         }
         true
     }
 
-    /// Books that a session is known by another key from now on, and live; false for a ghost.
-    pub(super) fn renamed(&self, was: &Binding, now: Tick) -> bool {
+    /// Books that a session is known by another key from now on, live, and last seen `at`; false for a
+    /// ghost.
+    pub(super) fn renamed(&self, was: &Binding, at: Tick) -> bool {
         let mut state = self.lock();
         let Some(book) = state.book(was.home) else { return false };
         book.take(was);
-        book.live += 1;
-        book.member.recency().enter(now);
-        book.publish();
+        book.add(at);
         state.totals.renamed += 1;
         true
     }
@@ -171,11 +184,13 @@ impl Ledger {
         book.member.bump_generation(now);
         let ended = book.live + book.retained;
         (book.live, book.retained) = (0, 0);
+        book.ghosts += ended;
         book.member.recency().clear();
         book.publish();
         if !book.retired {
             book.ended[EndReason::Restarted as usize] += ended;
             state.totals.entries -= ended;
+            state.totals.ended += ended;
         }
     }
 
@@ -191,6 +206,7 @@ impl Ledger {
         if retired {
             book.ended[EndReason::Removed as usize] += count;
             state.totals.entries -= count;
+            state.totals.ended += count;
         } else {
             state.totals.entries += count;
             state.totals.restored += count;
@@ -209,6 +225,19 @@ impl Ledger {
         self.lock().book(home).is_some()
     }
 
+    /// Whether a session that lives here is counted: its backend is configured and remembers it.
+    pub(super) fn counts(&self, home: Home) -> bool {
+        self.lock().book(home).is_some_and(|book| !book.retired)
+    }
+
+    /// Whether any bindings in the table are not counted.
+    pub(super) fn has_uncounted(&self) -> bool {
+        self.lock()
+            .books
+            .iter()
+            .any(|book| book.ghosts > 0 || (book.retired && book.live + book.retained > 0))
+    }
+
     /// One consistent reading.
     pub(super) fn read(&self) -> (Totals, Vec<Book>) {
         let state = self.lock();
@@ -224,19 +253,58 @@ impl State {
         let book = self.books.get_mut(usize::from(home.slot.get()))?;
         (book.member.generation() == home.generation).then_some(book)
     }
+
+    /// A ghost left the table, or lives again.
+    fn exorcise(&mut self, home: Home) {
+        if let Some(book) = self.books.get_mut(usize::from(home.slot.get())) {
+            book.ghosts -= 1;
+        }
+    }
 }
 
 // === impl Book ===
 
 impl Book {
+    fn new(member: Arc<Member>) -> Self {
+        Self {
+            member,
+            live: 0,
+            retained: 0,
+            ghosts: 0,
+            moved: Default::default(),
+            ended: Default::default(),
+            retired: false,
+        }
+    }
+
+    /// Whether nothing in the table points here any more.
+    const fn is_vacant(&self) -> bool {
+        self.retired && self.live == 0 && self.retained == 0 && self.ghosts == 0
+    }
+
+    fn add(&mut self, last_seen: Tick) {
+        self.live += 1;
+        self.member.recency().enter(last_seen);
+        self.publish();
+    }
+
     fn take(&mut self, was: &Binding) {
         if was.flags.retained {
             self.retained -= 1;
         } else {
-            self.live -= 1;
-            self.member.recency().leave(was.last_seen());
+            self.take_live(was.last_seen());
         }
         self.publish();
+    }
+
+    fn take_live(&mut self, last_seen: Tick) {
+        self.live -= 1;
+        if self.live == 0 {
+            // Whatever went astray there among threads is over.
+            self.member.recency().clear();
+        } else {
+            self.member.recency().leave(last_seen);
+        }
     }
 
     /// Placement reads the counts without a lock.

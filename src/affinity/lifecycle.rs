@@ -1,11 +1,14 @@
 //! What time does to sessions: live, retained, gone; and what ends them before their time.
 
-use std::sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed};
+use std::{
+    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
+    time::Duration,
+};
 
 use super::{
-    Affinity, EndReason, SessionKey, Settings, Tick,
+    Affinity, EndReason, Member, SessionKey, Settings, Tick,
+    afterlife::Kind,
     expiry::{Entry, Wheel},
-    settle::first_due,
     table::{Binding, Keep},
 };
 
@@ -18,52 +21,109 @@ pub(super) struct Deadlines {
     pub(super) gone: Tick,
 }
 
+/// The settings on which every [`Deadlines`] depends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Timing {
+    session_timeout: Duration,
+    ttl: Duration,
+    max_ttl: Duration,
+    max_age: Option<Duration>,
+}
+
 /// What a due binding turns into.
 enum Turn {
     /// Not due after all: look again then.
     Later(Tick),
     /// Retained, and to be looked at again then.
     Retained(Tick),
+    /// Live again, since the session timeout is longer now.
+    Live(Tick),
+    /// It has left the table.
     Gone,
-    /// Nobody counts it; it has left the table.
-    Ghost,
     /// The entry is not the valid one.
     Stale,
 }
 
-/// Entries of the wheel of retained sessions that are looked at to make room for one.
-const MAX_EVICTION_LOOKS: usize = 64;
+/// What became of a retained session that was to make room.
+enum Evicted {
+    Yes,
+    /// It is in use after all; its entry goes back.
+    Later(Tick),
+    /// The entry was not the valid one.
+    Stale,
+}
+
+/// Entries of the wheel of retained sessions that are looked at to make room for one. More than a few
+/// only if many sessions were used again since they were retained.
+const MAX_EVICTION_LOOKS: usize = 1024;
 /// Stale entries that a wheel may hold beside the valid ones before it is swept.
 const STALE_SLACK: usize = 4096;
-/// Entries swept per tick.
-const SWEEP: usize = 8192;
+/// Entries swept per tick and wheel, and while a wheel is locked.
+const SWEEP: usize = 1024;
+const SWEEP_PORTION: usize = 128;
 /// Ids forgotten per tick.
-const PURGE: usize = 8192;
+const PURGE: usize = 1024;
 
 impl Affinity {
     /// Moves sessions along: live → retained → gone. Handles at most about `budget` of them; true when
-    /// more are due, and it is to be called again soon.
+    /// there is more to do, and it is to be called again soon.
     pub fn tick(&self, settings: &Settings, now: Tick, budget: usize) -> bool {
-        let more_live = self.turn(settings, &self.live, false, now, budget / 2);
-        let more_retained = self.turn(settings, &self.retained, true, now, budget / 2);
-        self.after.purge(now, PURGE);
-        if self.counters.ghosts_wanted.swap(false, Relaxed) {
-            self.drop_ghosts();
+        self.heed(settings);
+        let budget = budget.div_ceil(2);
+        let more_live = self.turn(settings, &self.live, false, now, budget);
+        let more_retained = self.turn(settings, &self.retained, true, now, budget);
+        let more_past = self.after.purge(now, PURGE);
+        if self.counters.ghosts_wanted.swap(false, Relaxed) && self.ledger.has_uncounted() {
+            self.drop_uncounted();
         }
-        self.compact();
-        more_live || more_retained
+        let more_stale = self.compact();
+        more_live || more_retained || more_past || more_stale
     }
 
-    /// Ends a session; false when there was none, or only a ghost of one.
-    pub(super) fn end(&self, settings: &Settings, key: SessionKey, reason: EndReason, now: Tick) -> bool {
-        self.table
-            .change(key, |binding| {
-                if reason == EndReason::Expired && self.deadlines(settings, key, binding).gone > now {
-                    return (Keep::Yes, false);
-                }
-                (Keep::No, self.bury(key, binding, reason))
-            })
-            .unwrap_or(false)
+    /// Changes a binding that is not just being renamed; waits for one that is, which is a matter of
+    /// two table operations, and finds none then.
+    pub(super) fn alter<T>(
+        &self,
+        key: SessionKey,
+        change: impl FnOnce(&mut Binding) -> (Keep, T),
+    ) -> Option<T> {
+        let mut change = Some(change);
+        loop {
+            let done =
+                self.table.change(key, |binding| match change.take_if(|_| !binding.flags.leaving) {
+                    Some(change) => {
+                        let (keep, result) = change(binding);
+                        (keep, Some(result))
+                    }
+                    None => (Keep::Yes, None),
+                })?;
+            match done {
+                Some(result) => return Some(result),
+                None => std::thread::yield_now(),
+            }
+        }
+    }
+
+    /// Ends a session; none when there was none, or its time is not over, false for one that nobody
+    /// counted any more.
+    pub(super) fn end(
+        &self,
+        settings: &Settings,
+        key: SessionKey,
+        reason: EndReason,
+        now: Tick,
+    ) -> Option<bool> {
+        self.alter(key, |binding| {
+            if reason == EndReason::Expired && self.deadlines(settings, key, binding).gone > now {
+                return (Keep::Yes, None);
+            }
+            if reason == EndReason::Logout {
+                // Before it is gone: who looks in between must not take it for an unknown one.
+                self.after.remember(key, Kind::Ended(binding.home), now.after(settings.grace));
+            }
+            (Keep::No, Some(self.bury(key, binding, reason)))
+        })
+        .flatten()
     }
 
     /// Whether one more session fits; makes room if need be. Never at the cost of a live one.
@@ -71,67 +131,80 @@ impl Affinity {
         if self.table.len() < settings.max_sessions.get() {
             return true;
         }
-        let mut oldest = Vec::with_capacity(1);
+        // Sessions that nobody counts any more take up room as well. Sweeping them out takes longer than a
+        // request should, so it is the tick's.
+        self.counters.ghosts_wanted.store(true, Relaxed);
+        let mut again = Vec::new();
+        let mut found = false;
         for _ in 0..MAX_EVICTION_LOOKS {
-            oldest.clear();
-            if lock(&self.retained).earliest(&mut oldest, 1) == 0 {
-                break;
-            }
-            let Some(entry) = oldest.pop() else { break };
+            let Some(entry) = lock(&self.retained).earliest() else { break };
             let key = SessionKey::from_words(entry.key);
-            let evicted = self.table.change(key, |binding| {
-                if !binding.flags.retained || binding.due != entry.due || binding.flags.leaving {
-                    return (Keep::Yes, false);
+            match self.table.change(key, |binding| self.evict(settings, key, binding, &entry, now)) {
+                Some(Evicted::Yes) => {
+                    found = true;
+                    break;
                 }
-                let reason = match self.deadlines(settings, key, binding).gone <= now {
-                    true => EndReason::Expired,
-                    false => EndReason::Capacity,
-                };
-                self.bury(key, binding, reason);
-                (Keep::No, true)
-            });
-            if evicted == Some(true) {
-                return true;
+                Some(Evicted::Later(due)) => again.push(Entry { due, ..entry }),
+                Some(Evicted::Stale) | None => {}
             }
         }
-        // The rest is the control thread's: a sweep takes longer than a request should.
-        self.counters.ghosts_wanted.store(true, Relaxed);
-        false
+        insert(&self.retained, again);
+        found
     }
 
     /// A retained session was seen again.
     pub(super) fn revive(&self, settings: &Settings, key: SessionKey, now: Tick) {
-        let due = first_due(settings, now);
-        let revived = self.table.change(key, |binding| {
-            let revived = binding.flags.retained
-                && !binding.flags.leaving
-                && self.ledger.turned(binding.home, false, binding.last_seen());
-            if revived {
-                binding.flags.retained = false;
-                binding.due = due;
-            }
-            (Keep::Yes, revived)
+        let revived = self.alter(key, |binding| {
+            let due = self.first_due(settings, binding.created, now);
+            (Keep::Yes, self.enliven(binding, due).then_some(due))
         });
-        if revived == Some(true) {
+        if let Some(Some(due)) = revived {
             self.schedule_live(key, due);
         }
     }
 
-    /// Notes a sign of life.
-    pub(super) fn touch(&self, key: SessionKey, now: Tick) {
-        self.table.change(key, |binding| {
-            let before = binding.touch(now);
-            if !binding.flags.retained {
-                self.ledger.touched(binding.home, before, now);
+    /// Turns a retained binding live; true when that is to be scheduled.
+    pub(super) fn enliven(&self, binding: &mut Binding, due: Tick) -> bool {
+        let revived = binding.flags.retained && self.ledger.turned(binding.home, false, binding.last_seen());
+        if revived {
+            binding.flags.retained = false;
+            binding.due = due;
+        }
+        revived
+    }
+
+    /// Notes a sign of life, under at least a read lock of the binding's shard, so that nobody takes the
+    /// binding out of its bucket in between; returns when it was seen before. `member` is its home's, if
+    /// the caller has it at hand: without it this takes the ledger's lock.
+    pub(super) fn sign_of_life(&self, binding: &Binding, member: Option<&Member>, now: Tick) -> Tick {
+        let before = binding.touch(now);
+        // A retained one is in no bucket, and one that is being renamed has left its own.
+        if now > before && !binding.flags.retained && !binding.flags.leaving {
+            match member.filter(|member| member.generation() == binding.home.generation) {
+                Some(member) => member.recency().touch(before, now),
+                None => self.ledger.touched(binding.home, before, now),
             }
-            (Keep::Yes, ())
-        });
+        }
+        before
     }
 
     /// Notes a sign of life of a session that must be live after it.
     pub(super) fn touch_live(&self, settings: &Settings, key: SessionKey, now: Tick) {
-        self.touch(key, now);
-        self.revive(settings, key, now);
+        let retained = self.table.look(key, |binding| {
+            self.sign_of_life(binding, None, now);
+            binding.flags.retained
+        });
+        if retained == Some(true) {
+            self.revive(settings, key, now);
+        }
+    }
+
+    /// When a session that has just been seen is to be looked at again. A request may still hold the settings
+    /// from before a reload; too early a look does no harm.
+    pub(super) fn first_due(&self, settings: &Settings, created: Tick, now: Tick) -> Tick {
+        let latest = Tick::new(now.get().saturating_add(self.timeout.load(Relaxed)));
+        let idle = now.after(settings.session_timeout).min(latest);
+        settings.max_age.map_or(idle, |age| idle.min(created.after(age)))
     }
 
     pub(super) fn schedule_live(&self, key: SessionKey, due: Tick) {
@@ -140,15 +213,13 @@ impl Affinity {
 
     /// When a binding turns. Consults what is rare about it only if there is anything.
     pub(super) fn deadlines(&self, settings: &Settings, key: SessionKey, binding: &Binding) -> Deadlines {
-        let mut last = binding.last_seen();
+        let last = binding.last_seen();
         let mut ttl = settings.ttl;
         let mut held = false;
         if binding.flags.rare {
             let extra = self.rare.of(key);
-            let (open, ended) = extra.held();
-            held = open > 0;
-            last = last.max(ended);
-            ttl = ttl.max(extra.ttl.unwrap_or_default());
+            held = extra.held() > 0;
+            ttl = ttl.max(extra.ttl.unwrap_or_default().min(settings.max_ttl));
         }
         let oldest = settings.max_age.map_or(Tick::NEVER, |age| binding.created.after(age));
         if held {
@@ -174,6 +245,7 @@ impl Affinity {
         };
         let mut again = Vec::new();
         let mut idle = Vec::new();
+        let mut live = Vec::new();
         for entry in due {
             let key = SessionKey::from_words(entry.key);
             let turn = self.table.change(key, |binding| {
@@ -185,10 +257,12 @@ impl Affinity {
             match turn {
                 Some(Turn::Later(due)) => again.push(Entry { due, ..entry }),
                 Some(Turn::Retained(due)) => idle.push(Entry { due, ..entry }),
-                Some(Turn::Gone | Turn::Ghost | Turn::Stale) | None => {}
+                Some(Turn::Live(due)) => live.push(Entry { due, ..entry }),
+                Some(Turn::Gone | Turn::Stale) | None => {}
             }
         }
         insert(wheel, again);
+        insert(&self.live, live);
         insert(&self.retained, idle);
         more
     }
@@ -203,28 +277,70 @@ impl Affinity {
     ) -> (Keep, Turn) {
         let Deadlines { idle, gone } = self.deadlines(settings, key, binding);
         if gone <= now {
-            let counted = self.bury(key, binding, EndReason::Expired);
-            return (Keep::No, if counted { Turn::Gone } else { Turn::Ghost });
-        }
-        if binding.flags.retained {
-            binding.due = gone;
-            return (Keep::Yes, Turn::Later(gone));
-        }
-        if idle > now {
-            // A held session is looked at once per timeout, so that the end of its stream is noticed.
-            binding.due = idle.min(now.after(settings.session_timeout)).min(gone);
-            return (Keep::Yes, Turn::Later(binding.due));
-        }
-        if !self.ledger.turned(binding.home, true, binding.last_seen()) {
             self.bury(key, binding, EndReason::Expired);
-            return (Keep::No, Turn::Ghost);
+            return (Keep::No, Turn::Gone);
         }
-        binding.flags.retained = true;
-        binding.due = gone;
-        (Keep::Yes, Turn::Retained(gone))
+        // A held session is looked at once per timeout, so that the end of its stream is noticed.
+        let next = idle.min(now.after(settings.session_timeout)).min(gone);
+        let turn = match (binding.flags.retained, idle > now) {
+            (false, true) => Turn::Later(next),
+            (true, false) => Turn::Later(gone),
+            (false, false) if self.ledger.turned(binding.home, true, binding.last_seen()) => {
+                binding.flags.retained = true;
+                Turn::Retained(gone)
+            }
+            (true, true) if self.enliven(binding, next) => Turn::Live(next),
+            _ => {
+                // A ghost.
+                self.bury(key, binding, EndReason::Expired);
+                return (Keep::No, Turn::Gone);
+            }
+        };
+        if let Turn::Later(due) | Turn::Retained(due) | Turn::Live(due) = turn {
+            binding.due = due;
+        }
+        (Keep::Yes, turn)
     }
 
-    /// Books the end of a binding that is about to leave the table; false for a ghost.
+    /// Under the lock of the binding's shard.
+    fn evict(
+        &self,
+        settings: &Settings,
+        key: SessionKey,
+        binding: &mut Binding,
+        entry: &Entry,
+        now: Tick,
+    ) -> (Keep, Evicted) {
+        if !binding.flags.retained || binding.due != entry.due || binding.flags.leaving {
+            return (Keep::Yes, Evicted::Stale);
+        }
+        let Deadlines { idle, gone } = self.deadlines(settings, key, binding);
+        if idle > now && gone > now {
+            binding.due = gone;
+            return (Keep::Yes, Evicted::Later(gone));
+        }
+        let reason = if gone <= now { EndReason::Expired } else { EndReason::Capacity };
+        self.bury(key, binding, reason);
+        (Keep::No, Evicted::Yes)
+    }
+
+    /// Settings that change deadlines apply to sessions that wait already: each is looked at again.
+    fn heed(&self, settings: &Settings) {
+        let timing = Timing {
+            session_timeout: settings.session_timeout,
+            ttl: settings.ttl,
+            max_ttl: settings.max_ttl,
+            max_age: settings.max_age,
+        };
+        let before = self.timing.lock().unwrap_or_else(PoisonError::into_inner).replace(timing);
+        if before != Some(timing) {
+            self.timeout.store(Tick::ZERO.after(settings.session_timeout).get(), Relaxed);
+            lock(&self.live).recall();
+            lock(&self.retained).recall();
+        }
+    }
+
+    /// Books the end of a binding that is about to leave the table; false for one that nobody counts.
     fn bury(&self, key: SessionKey, binding: &Binding, reason: EndReason) -> bool {
         if binding.flags.rare {
             self.rare.take(key);
@@ -239,33 +355,41 @@ impl Affinity {
         counted
     }
 
-    /// Drops the bindings of backends that have restarted since.
-    fn drop_ghosts(&self) {
+    /// Drops the bindings of backends that have restarted or left since.
+    fn drop_uncounted(&self) {
         self.table.sweep(|key, binding| {
-            let alive = self.ledger.knows(binding.home) || binding.flags.leaving;
-            if !alive {
+            let keep = binding.flags.leaving || self.ledger.counts(binding.home);
+            if !keep {
                 self.bury(key, binding, EndReason::Restarted);
             }
-            alive
+            keep
         });
     }
 
-    /// Logins and logouts leave stale entries in the wheels; there are never many more than valid ones.
-    fn compact(&self) {
+    /// Logins and logouts leave stale entries in the wheels; there are never many more than valid ones. A
+    /// sweep drops half of what it looks at or more, so it keeps up with whatever makes them. True while
+    /// one is under way.
+    fn compact(&self) -> bool {
+        let mut more = false;
         for (wheel, retained) in [(&self.live, false), (&self.retained, true)] {
-            let mut wheel = lock(wheel);
-            if wheel.len() > 2 * self.table.len() + STALE_SLACK {
-                wheel.compact(
-                    |entry| {
-                        let key = SessionKey::from_words(entry.key);
-                        self.table.look(key, |binding| {
-                            binding.due == entry.due && binding.flags.retained == retained
-                        }) == Some(true)
-                    },
-                    SWEEP,
-                );
+            for left in (0..SWEEP / SWEEP_PORTION).rev() {
+                let mut wheel = lock(wheel);
+                if wheel.len() <= 2 * self.table.len() + STALE_SLACK {
+                    break;
+                }
+                let valid = |entry: &Entry| {
+                    let key = SessionKey::from_words(entry.key);
+                    self.table
+                        .look(key, |binding| binding.due == entry.due && binding.flags.retained == retained)
+                        == Some(true)
+                };
+                if wheel.compact(valid, SWEEP_PORTION) {
+                    break;
+                }
+                more |= left == 0;
             }
         }
+        more
     }
 }
 

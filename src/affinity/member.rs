@@ -110,9 +110,21 @@ impl Admin {
 // === impl Member ===
 
 impl Member {
-    /// A member that is up, ready and at its full share.
+    #[cfg(test)]
     pub(super) fn new(name: &str, slot: Slot, weight: u32) -> Self {
-        let state = State { up: true, fresh: false, admin: Admin::Ready, generation: 0 };
+        Self::of_generation(0, name, slot, weight, Duration::ZERO)
+    }
+
+    /// A member that is up, ready and at its full share, in a slot that another member may have had before:
+    /// the generation tells them apart.
+    pub(super) fn of_generation(
+        generation: u16,
+        name: &str,
+        slot: Slot,
+        weight: u32,
+        session_timeout: Duration,
+    ) -> Self {
+        let state = State { up: true, fresh: false, admin: Admin::Ready, generation };
         Self {
             name: name.into(),
             slot,
@@ -126,7 +138,7 @@ impl Member {
             live: AtomicU32::new(0),
             retained: AtomicU32::new(0),
             streams: AtomicU32::new(0),
-            recency: Recency::default(),
+            recency: Recency::new(Tick::ZERO.after(session_timeout).get()),
         }
     }
 

@@ -4,9 +4,9 @@
 //! randomness are arguments, requests and answers are borrowed bytes. It imports nothing of ours but
 //! itself, so a simulation can drive all of it.
 //!
-//! A request is decided in [`decide`] ([`Affinity::choose`]) and settled in [`settle`]
-//! ([`Affinity::settle`]) before the head of its answer goes on. Bindings live in [`table`], are counted in
-//! [`ledger`], and are moved along by [`lifecycle`] ([`Affinity::tick`]).
+//! A request is decided in `decide` ([`Affinity::choose`]) and settled in `settle`
+//! ([`Affinity::settle`]) before the head of its answer goes on. Bindings live in `table`, are counted in
+//! `ledger`, and are moved along by `lifecycle` ([`Affinity::tick`]).
 //!
 //! Invariants, which `tests/simulation.rs` checks after each step: a live session whose home serves is
 //! never sent elsewhere; the sum of live and retained sessions over backends is the number of entries,
@@ -27,6 +27,7 @@ mod pins;
 mod placement;
 mod rare;
 mod recency;
+mod rename;
 mod rendezvous;
 mod roster;
 mod sealed;
@@ -44,14 +45,21 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize},
     },
     time::Duration,
 };
 
 use self::{
-    afterlife::Afterlife, expiry::Wheel, late::Late, ledger::Ledger, lifecycle::lock, pins::Pins,
-    placement::RoundRobin, rare::Rare, table::Table,
+    afterlife::Afterlife,
+    expiry::Wheel,
+    late::Late,
+    ledger::Ledger,
+    lifecycle::{Timing, lock},
+    pins::Pins,
+    placement::RoundRobin,
+    rare::Rare,
+    table::Table,
 };
 pub use self::{
     decide::{Ask, Claim, Decision},
@@ -78,6 +86,10 @@ pub struct Affinity {
     /// When live sessions turn retained, and retained ones go.
     live: Mutex<Wheel>,
     retained: Mutex<Wheel>,
+    /// The settings by which the wheels' entries fall due.
+    timing: Mutex<Option<Timing>>,
+    /// Its session timeout in ticks.
+    timeout: AtomicU32,
     /// The truth about counts.
     ledger: Ledger,
     /// Requests under way with a key that has no home.
@@ -86,7 +98,8 @@ pub struct Affinity {
     after: Afterlife,
     /// Sessions that expired not long ago.
     late: Late,
-    /// Every backend that ever was, by name: its slot is its own for as long as the process lives.
+    /// The backends, by name: those of the latest roster, and earlier ones that still have sessions in the
+    /// table or whose slot nobody else needed yet.
     names: Mutex<HashMap<Box<str>, Arc<Member>>>,
     round_robin: RoundRobin,
     counters: Counters,
@@ -119,6 +132,8 @@ impl Affinity {
             rare: Rare::new(),
             live: Mutex::new(Wheel::new(now)),
             retained: Mutex::new(Wheel::new(now)),
+            timing: Mutex::default(),
+            timeout: AtomicU32::new(u32::MAX),
             ledger: Ledger::default(),
             pins: Pins::new(),
             after: Afterlife::new(),
@@ -135,30 +150,37 @@ impl Affinity {
     pub fn roster(&self, backends: &[(&str, u32)], session_timeout: Duration, now: Tick) -> Roster {
         let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
         let running = !names.is_empty();
-        let members: Vec<_> = backends
-            .iter()
-            .map(|&(name, weight)| {
-                if let Some(member) = names.get(name) {
-                    member.configure_weight(weight);
-                    return Arc::clone(member);
-                }
-                let slot =
-                    Slot::new(u16::try_from(names.len()).expect("fewer than 65,536 backends a process"));
-                let member = Arc::new(Member::new(name, slot, weight));
-                member.recency().reset(Tick::ZERO.after(session_timeout).get());
-                if running {
-                    member.start_ramp(now);
-                }
-                self.ledger.open(Arc::clone(&member));
-                names.insert(name.into(), Arc::clone(&member));
-                member
-            })
-            .collect();
-        for member in names.values() {
-            let configured = members.iter().any(|other| other.slot() == member.slot());
-            self.ledger.retire(member.slot(), !configured);
+        // First of all, so that no newcomer gets the slot of one that comes back.
+        for (name, _) in backends {
+            if let Some(member) = names.get(*name) {
+                self.ledger.retire(member.slot(), false);
+            }
         }
-        Roster::new(members)
+        let mut members: Vec<Arc<Member>> = Vec::with_capacity(backends.len());
+        for &(name, weight) in backends {
+            if let Some(member) = names.get(name) {
+                member.configure_weight(weight);
+                member.recency().retime(Tick::ZERO.after(session_timeout).get(), now);
+                members.push(Arc::clone(member));
+                continue;
+            }
+            let (member, earlier) = self.ledger.open(|slot, generation| {
+                Arc::new(Member::of_generation(generation, name, slot, weight, session_timeout))
+            });
+            if let Some(earlier) = earlier {
+                names.remove(earlier.name());
+            }
+            if running {
+                member.start_ramp(now);
+            }
+            names.insert(name.into(), Arc::clone(&member));
+            members.push(member);
+        }
+        let roster = Roster::new(members);
+        for member in names.values() {
+            self.ledger.retire(member.slot(), roster.index_of(member.slot()).is_none());
+        }
+        roster
     }
 
     /// Another instance answers under this backend's name: its sessions have ended.
@@ -169,48 +191,89 @@ impl Affinity {
     /// A stream of this session opens at this backend; none when there is no such session. Until
     /// [`release`](Self::release) the session is live.
     pub fn hold(&self, key: SessionKey, member: &Arc<Member>, now: Tick) -> Option<Hold> {
-        let key = if self.table.contains(key) { key } else { self.resolved(key, now)? };
-        let streams = self.table.change(key, |binding| {
+        let key = self.current(key, now)?;
+        let (streams, revived) = self.alter(key, |binding| {
+            self.sign_of_life(binding, None, now);
             binding.flags.rare = true;
-            let streams = self.rare.change(key, |extra| Arc::clone(extra.streams.get_or_insert_default()));
-            streams.open();
-            (table::Keep::Yes, streams)
+            let streams = self.rare.change(key, |extra| extra.open(key));
+            // At once: the next tick knows when it is really due.
+            (table::Keep::Yes, (streams, self.enliven(binding, now)))
         })?;
+        if revived {
+            self.schedule_live(key, now);
+        }
         member.add_streams(1);
-        Some(Hold { streams, member: Arc::clone(member), key })
+        Some(Hold { streams, member: Arc::clone(member) })
     }
 
     /// The stream ended: the idle clock starts, unless another one is open.
     pub fn release(&self, hold: Hold, now: Tick) {
-        hold.streams.end(now);
         hold.member.add_streams(-1);
-        // Under its first name it may be gone; then the wheel finds out when the stream ended.
-        self.touch(hold.key, now);
+        let key = hold.streams.end();
+        let revived = self.alter(key, |binding| {
+            self.sign_of_life(binding, None, now);
+            if binding.flags.rare && self.rare.tidy(key) {
+                binding.flags.rare = false;
+            }
+            // The session may have ended and begun anew since the stream was opened.
+            (table::Keep::Yes, self.enliven(binding, now))
+        });
+        if revived == Some(true) {
+            self.schedule_live(key, now);
+        }
     }
 
     /// An operator ends a session; false when there is none.
     pub fn forget(&self, settings: &Settings, key: SessionKey, now: Tick) -> bool {
-        let key = self.resolved(key, now).unwrap_or(key);
-        self.end(settings, key, EndReason::Admin, now)
+        let key = self.current(key, now).unwrap_or(key);
+        self.end(settings, key, EndReason::Admin, now).is_some()
     }
 
     /// An operator gives a session another home; false when there is no such session.
     pub fn move_to(&self, settings: &Settings, key: SessionKey, to: &Member, now: Tick) -> bool {
-        let key = self.resolved(key, now).unwrap_or(key);
-        self.table.contains(key)
-            && self.rehome(settings, to, key, MoveReason::Admin, now).change == Change::Moved
+        self.current(key, now).is_some_and(|key| {
+            self.rehome(settings, to, key, None, MoveReason::Admin, now).change == Change::Moved
+        })
     }
 
-    /// Entries of everything that could grow: table, pins, past ids, both wheels. For tests of bounds.
-    pub fn sizes(&self) -> [usize; 5] {
-        [
-            self.table.len(),
-            self.pins.len(),
-            self.after.len(),
-            lock(&self.live).len(),
-            lock(&self.retained).len(),
-        ]
+    /// Entries of everything that could grow, and what bounds them: see [`Sizes`]. For tests of bounds.
+    pub fn sizes(&self) -> Sizes {
+        let (past, past_queue) = self.after.len();
+        Sizes {
+            table: self.table.len(),
+            rare: self.rare.len(),
+            pins: self.pins.len(),
+            past,
+            past_queue,
+            late: self.late.len(),
+            live_wheel: lock(&self.live).len(),
+            retained_wheel: lock(&self.retained).len(),
+            names: self.names.lock().unwrap_or_else(PoisonError::into_inner).len(),
+        }
     }
+}
+
+/// Entries of everything that could grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Sizes {
+    /// Bindings, those that nobody counts included.
+    pub table: usize,
+    /// Bindings that have something beside their home.
+    pub rare: usize,
+    /// Requests' keys that have no home yet.
+    pub pins: usize,
+    /// Replaced and ended ids.
+    pub past: usize,
+    /// Times at which one of them is to be forgotten.
+    pub past_queue: usize,
+    /// Expired ids.
+    pub late: usize,
+    /// Entries of the wheel of live sessions.
+    pub live_wheel: usize,
+    /// Entries of the wheel of retained sessions.
+    pub retained_wheel: usize,
+    /// Backends, those that left included.
+    pub names: usize,
 }
 
 impl fmt::Debug for Affinity {
@@ -225,6 +288,7 @@ impl fmt::Debug for Affinity {
 pub struct Hold {
     streams: Arc<rare::Streams>,
     member: Arc<Member>,
-    /// The session's key when the stream opened.
-    key: SessionKey,
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU32, Ordering::Relaxed},
     },
     time::Duration,
@@ -24,7 +24,8 @@ pub(super) struct Extra {
     pub(super) ttl: Option<Duration>,
     /// The last moves, the latest last.
     pub(super) moves: Vec<Move>,
-    pub(super) streams: Option<Arc<Streams>>,
+    /// One for all of its streams, but for those of a session that became one with it.
+    pub(super) streams: Vec<Arc<Streams>>,
 }
 
 /// One move of a session.
@@ -42,11 +43,11 @@ pub struct Move {
 
 /// The open streams of one session. Shared by the streams and the binding, so that a stream can end
 /// whatever name the session has by then.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Streams {
     open: AtomicU32,
-    /// When the last one ended.
-    ended: AtomicU32,
+    /// The session's key. Written by a rename, under the lock of the binding's shard.
+    key: Mutex<SessionKey>,
 }
 
 /// Moves remembered per session.
@@ -75,6 +76,16 @@ impl Rare {
     pub(super) fn take(&self, key: SessionKey) -> Option<Extra> {
         self.0.remove(&key).map(|(_, extra)| extra)
     }
+
+    /// Takes out what says nothing any more; true when nothing is left.
+    pub(super) fn tidy(&self, key: SessionKey) -> bool {
+        self.0.remove_if(&key, |_, extra| extra.says_nothing());
+        !self.0.contains_key(&key)
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
 }
 
 // === impl Extra ===
@@ -87,24 +98,45 @@ impl Extra {
         self.moves.push(step);
     }
 
-    /// The open streams, and when the last one ended.
-    pub(super) fn held(&self) -> (u32, Tick) {
-        self.streams.as_ref().map_or((0, Tick::ZERO), |streams| {
-            (streams.open.load(Relaxed), Tick::new(streams.ended.load(Relaxed)))
-        })
+    /// The open streams.
+    pub(super) fn held(&self) -> u32 {
+        self.streams.iter().map(|streams| streams.open.load(Relaxed)).sum()
+    }
+
+    /// Opens a stream of the session with this key.
+    pub(super) fn open(&mut self, key: SessionKey) -> Arc<Streams> {
+        if self.streams.is_empty() {
+            self.streams.push(Arc::new(Streams { open: AtomicU32::new(0), key: Mutex::new(key) }));
+        }
+        let streams = &self.streams[0];
+        streams.open.fetch_add(1, Relaxed);
+        Arc::clone(streams)
+    }
+
+    /// The session has this key now.
+    pub(super) fn renamed(&self, key: SessionKey) {
+        for streams in &self.streams {
+            *streams.key.lock().unwrap_or_else(PoisonError::into_inner) = key;
+        }
+    }
+
+    /// The streams of another session that became one with this.
+    pub(super) fn adopt(&mut self, other: Self) {
+        self.streams.extend(other.streams);
+        self.streams.retain(|streams| streams.open.load(Relaxed) > 0);
+    }
+
+    fn says_nothing(&self) -> bool {
+        self.ttl.is_none() && self.moves.is_empty() && self.held() == 0
     }
 }
 
 // === impl Streams ===
 
 impl Streams {
-    pub(super) fn open(&self) {
-        self.open.fetch_add(1, Relaxed);
-    }
-
-    pub(super) fn end(&self, now: Tick) {
-        // In this order: who sees no stream any more must see when the last one ended.
-        self.ended.fetch_max(now.get(), Relaxed);
-        self.open.fetch_sub(1, std::sync::atomic::Ordering::Release);
+    /// A stream ended; returns the session's key.
+    pub(super) fn end(&self) -> SessionKey {
+        self.open.fetch_sub(1, Relaxed);
+        *self.key.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

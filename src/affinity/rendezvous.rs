@@ -25,14 +25,27 @@ pub(super) fn pick<'a>(
     candidates: impl IntoIterator<Item = &'a Member>,
     key: [u32; 4],
 ) -> Option<&'a Member> {
-    candidates
-        .into_iter()
-        .filter_map(|member| {
-            let weight = member.weight();
-            (weight > 0).then(|| (member, Cost { distance: distance(member.seed().hash(key)), weight }))
-        })
-        .min_by(|(a, a_cost), (b, b_cost)| a_cost.compare(*b_cost).then_with(|| a.name().cmp(b.name())))
-        .map(|(member, _)| member)
+    let mut best: Option<(&Member, Cost)> = None;
+    for member in candidates {
+        let weight = member.weight();
+        if weight == 0 {
+            continue;
+        }
+        let hash = member.seed().hash(key);
+        let Some((first, lowest)) = best else {
+            best = Some((member, Cost { distance: distance(hash), weight }));
+            continue;
+        };
+        // Most candidates are told to lose without a logarithm.
+        if (Cost { distance: distance_at_least(hash), weight }).compare(lowest).is_gt() {
+            continue;
+        }
+        let cost = Cost { distance: distance(hash), weight };
+        if cost.compare(lowest).then_with(|| member.name().cmp(first.name())).is_lt() {
+            best = Some((member, cost));
+        }
+    }
+    best.map(|(member, _)| member)
 }
 
 /// The inverse of a score, `-log2(h) / weight`, as a fraction: the lowest wins.
@@ -97,6 +110,18 @@ fn distance(hash: u64) -> u64 {
     (64 << FRACTION_BITS) - logarithm
 }
 
+/// At most [`distance`]: `log2(1 + x) <= x + 0.0860713…` for `x` in [0, 1).
+fn distance_at_least(hash: u64) -> u64 {
+    let number = hash | 1;
+    let zeros = number.leading_zeros();
+    // `x` in units of 2^-32, rounded up.
+    let x = ((number << zeros) << 1 >> (64 - FRACTION_BITS)) + 1;
+    let fraction = (x + LOG2_SLACK).min(1 << FRACTION_BITS);
+    (u64::from(zeros + 1) << FRACTION_BITS) - fraction
+}
+
+/// 0.08608 in units of 2^-32.
+const LOG2_SLACK: u64 = 369_710_785;
 /// Part of the format. No secret: it only has to be the same everywhere.
 const HASH_KEY: &[u8; 16] = b"homing-rendezv-1";
 const FRACTION_BITS: u32 = 32;
@@ -107,6 +132,15 @@ mod tests {
         super::{Slot, Tick},
         *,
     };
+
+    #[test]
+    fn no_distance_is_less_than_its_bound() {
+        let hashes = (0..64).flat_map(|bit| [(1_u64 << bit) - 1, 1 << bit, 3 << bit >> 1]);
+        let many = (0..200_000_u64).map(|n| n.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+        for hash in hashes.chain(many).chain([u64::MAX]) {
+            assert!(distance_at_least(hash) <= distance(hash), "{hash:x}");
+        }
+    }
 
     fn members(weights: &[(&str, u32)]) -> Vec<Member> {
         weights

@@ -57,6 +57,14 @@ impl Keys {
         keys
     }
 
+    #[cfg(test)]
+    pub(super) fn of(keys: &[SessionKey]) -> Self {
+        let mut found = Self::default();
+        keys.iter().for_each(|&key| found.insert(key));
+        found.source = (!keys.is_empty()).then_some(0);
+        found
+    }
+
     /// The keys, in the order in which they are tried.
     pub fn as_slice(&self) -> &[SessionKey] {
         &self.keys[..self.len]

@@ -63,8 +63,17 @@ pub enum Change {
 const UNLEARNED_SHARE: usize = 8;
 /// And at least so many, in a small table.
 const MIN_UNLEARNED: usize = 1024;
-/// Looks at a session that another thread is just renaming, before it is taken for ended.
-const MAX_LOOKS: usize = 1000;
+
+/// How a key comes to be bound.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// A backend set it, or the proxy's own cookie vouches for it.
+    Set,
+    /// A backend accepted it, and nobody knows who made it.
+    Accepted,
+    /// No backend ever sets it: a token, an address.
+    Client,
+}
 
 impl Affinity {
     /// Lets an answer take effect. To be called before the head of the answer goes on to the client, whose
@@ -88,22 +97,32 @@ impl Affinity {
     ) -> Settled {
         let now = answer.now;
         match (claim, answer.effect) {
+            (ClaimKind::Skipped, _) => Settled::NONE,
             (ClaimKind::Free | ClaimKind::Ending, Effect::Set { key, lasts }) => {
                 self.learn(settings, member, key, lasts, now)
             }
             (ClaimKind::Free | ClaimKind::Ending, Effect::Silent | Effect::Deleted) => Settled::NONE,
-            (ClaimKind::Known { key, alias }, effect) => {
-                self.settle_known(settings, member, key, alias, effect, answer)
+            // Nearly every answer: one look, no more.
+            (ClaimKind::Known { key, alias: None }, Effect::Silent)
+                if let Some(settled) = self.settle_silent(settings, member, key, now) =>
+            {
+                settled
             }
-            (ClaimKind::Moving { key, alias, reason }, effect) => {
-                // A session moves only when its new backend could do something with it.
-                if answer.status >= 500 && effect == Effect::Silent {
-                    return Settled::NONE;
-                }
-                let moved = self.rehome(settings, member, key, reason, now);
-                match effect {
-                    Effect::Silent => moved,
-                    effect => self.settle_known(settings, member, key, alias, effect, answer),
+            (ClaimKind::Known { key, alias }, _) => self.settle_known(settings, member, key, alias, answer),
+            // It ends where it was: what its new backend says of it is that it has no use for it.
+            (ClaimKind::Moving { key, alias, .. }, Effect::Deleted) => {
+                self.settle_known(settings, member, key, alias, answer)
+            }
+            // A session moves only when its new backend could do something with it.
+            (ClaimKind::Moving { .. }, Effect::Silent) if answer.status >= 500 => Settled::NONE,
+            (ClaimKind::Moving { key, from, reason, .. }, Effect::Silent) => {
+                self.rehome(settings, member, key, from, reason, now)
+            }
+            (ClaimKind::Moving { key, alias, from, reason }, Effect::Set { .. }) => {
+                let moved = self.rehome(settings, member, key, from, reason, now);
+                match self.settle_known(settings, member, key, alias, answer) {
+                    Settled { change: Change::Refreshed, .. } if moved.change == Change::Moved => moved,
+                    settled => settled,
                 }
             }
             (ClaimKind::Unknown { key }, Effect::Set { key: set, lasts }) => {
@@ -119,12 +138,7 @@ impl Affinity {
             }
             (ClaimKind::Vouched { .. }, Effect::Deleted) => Settled::NONE,
             (ClaimKind::Unknown { key }, Effect::Silent) if answer.status < 400 => {
-                let made_by_client = answer
-                    .keys
-                    .source()
-                    .and_then(|source| settings.keys.get(source))
-                    .is_some_and(super::KeySource::is_client_made);
-                self.confirm(settings, member, key, made_by_client, now)
+                self.confirm(settings, member, key, answer.keys.is_client_made(), now)
             }
             (ClaimKind::Unknown { .. }, Effect::Silent | Effect::Deleted) => {
                 Settled { key: None, change: Change::Forgotten }
@@ -138,58 +152,75 @@ impl Affinity {
         member: &Member,
         key: SessionKey,
         alias: Option<SessionKey>,
-        effect: Effect,
         answer: &Answer<'_>,
     ) -> Settled {
         let now = answer.now;
         // A parallel answer may have renamed it meanwhile; then this one is about the same session.
         let (key, alias) = match self.current(key, now) {
             Some(current) if current == key => (key, alias),
-            Some(current) => (current, Some(key)),
+            Some(current) => (current, alias.or(Some(key))),
             None => (key, alias),
         };
-        match effect {
+        match answer.effect {
             Effect::Silent => {
-                if let Some(alias) = alias
-                    && answer.status < 400
-                {
-                    self.prolong(settings, alias, key, now);
+                if let Some(alias) = alias {
+                    self.prolong(settings, alias, key, answer.status < 400, now);
                 }
-                let known = self.table.contains(key);
-                Settled {
-                    key: known.then_some(key),
-                    change: if known { Change::Touched } else { Change::None },
-                }
+                self.settle_silent(settings, member, key, now).unwrap_or(Settled::NONE)
             }
             Effect::Deleted => {
                 let home = self.table.look(key, |binding| binding.home);
-                if !self.end(settings, key, EndReason::Logout, now) {
+                if self.end(settings, key, EndReason::Logout, now).is_none() {
                     return Settled::NONE;
                 }
-                if let Some(home) = home {
-                    let until = now.after(settings.grace);
-                    self.after.remember(key, Kind::Ended(home), until);
-                    for &carried in answer.keys.as_slice().iter().filter(|&&carried| carried != key) {
-                        if alias == Some(carried) {
-                            self.after.remember(carried, Kind::Ended(home), until);
-                        }
-                    }
+                if let (Some(home), Some(alias)) = (home, alias) {
+                    self.after.remember(alias, Kind::Ended(home), now.after(settings.grace));
                 }
                 Settled { key: None, change: Change::Ended }
             }
             Effect::Set { key: set, lasts } => {
-                if set == key || self.table.contains(set) {
-                    self.learn(settings, member, set, lasts, now)
-                } else {
-                    self.rename(settings, member, key, set, alias.is_some(), lasts, now)
+                // The client sent it beside the known one: it keeps both, and they are two sessions.
+                let beside = answer.keys.as_slice().contains(&set) && alias != Some(set);
+                if set == key || (beside && self.table.contains(set)) {
+                    return self.learn(settings, member, set, lasts, now);
+                }
+                let (mut old, mut parallel) = (key, alias.is_some());
+                loop {
+                    if let Some(settled) = self.rename(settings, member, old, set, parallel, lasts, now) {
+                        return settled;
+                    }
+                    // It ended, or another answer renamed it a moment ago.
+                    match self.resolved(old, now) {
+                        Some(next) if next != set && next != old => (old, parallel) = (next, true),
+                        _ => return self.learn(settings, member, set, lasts, now),
+                    }
                 }
             }
         }
     }
 
+    /// The session with this very key was seen again; none when there is none, or it is just being renamed.
+    fn settle_silent(
+        &self,
+        settings: &Settings,
+        member: &Member,
+        key: SessionKey,
+        now: Tick,
+    ) -> Option<Settled> {
+        let flags = self.table.look(key, |binding| {
+            self.sign_of_life(binding, Some(member).filter(|m| m.slot() == binding.home.slot), now);
+            binding.flags
+        });
+        let flags = flags.filter(|flags| !flags.leaving)?;
+        if flags.retained {
+            self.revive(settings, key, now);
+        }
+        Some(Settled { key: Some(key), change: Change::Touched })
+    }
+
     /// Binds a key to who answered. A key that is bound already is refreshed, or moves there: whoever
     /// sets a cookie to an id owns that session.
-    fn learn(
+    pub(super) fn learn(
         &self,
         settings: &Settings,
         member: &Member,
@@ -197,7 +228,7 @@ impl Affinity {
         lasts: Option<Duration>,
         now: Tick,
     ) -> Settled {
-        let settled = self.bind(settings, member, key, Flags::default(), now);
+        let settled = self.bind(settings, member, key, Origin::Set, now);
         if settled.key.is_some() {
             self.lengthen(settings, key, lasts);
         }
@@ -214,17 +245,25 @@ impl Affinity {
         made_by_client: bool,
         now: Tick,
     ) -> Settled {
-        self.count_late(key, now);
-        let unlearned = !made_by_client;
-        if unlearned {
+        match self.after.find(key, now).map(|past| past.kind) {
+            // It ended while this request was under way, or its home went within the grace.
+            Some(Kind::Ended(_)) => return Settled { key: None, change: Change::Forgotten },
+            Some(Kind::Renamed(_)) => {
+                let key = self.current(key, now);
+                return Settled { key, change: if key.is_some() { Change::Touched } else { Change::None } };
+            }
+            None => self.count_late(key, now),
+        }
+        if !made_by_client && !self.table.contains(key) {
             let max = settings.max_sessions.get();
-            let quota = (max / UNLEARNED_SHARE).max(MIN_UNLEARNED).min(max);
+            let quota = (max / UNLEARNED_SHARE).max(MIN_UNLEARNED).min(max.div_ceil(2));
             if self.counters.unlearned.load(Relaxed) >= quota || self.table.len() >= max {
                 self.counters.over_quota.fetch_add(1, Relaxed);
                 return Settled { key: None, change: Change::Forgotten };
             }
         }
-        let settled = self.bind(settings, member, key, Flags { unlearned, ..Flags::default() }, now);
+        let origin = if made_by_client { Origin::Client } else { Origin::Accepted };
+        let settled = self.bind(settings, member, key, origin, now);
         match settled.change {
             Change::Learned => Settled { change: Change::Confirmed, ..settled },
             _ => settled,
@@ -236,74 +275,101 @@ impl Affinity {
         settings: &Settings,
         member: &Member,
         key: SessionKey,
-        flags: Flags,
+        origin: Origin,
         now: Tick,
     ) -> Settled {
-        if !self.table.contains(key) && !self.make_room(settings, now) {
-            self.counters.full.fetch_add(1, Relaxed);
-            return Settled { key: None, change: Change::Full };
-        }
-        self.after.forget(key);
         let home = Home { slot: member.slot(), generation: member.generation() };
-        let due = first_due(settings, now);
-        let change = self.table.upsert(
-            key,
-            |binding| {
-                if binding.flags.unlearned && !flags.unlearned {
-                    binding.flags.unlearned = false;
-                    self.counters.unlearned.fetch_sub(1, Relaxed);
-                }
-                if binding.home == home {
-                    return Change::Refreshed;
-                }
-                self.move_binding(key, binding, home, MoveReason::Relearned, now, due)
-            },
-            || {
-                if !self.ledger.learned(home, now) {
-                    return (None, Change::None);
-                }
-                if flags.unlearned {
-                    self.counters.unlearned.fetch_add(1, Relaxed);
-                }
-                (Some(Binding::new(home, now, due, flags)), Change::Learned)
-            },
-        );
+        if !self.table.contains(key) {
+            // Nobody makes room for a session of a backend that was forgotten meanwhile.
+            if !self.ledger.knows(home) {
+                return Settled::NONE;
+            }
+            if !self.make_room(settings, now) {
+                self.counters.full.fetch_add(1, Relaxed);
+                return Settled { key: None, change: Change::Full };
+            }
+        }
+        let unlearned = origin == Origin::Accepted;
+        let (change, due) = loop {
+            let done = self.table.upsert(
+                key,
+                |binding| {
+                    if binding.flags.leaving {
+                        return None;
+                    }
+                    if binding.flags.unlearned && origin == Origin::Set {
+                        binding.flags.unlearned = false;
+                        self.counters.unlearned.fetch_sub(1, Relaxed);
+                    }
+                    let due = self.first_due(settings, binding.created, now);
+                    // Of parallel requests with an id that nobody knew, the first answer decides.
+                    Some(if binding.home == home || origin != Origin::Set {
+                        (Change::Refreshed, due)
+                    } else {
+                        (self.move_binding(key, binding, home, MoveReason::Relearned, now, due), due)
+                    })
+                },
+                || {
+                    let due = self.first_due(settings, now, now);
+                    if !self.ledger.learned(home, now) {
+                        return (None, Some((Change::None, due)));
+                    }
+                    if unlearned {
+                        self.counters.unlearned.fetch_add(1, Relaxed);
+                    }
+                    let flags = Flags { unlearned, ..Flags::default() };
+                    (Some(Binding::new(home, now, due, flags)), Some((Change::Learned, due)))
+                },
+            );
+            match done {
+                Some(done) => break done,
+                None => std::thread::yield_now(),
+            }
+        };
         match change {
             Change::None => return Settled::NONE,
             Change::Refreshed => self.touch_live(settings, key, now),
             _ => self.schedule_live(key, due),
         }
+        // After it is in the table: who looks in between finds the one or the other.
+        self.after.forget(key);
         Settled { key: Some(key), change }
     }
 
-    /// A session finds a new home.
+    /// A session finds a new home, if it is still at `from`.
     pub(super) fn rehome(
         &self,
         settings: &Settings,
         member: &Member,
         key: SessionKey,
+        from: Option<Home>,
         reason: MoveReason,
         now: Tick,
     ) -> Settled {
+        let key = self.current(key, now).unwrap_or(key);
         let home = Home { slot: member.slot(), generation: member.generation() };
-        let due = first_due(settings, now);
-        let moved = self.table.change(key, |binding| {
-            let change = if binding.home == home || binding.flags.leaving {
+        let moved = self.alter(key, |binding| {
+            let due = self.first_due(settings, binding.created, now);
+            let change = if binding.home == home || from.is_some_and(|from| from != binding.home) {
                 Change::Touched
             } else {
                 self.move_binding(key, binding, home, reason, now, due)
             };
-            (Keep::Yes, change)
+            (Keep::Yes, (change, due))
         });
         match moved {
-            Some(change) => {
-                if change == Change::Moved {
-                    self.schedule_live(key, due);
-                }
+            Some((Change::Moved, due)) => {
+                self.schedule_live(key, due);
+                Settled { key: Some(key), change: Change::Moved }
+            }
+            Some((change, _)) => {
+                self.touch_live(settings, key, now);
                 Settled { key: Some(key), change }
             }
-            // It ended meanwhile, but its client still has it.
-            None => self.bind(settings, member, key, Flags::default(), now),
+            // It was logged out meanwhile.
+            None if self.after.find(key, now).is_some() => Settled::NONE,
+            // It expired, or made room, but its client still has it.
+            None => self.bind(settings, member, key, Origin::Set, now),
         }
     }
 
@@ -317,7 +383,8 @@ impl Affinity {
         now: Tick,
         due: Tick,
     ) -> Change {
-        if !self.ledger.moved(binding, to, reason, now) {
+        let at = now.max(binding.last_seen());
+        if !self.ledger.moved(binding, to, reason, at) {
             return Change::None;
         }
         let step = Move { from: binding.home.slot, to: to.slot, reason, at: now };
@@ -326,99 +393,12 @@ impl Affinity {
         binding.flags.rare = true;
         binding.flags.retained = false;
         binding.due = due;
-        binding.touch(now);
+        binding.touch(at);
         Change::Moved
     }
 
-    /// The session is known by another id from now on. The old one leads to it for a while, since requests
-    /// that were under way still carry it. When the answer's own request carried an even older one, two
-    /// parallel answers each set an id, and nobody here knows which of them the client kept: then the one
-    /// that is replaced leads to the session for as long as that lives.
-    #[expect(clippy::too_many_arguments, reason = "one call, each argument a fact of its own")]
-    fn rename(
-        &self,
-        settings: &Settings,
-        member: &Member,
-        old: SessionKey,
-        new: SessionKey,
-        parallel: bool,
-        lasts: Option<Duration>,
-        now: Tick,
-    ) -> Settled {
-        let until = now.after(if parallel { settings.ttl } else { settings.grace });
-        let due = first_due(settings, now);
-        // The old one stays in the table until its successor is there: who looks in between finds it.
-        let copy = self.table.change(old, |binding| {
-            if binding.flags.leaving || !self.ledger.renamed(binding, now) {
-                return (Keep::Yes, None);
-            }
-            binding.flags.leaving = true;
-            let flags = Flags { retained: false, unlearned: false, leaving: false, ..binding.flags };
-            if binding.flags.unlearned {
-                self.counters.unlearned.fetch_sub(1, Relaxed);
-            }
-            self.after.remember(old, Kind::Renamed(new), until);
-            let mut copy = Binding::new(binding.home, now, due, flags);
-            copy.created = binding.created;
-            (Keep::Yes, Some(copy))
-        });
-        let Some(Some(copy)) = copy else {
-            return self.learn(settings, member, new, lasts, now);
-        };
-        let home = copy.home;
-        if let Some(extra) = self.rare.take(old) {
-            self.rare.put(new, extra);
-        }
-        let twin = self.table.upsert(
-            new,
-            |_| Some(Binding::new(home, now, due, Flags::default())),
-            || (Some(copy), None),
-        );
-        self.table.change(old, |_| (Keep::No, ()));
-        self.after.forget(new);
-        if let Some(renamed) = twin {
-            // Somebody bound the new key meanwhile: two sessions have become one.
-            self.ledger.ended(&renamed, EndReason::Logout);
-            return Settled { key: Some(new), change: Change::Refreshed };
-        }
-        self.schedule_live(new, due);
-        self.lengthen(settings, new, lasts);
-        if home.slot != member.slot() {
-            self.rehome(settings, member, new, MoveReason::Relearned, now);
-        }
-        Settled { key: Some(new), change: Change::Renamed }
-    }
-
-    /// A client that uses a replaced id well after it was replaced, and is served, never got the new one.
-    fn prolong(&self, settings: &Settings, alias: SessionKey, key: SessionKey, now: Tick) {
-        let soon = now.after(settings.grace / 2);
-        if self.after.find(alias, now).is_some() && self.after.find(alias, soon).is_none() {
-            self.after.remember(alias, Kind::Renamed(key), now.after(settings.ttl));
-        }
-    }
-
-    /// The key by which a session is known now; none when it has ended.
-    fn current(&self, key: SessionKey, now: Tick) -> Option<SessionKey> {
-        for _ in 0..MAX_LOOKS {
-            match self.table.look(key, |binding| binding.flags.leaving) {
-                Some(false) => return Some(key),
-                // Another thread is between making its successor and taking it out.
-                Some(true) => std::thread::yield_now(),
-                None => break,
-            }
-        }
-        self.resolved(key, now)
-    }
-
-    pub(super) fn resolved(&self, key: SessionKey, now: Tick) -> Option<SessionKey> {
-        match self.resolve(key, now)? {
-            Kind::Renamed(key) => Some(key),
-            Kind::Ended(_) => None,
-        }
-    }
-
     /// A cookie that lasts longer than the TTL lengthens that of its binding.
-    fn lengthen(&self, settings: &Settings, key: SessionKey, lasts: Option<Duration>) {
+    pub(super) fn lengthen(&self, settings: &Settings, key: SessionKey, lasts: Option<Duration>) {
         let Some(lasts) = lasts.filter(|lasts| *lasts > settings.ttl) else { return };
         self.counters.long_cookies.fetch_add(1, Relaxed);
         self.counters.longest_cookie.fetch_max(lasts.as_secs(), Relaxed);
@@ -426,7 +406,7 @@ impl Affinity {
         if ttl <= settings.ttl {
             return;
         }
-        self.table.change(key, |binding| {
+        self.alter(key, |binding| {
             binding.flags.rare = true;
             self.rare.change(key, |extra| extra.ttl = Some(ttl));
             (Keep::Yes, ())
@@ -446,10 +426,4 @@ impl Affinity {
 
 impl Settled {
     const NONE: Self = Self { key: None, change: Change::None };
-}
-
-/// When a session that has just been seen is to be looked at again.
-pub(super) fn first_due(settings: &Settings, now: Tick) -> Tick {
-    let idle = now.after(settings.session_timeout);
-    settings.max_age.map_or(idle, |age| idle.min(now.after(age)))
 }

@@ -1,7 +1,8 @@
 //! The affinity table: session key → home. Everything behind plain methods; no guard leaves this file.
 //!
-//! Lock order, for the whole core: a shard of this table → a shard of [`Rare`](super::rare) → the
-//! [`Ledger`](super::ledger). Wheels and pins are never locked together with any of them.
+//! Lock order, for the whole core: a wheel, for its sweep → a shard of this table → a shard of
+//! [`Rare`](super::rare), or of the [`Afterlife`](super::afterlife) → the [`Ledger`](super::ledger). Pins
+//! are never locked together with any of them.
 
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
@@ -101,7 +102,7 @@ impl Table {
         self.map.contains_key(&key)
     }
 
-    /// Looks at a binding under a read lock; `look` must be short and take no lock of this core's.
+    /// Looks at a binding under a read lock; `look` must be short.
     pub(super) fn look<T>(&self, key: SessionKey, look: impl FnOnce(&Binding) -> T) -> Option<T> {
         self.map.get(&key).map(|binding| look(&binding))
     }
@@ -132,10 +133,21 @@ impl Table {
         occupied: impl FnOnce(&mut Binding) -> T,
         vacant: impl FnOnce() -> (Option<Binding>, T),
     ) -> T {
+        self.upsert_with(key, &mut (), |(), binding| occupied(binding), |()| vacant())
+    }
+
+    /// The same, with something that both want.
+    pub(super) fn upsert_with<C, T>(
+        &self,
+        key: SessionKey,
+        context: &mut C,
+        occupied: impl FnOnce(&mut C, &mut Binding) -> T,
+        vacant: impl FnOnce(&mut C) -> (Option<Binding>, T),
+    ) -> T {
         match self.map.entry(key) {
-            Entry::Occupied(mut entry) => occupied(entry.get_mut()),
+            Entry::Occupied(mut entry) => occupied(context, entry.get_mut()),
             Entry::Vacant(entry) => {
-                let (binding, result) = vacant();
+                let (binding, result) = vacant(context);
                 if let Some(binding) = binding {
                     entry.insert(binding);
                     self.entries.fetch_add(1, Relaxed);

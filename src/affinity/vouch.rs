@@ -4,7 +4,7 @@
 use super::{
     Affinity, Ask, Change, Decision, Member, MoveReason, Reason, Roster, SessionKey, Settings, Settled, Tick,
     decide::{ClaimKind, home},
-    table::Flags,
+    settle::Origin,
 };
 
 impl Affinity {
@@ -23,9 +23,9 @@ impl Affinity {
         name: &str,
     ) -> Decision {
         match roster.named(name) {
-            None => self.moving(settings, roster, ask, key, None, MoveReason::Removed),
+            None => self.moving(settings, roster, ask, key, None, None, MoveReason::Removed),
             Some(member) if member.serves_home() => home(member, Reason::Token, ClaimKind::Vouched { key }),
-            Some(member) => self.away(settings, roster, ask, member, key, None),
+            Some(member) => self.away(settings, roster, ask, member, key, None, None),
         }
     }
 
@@ -34,7 +34,7 @@ impl Affinity {
         if self.table.contains(key) {
             return Settled { key: Some(key), change: Change::Touched };
         }
-        self.bind(settings, member, key, Flags::default(), now)
+        self.bind(settings, member, key, Origin::Set, now)
     }
 }
 

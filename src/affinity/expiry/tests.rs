@@ -21,7 +21,8 @@ fn drain(wheel: &mut Wheel) -> BTreeSet<(u32, u32)> {
 
 fn chunks(wheel: &Wheel) -> usize {
     let waiting = wheel.levels.iter().flat_map(|level| &level.slots);
-    waiting.chain(&wheel.ready).map(|list| list.0.len()).sum::<usize>() + wheel.spare.0.len()
+    waiting.chain(&wheel.ready).chain(&wheel.recalled).map(|list| list.0.len()).sum::<usize>()
+        + wheel.spare.0.len()
 }
 
 #[test]
@@ -115,23 +116,51 @@ fn the_earliest_come_out_slot_by_slot() {
         wheel.insert(entry(due, due));
     }
     wheel.advance(Tick::new(3));
-    let mut order = Vec::new();
-    while wheel.earliest(&mut order, 10) > 0 {}
-    assert_eq!(order.iter().map(|entry| entry.due.get()).collect::<Vec<_>>(), [2, 5, 70, 9_000, 18_000]);
+    let order: Vec<_> = std::iter::from_fn(|| wheel.earliest()).map(|entry| entry.due.get()).collect();
+    assert_eq!(order, [2, 5, 70, 9_000, 18_000]);
     assert_eq!(wheel.len(), 0);
 }
 
 #[test]
-fn no_more_of_the_earliest_come_out_than_asked_for() {
+fn the_earliest_of_a_coarse_slot_come_out_in_the_order_in_which_they_came() {
+    let mut wheel = Wheel::new(Tick::ZERO);
+    for number in 0..3_000 {
+        // Nearly in order, as sessions fall idle.
+        wheel.insert(entry(number, 16_384 + (number ^ 5)));
+    }
+    let order: Vec<_> = std::iter::from_fn(|| wheel.earliest()).map(|entry| entry.due.get()).collect();
+    assert_eq!(order.len(), 3_000);
+    assert!(order.is_sorted());
+}
+
+#[test]
+fn what_is_left_of_the_earliest_still_falls_due() {
     let mut wheel = Wheel::new(Tick::ZERO);
     for number in 0..1_000 {
         wheel.insert(entry(number, 500));
     }
-    let mut out = Vec::new();
-    assert_eq!(wheel.earliest(&mut out, 300), 300);
-    assert_eq!((wheel.len(), out.len()), (700, 300));
+    for _ in 0..300 {
+        assert!(wheel.earliest().is_some());
+    }
+    assert_eq!(wheel.len(), 700);
+    assert!(drain(&mut wheel).is_empty());
     wheel.advance(Tick::new(500));
     assert_eq!(drain(&mut wheel).len(), 700);
+}
+
+#[test]
+fn what_is_called_back_comes_out_undue() {
+    let mut wheel = Wheel::new(Tick::ZERO);
+    for number in 0..1_000 {
+        wheel.insert(entry(number, 1 + number * 50));
+    }
+    wheel.recall();
+    wheel.insert(entry(5_000, 30_000));
+    assert_eq!(wheel.len(), 1_001);
+    assert_eq!(drain(&mut wheel).len(), 1_000);
+    assert_eq!(wheel.len(), 1);
+    wheel.advance(Tick::new(30_000));
+    assert_eq!(drain(&mut wheel), BTreeSet::from([(5_000, 30_000)]));
 }
 
 #[test]
@@ -173,7 +202,7 @@ fn compacting_everything_away_leaves_an_empty_wheel() {
     }
     while !wheel.compact(|_| false, 10) {}
     assert_eq!(wheel.len(), 0);
-    assert_eq!(wheel.earliest(&mut Vec::new(), 1), 0);
+    assert!(wheel.earliest().is_none());
     wheel.advance(Tick::new(10_000));
     assert!(wheel.ready_is_empty(), "no empty slot is set aside");
 }
@@ -183,7 +212,8 @@ enum Step {
     Insert(u32),
     Advance(u32),
     Pop(usize),
-    Earliest(usize),
+    Earliest,
+    Recall,
     /// Keeps the numbers that this does not divide.
     Compact(u32, usize),
 }
@@ -198,7 +228,8 @@ fn step() -> impl Strategy<Value = Step> {
         10 => span().prop_map(Step::Insert),
         3 => span().prop_map(Step::Advance),
         3 => (0..20usize).prop_map(Step::Pop),
-        1 => (0..3usize).prop_map(Step::Earliest),
+        1 => Just(Step::Earliest),
+        1 => Just(Step::Recall),
         1 => (2..9u32, 0..300usize).prop_map(|(by, max)| Step::Compact(by, max)),
     ]
 }
@@ -212,6 +243,7 @@ proptest! {
         let mut now = start;
         let mut wheel = Wheel::new(Tick::new(now));
         let mut model = BTreeMap::new();
+        let mut recalled = false;
         for (number, step) in (0..).zip(steps) {
             let mut out = Vec::new();
             match step {
@@ -228,11 +260,16 @@ proptest! {
                 Step::Pop(max) => {
                     let handled = wheel.pop(&mut out, max);
                     prop_assert!(out.len() <= handled && handled <= max);
-                    prop_assert!(out.iter().all(|entry| entry.due.get() <= now));
+                    prop_assert!(recalled || out.iter().all(|entry| entry.due.get() <= now));
+                    recalled &= !wheel.ready_is_empty();
                 }
-                Step::Earliest(max) => {
-                    prop_assert_eq!(wheel.earliest(&mut out, max), out.len());
-                    prop_assert!(out.len() <= max && (!out.is_empty() || max == 0 || model.is_empty()));
+                Step::Earliest => {
+                    out.extend(wheel.earliest());
+                    prop_assert!(!out.is_empty() || model.is_empty());
+                }
+                Step::Recall => {
+                    wheel.recall();
+                    recalled = true;
                 }
                 Step::Compact(by, max) => {
                     wheel.compact(
@@ -254,7 +291,8 @@ proptest! {
         }
         // Whatever happened before: now everything that is due comes out, and nothing else.
         wheel.advance(Tick::new(now + 1));
-        let due = model.iter().filter(|(_, due)| **due <= now + 1).map(|(number, due)| (*number, *due));
-        prop_assert_eq!(drain(&mut wheel), due.collect::<BTreeSet<_>>());
+        let due = model.iter().filter(|(_, due)| recalled || **due <= now + 1).map(|(number, due)| (*number, *due));
+        let (due, drained) = (due.collect::<BTreeSet<_>>(), drain(&mut wheel));
+        prop_assert!(drained == due || (recalled && drained.is_subset(&due)));
     }
 }

@@ -1,0 +1,179 @@
+//! The second table: what an answer says.
+
+use super::*;
+use crate::affinity::{EndReason, MoveReason, Reason};
+
+#[test]
+fn a_set_cookie_binds_its_id_to_who_answered() {
+    let mut pool = Pool::new(3);
+    let (slot, _, change) = pool.exchange(&[], 302, set(1));
+    assert_eq!(change, Change::Learned);
+    assert_eq!(pool.look(&[1]), (Some(slot), Verdict::Home));
+    let (slot, _, change) = pool.exchange(&[99], 200, set(2));
+    assert_eq!(change, Change::Learned);
+    assert_eq!(pool.look(&[2]), (Some(slot), Verdict::Home));
+}
+
+#[test]
+fn another_value_renames_the_session_and_the_count_stays() {
+    let mut pool = Pool::new(3);
+    let home = pool.login(1);
+    assert_eq!(pool.exchange(&[1], 200, set(2)).2, Change::Renamed);
+    assert_eq!((pool.counts(), pool.stats().learned, pool.stats().renamed), ((1, 0), 1, 1));
+    assert_eq!(pool.look(&[2]), (Some(home), Verdict::Home));
+}
+
+#[test]
+fn a_replaced_id_leads_home_within_the_grace() {
+    let mut pool = Pool::new(3);
+    let home = pool.login(1);
+    pool.exchange(&[1], 200, set(2));
+    let decision = pool.ask(&[1]);
+    assert_eq!((decision.pick, decision.reason), (Some(home), Reason::Renamed));
+    pool.affinity.abandon(decision.claim);
+    pool.pass(5);
+    assert_eq!(pool.look(&[1]).1, Verdict::Provisional);
+}
+
+#[test]
+fn of_two_parallel_rotations_either_id_leads_home() {
+    let mut pool = Pool::new(3);
+    let home = pool.login(1);
+    let (first, second) = (pool.ask(&[1]), pool.ask(&[1]));
+    assert_eq!(pool.settle(first, &[1], 200, set(2)).change, Change::Renamed);
+    assert_eq!(pool.settle(second, &[1], 200, set(3)).change, Change::Renamed);
+    for _ in 0..20 {
+        pool.pass(50);
+        assert_eq!(pool.exchange(&[2], 200, Effect::Silent), (home, Verdict::Home, Change::Touched));
+    }
+    assert_eq!(pool.look(&[3]), (Some(home), Verdict::Home));
+    assert_eq!(pool.counts(), (1, 0));
+}
+
+#[test]
+fn a_client_that_never_got_its_new_id_keeps_its_session() {
+    let mut pool = Pool::new(3);
+    let home = pool.login(1);
+    pool.exchange(&[1], 200, set(2));
+    pool.pass(4);
+    pool.exchange(&[1], 200, Effect::Silent);
+    for _ in 0..20 {
+        pool.pass(55);
+        assert_eq!(pool.exchange(&[1], 200, Effect::Silent).0, home);
+    }
+    assert_eq!(pool.counts(), (1, 0));
+}
+
+#[test]
+fn an_id_that_is_another_sessions_makes_one_of_two() {
+    let mut pool = Pool::new(1);
+    pool.login(1);
+    pool.login(2);
+    assert_eq!(pool.exchange(&[1], 200, set(2)).2, Change::Refreshed);
+    assert_eq!((pool.counts(), pool.ended(EndReason::Logout)), ((1, 0), 1));
+    assert_eq!(pool.look(&[1]).1, Verdict::Home);
+}
+
+#[test]
+fn of_two_ids_of_one_request_neither_swallows_the_other() {
+    let mut pool = Pool::new(1);
+    pool.login(1);
+    pool.login(2);
+    assert_eq!(pool.exchange(&[1, 2], 200, set(2)).2, Change::Refreshed);
+    assert_eq!(pool.counts(), (2, 0));
+}
+
+#[test]
+fn the_same_value_refreshes() {
+    let mut pool = Pool::new(3);
+    pool.login(1);
+    pool.pass(50);
+    assert_eq!(pool.exchange(&[1], 200, set(1)).2, Change::Refreshed);
+    pool.pass(50);
+    assert_eq!((pool.counts(), pool.stats().learned), ((1, 0), 1));
+}
+
+#[test]
+fn a_longer_max_age_lengthens_the_ttl_up_to_its_bound() {
+    let mut pool = Pool::new(3);
+    pool.login(1);
+    pool.login(2);
+    pool.exchange(&[1], 200, lasting(1, 300));
+    pool.exchange(&[2], 200, lasting(2, 100_000));
+    pool.pass(299);
+    assert_eq!(pool.counts(), (0, 2));
+    pool.pass(1);
+    assert_eq!(pool.counts(), (0, 1));
+    pool.pass(599);
+    assert_eq!(pool.counts(), (0, 1));
+    pool.pass(1);
+    assert_eq!((pool.counts(), pool.stats().long_cookies), ((0, 0), 2));
+}
+
+#[test]
+fn a_deletion_ends_the_session_after_the_grace() {
+    let mut pool = Pool::new(3);
+    let home = pool.login(1);
+    let late = pool.ask(&[1]);
+    assert_eq!(pool.exchange(&[1], 200, Effect::Deleted).2, Change::Ended);
+    assert_eq!((pool.counts(), pool.ended(EndReason::Logout)), ((0, 0), 1));
+    let decision = pool.ask(&[1]);
+    assert_eq!((decision.pick, decision.reason), (Some(home), Reason::Ending));
+    assert_eq!(pool.settle(decision, &[1], 200, Effect::Silent).change, Change::None);
+    assert_eq!(pool.settle(late, &[1], 200, Effect::Silent).change, Change::None);
+    pool.pass(5);
+    assert_eq!(pool.look(&[1]).1, Verdict::Provisional);
+    assert_eq!(pool.stats().learned, 1);
+}
+
+#[test]
+fn a_move_that_was_under_way_does_not_bring_a_session_back_from_its_logout() {
+    let mut pool = Pool::new(3);
+    let home = pool.login(1);
+    let out = pool.ask(&[1]);
+    pool.member(home).set_up(false, pool.at());
+    let moving = pool.ask(&[1]);
+    assert_eq!(pool.settle(out, &[1], 200, Effect::Deleted).change, Change::Ended);
+    assert_eq!(pool.settle(moving, &[1], 200, Effect::Silent).change, Change::None);
+    assert_eq!(pool.counts(), (0, 0));
+}
+
+#[test]
+fn a_deletion_by_the_backend_it_moves_to_is_a_logout_and_no_move() {
+    let mut pool = Pool::new(3);
+    let home = pool.login(1);
+    pool.member(home).set_up(false, pool.at());
+    assert_eq!(pool.exchange(&[1], 302, Effect::Deleted).2, Change::Ended);
+    assert_eq!((pool.moved(MoveReason::Down), pool.ended(EndReason::Logout)), (0, 1));
+}
+
+#[test]
+fn a_silent_answer_is_a_sign_of_life() {
+    let mut pool = Pool::new(3);
+    pool.login(1);
+    let decision = pool.ask(&[1]);
+    pool.pass(50);
+    assert_eq!(pool.settle(decision, &[1], 200, Effect::Silent).change, Change::Touched);
+    pool.pass(50);
+    assert_eq!(pool.counts(), (1, 0));
+}
+
+#[test]
+fn a_backend_that_sets_the_id_of_anothers_session_has_it_from_then_on() {
+    let mut pool = Pool::new(3);
+    let home = pool.login(1);
+    let decision = pool.ask_with(&[], |ask| ask.follow = Some(Slot::new((home.get() + 1) % 3)));
+    let new = decision.pick.unwrap();
+    assert_eq!(pool.settle(decision, &[], 200, set(1)).change, Change::Moved);
+    assert_eq!(pool.look(&[1]), (Some(new), Verdict::Home));
+    assert_eq!(pool.moved(MoveReason::Relearned), 1);
+}
+
+#[test]
+fn a_request_that_was_given_up_teaches_nothing() {
+    let mut pool = Pool::new(3);
+    pool.look(&[]);
+    pool.look(&[1]);
+    assert_eq!((pool.stats().learned, pool.stats().pins), (0, 0));
+    assert!(pool.roster.members().iter().all(|member| member.placing() == 0));
+}

@@ -1,0 +1,333 @@
+//! What answers change, in the shadow.
+
+use std::time::Duration;
+
+use homing::affinity::{Change, EndReason, MoveReason, Settings};
+
+use super::model::{About, Home, Id, Model, NOTHING, Outcome, Past, PastKind, Says, Session, ticks};
+
+/// An answer, and what only the core can tell: whether an id is bound there now.
+pub(crate) struct Answered<'a> {
+    pub(crate) settings: &'a Settings,
+    /// Who answered. Its instance is none when the core has given its place to another backend.
+    pub(crate) backend: usize,
+    pub(crate) instance: Option<u32>,
+    pub(crate) status: u16,
+    pub(crate) says: Says,
+    pub(crate) carried: &'a [Id],
+    pub(crate) bound: &'a dyn Fn(Id) -> bool,
+}
+
+impl Model {
+    pub(crate) fn settle(&mut self, about: About, answer: &Answered<'_>) -> Outcome {
+        match (about, answer.says) {
+            (About::Skipped, _) => NOTHING,
+            (About::Nothing | About::Ending, Says::Set(id, lasts)) => self.learn(answer, id, lasts),
+            (About::Nothing | About::Ending, _) => NOTHING,
+            (About::Known { id, alias }, _) => self.settle_known(answer, id, alias),
+            (About::Moving { id, alias, .. }, Says::Deleted) => self.settle_known(answer, id, alias),
+            (About::Moving { .. }, Says::Silent) if answer.status >= 500 => NOTHING,
+            (About::Moving { id, from, reason, .. }, Says::Silent) => {
+                self.rehome(answer, id, Some(from), reason)
+            }
+            (About::Moving { id, alias, from, reason }, Says::Set(..)) => {
+                let moved = self.rehome(answer, id, Some(from), reason);
+                match self.settle_known(answer, id, alias) {
+                    (_, Change::Refreshed) if moved.1 == Change::Moved => moved,
+                    settled => settled,
+                }
+            }
+            (About::Unknown { id }, Says::Set(set, lasts)) => {
+                if id == set {
+                    self.count_late(id);
+                }
+                self.learn(answer, set, lasts)
+            }
+            (About::Unknown { id }, Says::Silent) if answer.status < 400 => self.confirm(answer, id),
+            (About::Unknown { .. }, _) => (None, Change::Forgotten),
+        }
+    }
+
+    fn count_late(&mut self, id: Id) {
+        self.late_hits += u64::from(self.late.remove(&id).is_some());
+    }
+
+    fn settle_known(&mut self, answer: &Answered<'_>, id: Id, alias: Option<Id>) -> Outcome {
+        let (id, alias) = match self.current(id) {
+            Some(current) if current != id => (current, alias.or(Some(id))),
+            _ => (id, alias),
+        };
+        match answer.says {
+            Says::Silent => {
+                if let Some(alias) = alias {
+                    self.prolong(answer.settings, alias, id, answer.status < 400);
+                }
+                let now = self.now;
+                match self.sessions.get_mut(&id) {
+                    Some(session) => {
+                        session.seen = now;
+                        (Some(id), Change::Touched)
+                    }
+                    None => NOTHING,
+                }
+            }
+            Says::Deleted => {
+                let Some(session) = self.sessions.get(&id) else { return NOTHING };
+                let kind = PastKind::Ended(session.home);
+                let until = self.now + ticks(answer.settings.grace);
+                self.end(id, EndReason::Logout);
+                for id in [Some(id), alias].into_iter().flatten() {
+                    self.past.insert(id, Past { until, kind, lasting: false });
+                }
+                (None, Change::Ended)
+            }
+            Says::Set(set, lasts) => {
+                let beside = answer.carried.contains(&set) && alias != Some(set);
+                if set == id || (beside && self.sessions.contains_key(&set)) {
+                    return self.learn(answer, set, lasts);
+                }
+                self.rename(answer, id, set, alias.is_some(), lasts)
+            }
+        }
+    }
+
+    fn learn(&mut self, answer: &Answered<'_>, id: Id, lasts: Option<Duration>) -> Outcome {
+        let outcome = self.bind(answer, id, true);
+        if outcome.0.is_some() {
+            self.lengthen(answer.settings, id, lasts);
+        }
+        outcome
+    }
+
+    fn lengthen(&mut self, settings: &Settings, id: Id, lasts: Option<Duration>) {
+        if let Some(ttl) = lasts.map(|lasts| lasts.min(settings.max_ttl))
+            && ttl > settings.ttl
+        {
+            self.sessions.get_mut(&id).expect("it was just bound").ttl = Some(ttl);
+        }
+    }
+
+    fn confirm(&mut self, answer: &Answered<'_>, id: Id) -> Outcome {
+        match self.past.get(&id).map(|past| past.kind) {
+            Some(PastKind::Ended(_)) => return (None, Change::Forgotten),
+            Some(PastKind::Renamed(_)) => {
+                let id = self.current(id);
+                return (id, if id.is_some() { Change::Touched } else { Change::None });
+            }
+            None => self.count_late(id),
+        }
+        if !self.sessions.contains_key(&id) {
+            let max = answer.settings.max_sessions.get();
+            let unlearned = self.sessions.values().filter(|session| session.unlearned).count();
+            if unlearned >= (max / 8).max(1024).min(max.div_ceil(2)) || self.sessions.len() >= max {
+                self.over_quota += 1;
+                return (None, Change::Forgotten);
+            }
+        }
+        match self.bind(answer, id, false) {
+            (id, Change::Learned) => (id, Change::Confirmed),
+            outcome => outcome,
+        }
+    }
+
+    fn bind(&mut self, answer: &Answered<'_>, id: Id, set: bool) -> Outcome {
+        let now = self.now;
+        if !self.sessions.contains_key(&id) {
+            if answer.instance.is_none() {
+                return NOTHING;
+            }
+            if !self.make_room(answer) {
+                self.full += 1;
+                return (None, Change::Full);
+            }
+        }
+        let home = answer.home();
+        let change = match self.sessions.get_mut(&id) {
+            Some(session) => {
+                session.unlearned &= !set;
+                if Some(session.home) == home || !set {
+                    session.seen = now;
+                    Change::Refreshed
+                } else {
+                    self.move_session(id, home, MoveReason::Relearned)
+                }
+            }
+            None => {
+                let Some(home) = home else { return NOTHING };
+                if self.backends[home.0].configured {
+                    self.learned += 1;
+                }
+                let session = Session {
+                    home,
+                    created: now,
+                    seen: now,
+                    ttl: None,
+                    streams: Vec::new(),
+                    unlearned: !set,
+                };
+                self.sessions.insert(id, session);
+                Change::Learned
+            }
+        };
+        if change == Change::None {
+            return NOTHING;
+        }
+        self.past.remove(&id);
+        (Some(id), change)
+    }
+
+    /// The core says whom it chose; the shadow judges.
+    fn make_room(&mut self, answer: &Answered<'_>) -> bool {
+        if self.sessions.len() < answer.settings.max_sessions.get() {
+            return true;
+        }
+        self.wanted = true;
+        let missing: Vec<Id> = self.sessions.keys().copied().filter(|&id| !(answer.bound)(id)).collect();
+        let mut idle: Vec<(u32, Id)> = self
+            .sessions
+            .iter()
+            .filter(|(_, session)| self.is_retained(answer.settings, session))
+            .filter(|(_, session)| !self.is_ghost(session.home))
+            .map(|(&id, session)| (session.seen, id))
+            .collect();
+        idle.sort_unstable();
+        // The very id that the answer sets may have made room before it was set.
+        let set = match answer.says {
+            Says::Set(set, _) => idle.iter().find(|(_, id)| *id == set).map(|(_, id)| *id),
+            _ => None,
+        };
+        let missing = if missing.is_empty() { Vec::from_iter(set) } else { missing };
+        match missing[..] {
+            [] => {
+                assert!(idle.is_empty(), "no room was made, although {} sessions are idle", idle.len());
+                false
+            }
+            [victim] => {
+                let session = &self.sessions[&victim];
+                assert!(
+                    self.is_retained(answer.settings, session) || self.is_ghost(session.home),
+                    "a live session made room: {session:?}"
+                );
+                let oldest = self.sessions.values().all(|other| other.ttl.is_none())
+                    && !self.is_ghost(session.home)
+                    && answer.settings.max_age.is_none();
+                if oldest {
+                    let (seen, _) = idle[0];
+                    assert!(session.seen <= seen + EVICTION_SLACK, "{} made room for {seen}", session.seen);
+                }
+                self.end(victim, EndReason::Capacity);
+                true
+            }
+            _ => panic!("{} sessions made room for one", missing.len()),
+        }
+    }
+
+    pub(crate) fn rehome(
+        &mut self,
+        answer: &Answered<'_>,
+        id: Id,
+        from: Option<Home>,
+        reason: MoveReason,
+    ) -> Outcome {
+        let id = self.current(id).unwrap_or(id);
+        let (now, home) = (self.now, answer.home());
+        match self.sessions.get_mut(&id) {
+            Some(session) if Some(session.home) == home || from.is_some_and(|from| from != session.home) => {
+                session.seen = now;
+                (Some(id), Change::Touched)
+            }
+            Some(session) => {
+                session.seen = now;
+                (Some(id), self.move_session(id, home, reason))
+            }
+            None if self.past.contains_key(&id) => NOTHING,
+            None => self.bind(answer, id, true),
+        }
+    }
+
+    fn move_session(&mut self, id: Id, to: Option<Home>, reason: MoveReason) -> Change {
+        let Some(to) = to else { return Change::None };
+        let counted = self.counts(&self.sessions[&id]);
+        let now = self.now;
+        let session = self.sessions.get_mut(&id).expect("it is bound");
+        self.backends[session.home.0].moved[reason as usize] += 1;
+        (session.home, session.seen) = (to, now);
+        match (counted, self.backends[to.0].configured) {
+            (false, true) => self.learned += 1,
+            (true, false) => {
+                self.ended += 1;
+                self.backends[to.0].ended[EndReason::Removed as usize] += 1;
+            }
+            _ => {}
+        }
+        Change::Moved
+    }
+
+    fn rename(
+        &mut self,
+        answer: &Answered<'_>,
+        old: Id,
+        new: Id,
+        lasting: bool,
+        lasts: Option<Duration>,
+    ) -> Outcome {
+        let alive = self.sessions.get(&old).is_some_and(|session| !self.is_ghost(session.home));
+        if !alive {
+            return self.learn(answer, new, lasts);
+        }
+        let mut session = self.sessions.remove(&old).expect("it is bound");
+        self.renamed += 1;
+        self.remember_renamed(answer.settings, old, new, lasting);
+        self.past.remove(&new);
+        session.seen = self.now;
+        session.unlearned = false;
+        for stream in &session.streams {
+            self.streams.insert(*stream, new);
+        }
+        if let Some(twin) = self.sessions.get_mut(&new) {
+            twin.streams.append(&mut session.streams);
+            if self.counts(&session) {
+                self.backends[session.home.0].ended[EndReason::Logout as usize] += 1;
+                self.ended += 1;
+            }
+            return self.learn(answer, new, lasts);
+        }
+        let home = session.home;
+        self.sessions.insert(new, session);
+        self.lengthen(answer.settings, new, lasts);
+        if home.0 != answer.backend {
+            self.rehome(answer, new, None, MoveReason::Relearned);
+        }
+        (Some(new), Change::Renamed)
+    }
+
+    fn remember_renamed(&mut self, settings: &Settings, old: Id, new: Id, lasting: bool) {
+        let wait = if lasting { settings.ttl.max(settings.grace) } else { settings.grace };
+        let past = Past { until: self.now + ticks(wait), kind: PastKind::Renamed(new), lasting };
+        self.past.insert(old, past);
+    }
+
+    pub(crate) fn prolong(&mut self, settings: &Settings, alias: Id, id: Id, served: bool) {
+        let Some(past) = self.past.get(&alias) else { return };
+        if !matches!(past.kind, PastKind::Renamed(_)) || past.until <= self.now {
+            return;
+        }
+        let left = Duration::from_millis(100) * (past.until - self.now);
+        let prolongs = match past.lasting {
+            true => left < settings.ttl * 7 / 8,
+            false => served && left <= settings.grace / 2,
+        };
+        if prolongs {
+            self.remember_renamed(settings, alias, id, true);
+        }
+    }
+}
+
+impl Answered<'_> {
+    fn home(&self) -> Option<Home> {
+        self.instance.map(|instance| (self.backend, instance))
+    }
+}
+
+/// Sessions that fall idle within a few ticks of one another go in any order.
+const EVICTION_SLACK: u32 = 64;
