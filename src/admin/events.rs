@@ -131,7 +131,7 @@ mod tests {
     #[test]
     fn each_client_is_told_how_it_may_change_things() {
         let hub = Hub::default();
-        let mut follow = |via| hub.follow(&RULES, via, &Rc::default(), event).unwrap().0;
+        let follow = |via| hub.follow(&RULES, via, &Rc::default(), event).unwrap().0;
         let (mut local, mut remote) = (follow(Via::Socket), follow(Via::Loopback));
         hub.publish(&RULES, event);
         for _ in 0..2 {
