@@ -43,9 +43,9 @@ async fn status_and_backends_are_tables_for_people() {
 #[tokio::test]
 async fn what_is_shown_is_json_for_machines() {
     let (_apps, homing) = shop(2, "30m").await;
-    app::login(&Client::h1(&homing), "anna").await;
+    app::login_all(&Client::h1(&homing), 2).await;
     let status: Value = parsed(&done(run(&homing, &["status", "--json"]).await));
-    assert_eq!(status["pools"][0]["learned"], 1);
+    assert_eq!(status["pools"][0]["learned"], 2);
     let pools: Value = parsed(&done(run(&homing, &["backends", "--json", "--pool", "app"]).await));
     assert_eq!(pools[0]["backends"][1]["name"], "app-2");
     let page: Value = parsed(&done(run(&homing, &["sessions", "app-1", "--json"]).await));

@@ -87,3 +87,63 @@ impl Steering {
         self.deadline.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use futures_util::FutureExt as _;
+    use tokio::time::advance;
+
+    use super::*;
+    use crate::affinity::{Affinity, Tick};
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn member() -> Arc<Member> {
+        let affinity = Affinity::new(Tick::ZERO);
+        Arc::clone(&affinity.roster(&[("app-1", 1)], MINUTE, Tick::ZERO).members()[0])
+    }
+
+    fn is_evicted(steering: &Steering) -> bool {
+        steering.evicted().now_or_never().is_some()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_ends_in_maintenance_when_its_deadline_has_passed() {
+        let (member, steering) = (member(), Steering::default());
+        steering.set(&member, Admin::Draining, Deadline::After(MINUTE));
+        advance(MINUTE / 2).await;
+        assert!(!steering.expire(&member, clock::now()));
+        assert_eq!(steering.deadline_in(), Some(MINUTE / 2));
+        assert!(!is_evicted(&steering));
+        advance(MINUTE / 2).await;
+        assert!(steering.expire(&member, clock::now()));
+        assert_eq!((member.admin(), steering.deadline_in()), (Admin::Maintenance, None));
+        assert!(is_evicted(&steering), "also for a stream that opened too late to hear of it");
+        assert!(!steering.expire(&member, clock::now()), "once");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_deadline_ends_with_its_drain() {
+        let (member, steering) = (member(), Steering::default());
+        steering.set(&member, Admin::Draining, Deadline::After(MINUTE));
+        steering.set(&member, Admin::Ready, Deadline::Never);
+        advance(MINUTE).await;
+        assert!(!steering.expire(&member, clock::now()));
+        assert_eq!(member.admin(), Admin::Ready);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn open_streams_are_told_when_maintenance_begins() {
+        let (member, steering) = (member(), Arc::new(Steering::default()));
+        let stream = Arc::clone(&steering);
+        let told = tokio::spawn(async move { stream.evicted().await });
+        tokio::task::yield_now().await;
+        assert!(!told.is_finished());
+        steering.set(&member, Admin::Maintenance, Deadline::Never);
+        told.await.unwrap();
+        steering.set(&member, Admin::Ready, Deadline::Never);
+        assert!(!is_evicted(&steering), "it may have streams again");
+    }
+}
