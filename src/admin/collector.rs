@@ -9,7 +9,7 @@ use prometheus::{
 };
 
 use crate::{
-    affinity::{Admin, EndReason, MoveReason, Stats},
+    affinity::{Admin, BackendStats, EndReason, MoveReason, Stats},
     world::{Pool, Snapshot, World},
 };
 
@@ -52,20 +52,33 @@ fn sessions(pools: &[(&Pool, Stats)]) -> Vec<Family> {
     );
     let mut ended = Family::counter("homing_affinity_ended_total", "Sessions that ended, by reason.");
     for (pool, stats) in pools {
-        for backend in &stats.backends {
-            let (pool, name) = (&*pool.name, backend.member.name());
+        let pool = &*pool.name;
+        for backend in stats.backends.iter().filter(|backend| !backend.removed) {
+            let name = backend.member.name();
             sessions.add(&[("pool", pool), ("backend", name), ("state", "live")], backend.live);
             sessions.add(&[("pool", pool), ("backend", name), ("state", "retained")], backend.retained);
             streams.add(&[("pool", pool), ("backend", name)], backend.streams);
-            for (reason, count) in MoveReason::ALL.iter().zip(backend.moved) {
-                moves.add(&[("pool", pool), ("backend", name), ("reason", reason.as_str())], count);
-            }
-            for (reason, count) in EndReason::ALL.iter().zip(backend.ended) {
-                ended.add(&[("pool", pool), ("backend", name), ("reason", reason.as_str())], count);
-            }
+            by_reason(&mut moves, pool, name, MoveReason::ALL.map(MoveReason::as_str), backend.moved);
+            by_reason(&mut ended, pool, name, EndReason::ALL.map(EndReason::as_str), backend.ended);
+        }
+        // Backends that have left keep no series of their own, but what they had must not be missing from
+        // the sum: it is that of no backend.
+        let gone = || stats.backends.iter().filter(|backend| backend.removed);
+        if gone().next().is_some() {
+            let sum = |read: fn(&BackendStats) -> [u64; 6]| {
+                gone().map(read).fold([0; 6], |sum, one| std::array::from_fn(|index| sum[index] + one[index]))
+            };
+            by_reason(&mut moves, pool, "", MoveReason::ALL.map(MoveReason::as_str), sum(|one| one.moved));
+            by_reason(&mut ended, pool, "", EndReason::ALL.map(EndReason::as_str), sum(|one| one.ended));
         }
     }
     vec![sessions, streams, moves, ended]
+}
+
+fn by_reason(family: &mut Family, pool: &str, backend: &str, reasons: [&str; 6], counts: [u64; 6]) {
+    for (reason, count) in reasons.into_iter().zip(counts) {
+        family.add(&[("pool", pool), ("backend", backend), ("reason", reason)], count);
+    }
 }
 
 fn totals(pools: &[(&Pool, Stats)]) -> Vec<Family> {
