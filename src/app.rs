@@ -315,7 +315,8 @@ fn runtime() -> io::Result<Runtime> {
 fn raise_file_limit(connections: usize) {
     let wanted = 2 * connections as u64 + OTHER_FILES;
     match rlimit::increase_nofile_limit(wanted) {
-        Ok(limit) if limit < wanted => tracing::warn!(
+        // Connections to backends are shared: fewer than two for each client may do.
+        Ok(limit) if limit < connections as u64 + OTHER_FILES => tracing::warn!(
             limit,
             wanted,
             "fewer file descriptors than `limits.connections` may need: raise the limit (ulimit -n, LimitNOFILE)"
