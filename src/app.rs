@@ -26,7 +26,7 @@ use tokio::{
 use crate::{
     admin::{self, Admin, AdminSocket, AffinityCollector},
     backend::Families,
-    config::{Config, Listen},
+    config::{self, Config, Listen},
     control::{self, ReloadMetrics, Reloader, Source},
     listener::{self, accept},
     materials::Materials,
@@ -103,8 +103,16 @@ impl App {
         let metrics = Arc::new(Metrics::register(&registry)?);
         let families = Families::register(&registry)?;
         process_metrics(&registry)?;
-        let log = AccessLog::open(&config.access_log, metrics.log_lost.clone())
-            .with_context(|| format!("cannot open the access log {:?}", config.access_log))?;
+        let log =
+            AccessLog::open(&config.access_log, metrics.log_lost.clone()).with_context(|| {
+                match &config.access_log {
+                    config::AccessLog::File(file) => format!(
+                        "cannot open the access log {} (choose another with --access-log or `access_log`)",
+                        file.display()
+                    ),
+                    _ => "cannot start the access log".to_owned(),
+                }
+            })?;
         let hasher = secret::key_hasher(config.secret_file.as_deref())?;
         let snapshot = Snapshot::build(config, materials, &families, None);
         let (world, reloads) = World::new(snapshot, hasher, bound.https.port());

@@ -27,7 +27,7 @@ pub(super) struct Events(pub(super) mpsc::Receiver<Bytes>);
 pub(super) enum Failure {
     #[error("{0}")]
     Refused(#[from] Refusal),
-    #[error("not found; the README lists the paths")]
+    #[error("not found; docs/operating.md lists the paths")]
     NoSuchPath,
     #[error("only {0}")]
     Method(&'static str),

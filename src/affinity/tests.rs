@@ -1,4 +1,4 @@
-//! The tables of DESIGN §3, row by row, against the core itself.
+//! The tables of the README, row by row, against the core itself.
 
 mod answers;
 mod requests;

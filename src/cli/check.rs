@@ -1,11 +1,6 @@
 //! `homing check`: every mistake in a configuration file, at once.
 
-use std::{
-    fs::File,
-    io::{self, Read as _},
-    path::Path,
-    process::ExitCode,
-};
+use std::{path::Path, process::ExitCode};
 
 use super::args::CheckArgs;
 use crate::config::Config;
@@ -27,29 +22,11 @@ pub fn run(args: &CheckArgs, deeper: impl Fn(&Config) -> Vec<String>) -> ExitCod
 
 fn check(file: &Path, deeper: impl Fn(&Config) -> Vec<String>) -> Result<String, String> {
     let config = Config::load(file).map_err(|errors| errors.to_string())?;
-    let mut errors = unreadable(&config);
-    if errors.is_empty() {
-        errors = deeper(&config);
-    }
+    let errors = deeper(&config);
     if errors.is_empty() {
         return Ok(format!("{}: ok ({})", file.display(), summary(&config)));
     }
     Err(errors.iter().map(|error| format!("error: {error}")).collect::<Vec<_>>().join("\n"))
-}
-
-/// The certificate files that cannot be read.
-fn unreadable(config: &Config) -> Vec<String> {
-    let files = config.certificates.iter().flat_map(|files| [&files.cert, &files.key]);
-    files
-        .filter_map(|file| {
-            first_byte(file).err().map(|error| format!("cannot read {}: {error}", file.display()))
-        })
-        .collect()
-}
-
-/// A folder can be opened, but not read.
-fn first_byte(file: &Path) -> io::Result<usize> {
-    File::open(file)?.read(&mut [0])
 }
 
 fn summary(config: &Config) -> String {

@@ -1,8 +1,8 @@
 //! What a reload changes, in words.
 
-use std::fmt::Debug;
+use std::{fmt::Debug, net::SocketAddr, path::PathBuf};
 
-use super::{Config, Pool, format_duration};
+use super::{AccessLog, Config, Pool, format_duration};
 use crate::affinity::Settings;
 
 /// What differs between two configurations.
@@ -19,13 +19,17 @@ impl Changes {
     pub fn between(old: &Config, new: &Config) -> Self {
         let mut changes = Self::default();
         let restart = &mut changes.restart;
-        differs(restart, "listen.https", &old.listen.https, &new.listen.https);
-        differs(restart, "listen.http", &old.listen.http, &new.listen.http);
-        differs(restart, "listen.admin", &old.listen.admin, &new.listen.admin);
+        words(restart, "listen.https", &old.listen.https, &new.listen.https, ToString::to_string);
+        words(restart, "listen.http", &old.listen.http, &new.listen.http, address);
+        words(restart, "listen.admin", &old.listen.admin, &new.listen.admin, address);
         differs(restart, "admin.socket", &old.admin.socket, &new.admin.socket);
         differs(restart, "workers", &old.workers, &new.workers);
-        differs(restart, "secret_file", &old.secret_file, &new.secret_file);
-        differs(restart, "access_log", &old.access_log, &new.access_log);
+        words(restart, "secret_file", &old.secret_file, &new.secret_file, |file| path(file.as_ref()));
+        words(restart, "access_log", &old.access_log, &new.access_log, |log| match log {
+            AccessLog::Off => "off".to_owned(),
+            AccessLog::Stdout => "standard output".to_owned(),
+            AccessLog::File(file) => path(Some(file)),
+        });
 
         let applied = &mut changes.applied;
         let names = |config: &Config| -> Vec<_> {
@@ -135,6 +139,20 @@ fn settings(words: &mut Vec<String>, old: &Settings, new: &Settings) {
         // A setting that is not named above must not change in silence.
         words.push("affinity changed".to_owned());
     }
+}
+
+fn words<T: PartialEq>(list: &mut Vec<String>, name: &str, old: &T, new: &T, say: impl Fn(&T) -> String) {
+    if old != new {
+        list.push(format!("{name} {} -> {}", say(old), say(new)));
+    }
+}
+
+fn address(address: &Option<SocketAddr>) -> String {
+    address.map_or_else(|| "off".to_owned(), |address| address.to_string())
+}
+
+fn path(path: Option<&PathBuf>) -> String {
+    path.map_or_else(|| "none".to_owned(), |path| path.display().to_string())
 }
 
 fn differs<T: PartialEq + Debug>(words: &mut Vec<String>, name: &str, old: &T, new: &T) {

@@ -60,7 +60,7 @@ impl fmt::Display for Guide<'_> {
             writeln!(f, "  redirects   http://{}/", reachable(http))?;
         }
         if let Some(admin) = self.admin {
-            writeln!(f, "  admin       http://{}/metrics", reachable(admin))?;
+            writeln!(f, "  dashboard   http://{}/  (metrics: /metrics)", reachable(admin))?;
         }
         for (name, pid, address) in &self.apps {
             writeln!(f, "  {name:<10}  http://{address}/  (direct, past the proxy; pid {pid})")?;
@@ -91,6 +91,18 @@ impl fmt::Display for Guide<'_> {
             if let Some(sessions) = &sessions {
                 writeln!(f, "  {sessions}")?;
             }
+        }
+        if let (Some(admin), Ok(program)) = (self.admin, std::env::current_exe()) {
+            let program = quoted(&program.to_string_lossy()).into_owned();
+            let admin = format!("--admin http://{}", reachable(admin));
+            writeln!(
+                f,
+                "\nSee and steer: where a session lives (the id is the cookie's value), a drain that waits:\n"
+            )?;
+            writeln!(f, "  {program} backends {admin}")?;
+            writeln!(f, "  awk '/session/ {{print $7}}' {JAR} | {program} explain {admin}")?;
+            writeln!(f, "  {program} drain app-1 --wait --timeout 1m {admin}")?;
+            writeln!(f, "  {program} undrain app-1 {admin}")?;
         }
         writeln!(f, "\nEvents keep a session alive; end them by Ctrl-C. Logging out ends it:\n")?;
         writeln!(f, "  {} {url}/events", self.curl("-N "))?;

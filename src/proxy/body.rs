@@ -11,8 +11,9 @@ use std::{
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until};
+use tokio::time::{Instant, Sleep, sleep_until, timeout};
 
 use super::{
     Worker,
@@ -48,9 +49,17 @@ pub(super) enum RequestBody {
     Passing(Passing),
 }
 
+/// A request's body that may be dropped before its end: then what still comes is thrown away for a while.
+#[derive(Debug)]
+pub(super) struct Leftover(Option<Incoming>);
+
+/// How long, and how many bytes, an unwanted body is read.
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 64 * 1024 * 1024;
+
 #[derive(Debug)]
 pub(super) struct Passing {
-    body: Incoming,
+    body: Leftover,
     /// Bytes that may still come.
     left: Option<u64>,
     stall: Stall,
@@ -128,7 +137,7 @@ impl Tally {
 
 impl RequestBody {
     pub(super) fn new(
-        body: Incoming,
+        mut body: Leftover,
         limit: Option<u64>,
         stall: Duration,
         activity: &Arc<Activity>,
@@ -138,7 +147,7 @@ impl RequestBody {
         }
         let tally = Tally::new(false);
         let passing = Passing {
-            body,
+            body: Leftover(body.0.take()),
             left: limit,
             stall: Stall::new(Some(stall)),
             tally: Rc::clone(&tally),
@@ -171,7 +180,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Passing(passing) => passing.body.size_hint(),
+            Self::Passing(passing) => passing.body.0.as_ref().map_or_else(SizeHint::default, Body::size_hint),
         }
     }
 }
@@ -180,7 +189,8 @@ impl Body for RequestBody {
 
 impl Passing {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+        let Some(body) = &mut self.body.0 else { return Poll::Ready(None) };
+        let frame = match Pin::new(body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 ready!(self.stall.poll(cx));
@@ -210,6 +220,35 @@ impl Passing {
             self.tally.ended.set(true);
         }
         Poll::Ready(Some(Ok(frame)))
+    }
+}
+
+// === impl Leftover ===
+
+impl Leftover {
+    pub(super) fn new(body: Incoming) -> Self {
+        Self(Some(body))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.as_ref().is_none_or(Body::is_end_stream)
+    }
+}
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        if let Some(mut body) = self.0.take().filter(|body| !body.is_end_stream()) {
+            // A connection or stream that is closed while its client still sends is reset, and takes an
+            // answer along that the client has not read yet (RFC 9112 §9.6).
+            tokio::task::spawn_local(timeout(LINGER, async move {
+                let mut left = LINGER_BYTES;
+                while let Some(Ok(frame)) = body.frame().await {
+                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
+                    let Some(rest) = left.checked_sub(length) else { return };
+                    left = rest;
+                }
+            }));
+        }
     }
 }
 

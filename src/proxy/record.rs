@@ -40,6 +40,8 @@ struct Detail {
     host: String,
     path: String,
     bytes_in: Option<Rc<Tally>>,
+    /// What came over a WebSocket.
+    received: u64,
     bytes_out: u64,
     pool: String,
     backend: String,
@@ -167,6 +169,13 @@ impl Record {
         }
     }
 
+    /// So many bytes came over a WebSocket.
+    pub(super) fn received(&mut self, bytes: u64) {
+        if let Some(detail) = &mut self.detail {
+            detail.received += bytes;
+        }
+    }
+
     pub(super) fn sent(&mut self, bytes: u64) {
         if let Some(detail) = &mut self.detail {
             detail.bytes_out += bytes;
@@ -193,7 +202,7 @@ impl Drop for Record {
             path: &detail.path,
             protocol: self.protocol.as_str(),
             status: self.status,
-            bytes_in: detail.bytes_in.as_ref().map_or(0, |tally| tally.bytes()),
+            bytes_in: detail.received + detail.bytes_in.as_ref().map_or(0, |tally| tally.bytes()),
             bytes_out: detail.bytes_out,
             pool: &detail.pool,
             backend: &detail.backend,

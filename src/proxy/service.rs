@@ -9,7 +9,7 @@ use hyper::{body::Incoming, upgrade::OnUpgrade};
 
 use super::{
     Client,
-    body::{Answer, AnswerBody, RequestBody, Stall, Tally},
+    body::{Answer, AnswerBody, Leftover, RequestBody, Stall, Tally},
     forward::{Answered, Forward},
     headers::{self, Sender},
     own_cookie::OwnCookie,
@@ -82,6 +82,7 @@ async fn handle(
 ) -> Result<Passed, Fault> {
     let config = &snapshot.config;
     let (mut parts, body) = request.into_parts();
+    let body = Leftover::new(body);
     let trusts = |address: IpAddr| config.trusted_proxies.iter().any(|net| net.contains(&address));
     let address = headers::client_address(&parts.headers, client.address(), trusts);
     let host = target::check(&parts, &config.limits);

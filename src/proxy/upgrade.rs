@@ -1,6 +1,6 @@
 //! A WebSocket: after the handshake, bytes both ways until either side ends, or it has to go.
 
-use std::{io, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
@@ -44,20 +44,28 @@ pub(super) fn tunnel(client: &Rc<Client>, near: OnUpgrade, far: OnUpgrade, mut t
     let client = Rc::clone(client);
     tokio::task::spawn_local(async move {
         let _open = Gauge::enter(&client.worker.metrics.websockets);
+        let received = Cell::new(0);
         match tokio::try_join!(near, far) {
-            Ok((near, far)) => match run(&client, near, far, &mut tunnel).await {
+            Ok((near, far)) => match run(&client, near, far, &mut tunnel, &received).await {
                 Ok(()) => {}
                 Err(error) => tracing::debug!(%error, "websocket broken"),
             },
             Err(error) => tracing::debug!(%error, "websocket upgrade failed"),
         }
+        tunnel.record.received(received.get());
         // In this order: the record says when the session was let go.
         let Tunnel { record, in_flight, hold } = tunnel;
         drop((hold, in_flight, record));
     });
 }
 
-async fn run(client: &Client, near: Upgraded, far: Upgraded, tunnel: &mut Tunnel) -> io::Result<()> {
+async fn run(
+    client: &Client,
+    near: Upgraded,
+    far: Upgraded,
+    tunnel: &mut Tunnel,
+    received: &Cell<u64>,
+) -> io::Result<()> {
     let (near_read, mut near_write) = split(TokioIo::new(near));
     let (far_read, far_write) = split(TokioIo::new(far));
     let mut phase = client.worker.world.watch();
@@ -70,7 +78,7 @@ async fn run(client: &Client, near: Upgraded, far: Upgraded, tunnel: &mut Tunnel
             () = backend.evicted() => {}
         }
     };
-    let up = pass_on(near_read, far_write);
+    let up = pass_on(near_read, far_write, received);
     tokio::pin!(up);
     let down = pass_frames(far_read, &mut near_write, &mut tunnel.record, must_go);
     tokio::pin!(down);
@@ -82,21 +90,28 @@ async fn run(client: &Client, near: Upgraded, far: Upgraded, tunnel: &mut Tunnel
             return timeout(CLOSING, down).await.unwrap_or(Ok(Stop::Ended)).map(drop);
         }
     };
-    match stop {
-        // A side that has ended may still read: last words, a close frame among them. But not for ever, or
-        // the session would live as long as the other side pleases (RFC 6455 §7.1.1: the server closes).
-        Stop::Ended | Stop::Sent => timeout(CLOSING, up).await.unwrap_or(Ok(())),
+    if let Stop::Sent = stop {
+        // Its session is free to move, and to be idle.
+        tunnel.hold = None;
     }
+    // A side that has ended may still read: last words, a close frame among them. But not for ever, or the
+    // session would live as long as the other side pleases.
+    timeout(CLOSING, up).await.unwrap_or(Ok(()))
 }
 
 /// From the client to the backend.
-async fn pass_on(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin) -> io::Result<()> {
+async fn pass_on(
+    mut from: impl AsyncRead + Unpin,
+    mut to: impl AsyncWrite + Unpin,
+    received: &Cell<u64>,
+) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
         let count = from.read(&mut buffer).await?;
         if count == 0 {
             return to.shutdown().await;
         }
+        received.set(received.get() + count as u64);
         to.write_all(&buffer[..count]).await?;
         to.flush().await?;
     }
@@ -116,7 +131,8 @@ async fn pass_frames(
     loop {
         if going && frames.between() {
             to.write_all(&GOING_AWAY).await?;
-            to.flush().await?;
+            // The server closes first (RFC 6455 §7.1.1): clients wait for it.
+            to.shutdown().await?;
             return Ok(Stop::Sent);
         }
         let count = tokio::select! {

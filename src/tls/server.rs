@@ -62,7 +62,8 @@ pub fn server_config_with(
         .expect("aws-lc-rs has cipher suites for both versions")
         .with_no_client_auth()
         .with_cert_resolver(Arc::new(resolver));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    // The last one is what old clients offer that speak nothing newer.
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
     config.ticketer = Arc::clone(&tickets.0);
     // Tickets alone: a server-side cache would be one lock for all workers, and memory per client.
     config.session_storage = Arc::new(NoServerSessionStorage {});

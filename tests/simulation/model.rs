@@ -1,4 +1,4 @@
-//! The shadow: what DESIGN §3 says, written down as plainly as possible. Maps and linear scans, no code of
+//! The shadow: what the tables of the README say, written down as plainly as possible. Maps and linear scans, no code of
 //! the core's but its vocabulary.
 
 use std::{collections::HashMap, sync::Arc, time::Duration};

@@ -33,7 +33,7 @@ export function verdictChart(poolName) {
       el('caption', {}, 'Verdicts'),
       el('thead', {}, el('tr', {},
         el('th', { scope: 'col' }, 'Verdict'), el('th', { scope: 'col' }, 'per s'),
-        el('th', { scope: 'col' }, '5 min'), el('th', { scope: 'col' }, 'since start'))),
+        el('th', { scope: 'col' }, 'while open, 5 min'), el('th', { scope: 'col' }, 'since start'))),
       el('tbody', {}, ...rows.map((row) => row.node))));
 
   return {

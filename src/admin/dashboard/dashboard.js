@@ -60,7 +60,7 @@ function tileValues(next) {
   const errors = rates.includes(null) ? null : rates.reduce((total, value) => total + value, 0);
   const down = backends.filter((backend) => !backend.up).length;
   return [
-    ['Affinity kept', percent(recent.kept, 2), recent.kept === null ? 'no known session asked lately' : `${count(recent.moved)} moved in ${roughly(history.covered)}`,
+    ['Affinity kept', percent(recent.kept, 2), recent.kept === null ? 'no known session has asked since this page was opened' : `${count(recent.moved)} moved in ${roughly(history.covered)}`,
       recent.moved ? (recent.kept < 0.99 ? 'bad' : 'warn') : 'ok'],
     ['Backends serving', `${serving} of ${backends.length}`, down ? `${count(down)} down` : 'none is down', down ? 'bad' : 'ok'],
     ['Live sessions', count(sum('live')), `${count(sum('retained'))} retained`, 'ok'],

@@ -44,7 +44,7 @@ export function poolView(name, ask) {
       current = pool;
       setText(balance, `${pool.balance} · sessions live ${span(pool.session_timeout_seconds)}, kept ${span(pool.ttl_seconds)}`);
       const recent = affinity(history, [pool]);
-      setText(kept, recent.kept === null ? 'no known session asked lately' : `Affinity kept: ${percent(recent.kept, 2)}`);
+      setText(kept, recent.kept === null ? 'no known session has asked since this page was opened' : `Affinity kept: ${percent(recent.kept, 2)}`);
       setAttribute(kept, 'data-level', recent.kept === null ? 'none' : recent.moved === 0 ? 'ok' : recent.kept < 0.99 ? 'bad' : 'warn');
       keyed(facts, factViews, poolFacts(pool), ([term]) => term, ([term]) => fact(term));
 
@@ -92,7 +92,7 @@ function reasons(title, group, none) {
   const rows = new Map();
   const empty = el('p', { class: 'hint' }, none);
   const table = el('table', { class: 'numbers' }, el('caption', { class: 'unseen' }, title),
-    el('thead', {}, el('tr', {}, el('th', { scope: 'col' }, 'Reason'), el('th', { scope: 'col' }, '5 min'), el('th', { scope: 'col' }, 'since start'))),
+    el('thead', {}, el('tr', {}, el('th', { scope: 'col' }, 'Reason'), el('th', { scope: 'col' }, 'while open, 5 min'), el('th', { scope: 'col' }, 'since start'))),
     body);
   return {
     node: el('div', { 'data-group': group }, el('h3', {}, title), empty, table),
