@@ -44,6 +44,10 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::{
+        materials::{LoadErrors, Materials},
+        tls::Ticketer,
+    };
 
     const CONFIG: &str = r#"
         [[certificate]]
@@ -72,7 +76,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("homing.toml"), CONFIG).unwrap();
         fs::create_dir(folder.path().join("key.pem")).unwrap();
-        let errors = check(&folder.path().join("homing.toml"), |_| panic!("goes no deeper")).unwrap_err();
+        let named = |config: &Config| {
+            let loaded = Materials::load(config, &Ticketer::new().unwrap());
+            loaded.err().map_or_else(Vec::new, LoadErrors::into_vec)
+        };
+        let errors = check(&folder.path().join("homing.toml"), named).unwrap_err();
         assert_eq!(errors.lines().count(), 2, "{errors}");
         assert!(errors.contains("cert.pem") && errors.contains("key.pem"), "{errors}");
     }
