@@ -14,6 +14,7 @@ pub(crate) mod client;
 pub(crate) mod curl;
 pub(crate) mod echo;
 pub(crate) mod flow;
+pub(crate) mod frames;
 pub(crate) mod lines;
 pub(crate) mod metrics;
 pub(crate) mod operator;

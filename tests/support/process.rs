@@ -45,8 +45,25 @@ pub(crate) struct Homing {
 impl Process {
     /// Starts the program with these arguments.
     pub(crate) fn spawn<A: AsRef<OsStr>>(arguments: impl IntoIterator<Item = A>) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_homing"));
-        command.args(arguments).env("NO_COLOR", "1").env_remove("HOMING_LOG").stdin(Stdio::null());
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments);
+        Self::run_command(command)
+    }
+
+    /// Starts the program with these arguments and no more file descriptors than `files`.
+    pub(crate) fn spawn_with_files<A: AsRef<OsStr>>(
+        files: usize,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
+        // Both limits, soft and hard: the program would raise a soft one.
+        let line = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        let mut command = Command::new("sh");
+        command.args(["-c", &line, PROGRAM]).args(arguments);
+        Self::run_command(command)
+    }
+
+    fn run_command(mut command: Command) -> Self {
+        command.env("NO_COLOR", "1").env_remove("HOMING_LOG").stdin(Stdio::null());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("our program");
         let stderr = Lines::collect("stderr", child.stderr.take().expect("piped"));
         let stdout = Lines::collect("stdout", child.stdout.take().expect("piped"));
@@ -185,3 +202,5 @@ async fn listener(process: &Process, kind: &str) -> SocketAddr {
     let found = process.stderr.find(&prefix, address).await;
     found.unwrap_or_else(|| panic!("it ended without {prefix:?}; it said:\n{}", process.stderr.text()))
 }
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_homing");

@@ -46,6 +46,15 @@ impl Raw {
         }
     }
 
+    /// As many bytes as asked for; panics when the server closes first.
+    pub(crate) async fn exactly(&mut self, length: usize) -> Vec<u8> {
+        while self.pending.len() < length {
+            let more = within("the bytes to come", self.read()).await;
+            assert!(more > 0, "closed after {} of {length} bytes", self.pending.len());
+        }
+        self.pending.drain(..length).collect()
+    }
+
     /// The next answer's head, with its blank line.
     pub(crate) async fn head(&mut self) -> String {
         self.until("\r\n\r\n").await

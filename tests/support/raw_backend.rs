@@ -117,8 +117,8 @@ impl RawConnection {
     }
 
     /// Sends `bytes`; a peer that has gone is no error.
-    pub(crate) async fn write(&mut self, bytes: &str) {
-        let _ = self.socket.write_all(bytes.as_bytes()).await;
+    pub(crate) async fn write(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.socket.write_all(bytes.as_ref()).await;
     }
 
     /// Reads and records until the peer closes.

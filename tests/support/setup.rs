@@ -1,6 +1,11 @@
 //! The configuration of a test, from its parts.
 
-use std::{fmt::Write as _, fs, net::SocketAddr, path::PathBuf};
+use std::{
+    fmt::Write as _,
+    fs,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use tempfile::TempDir;
 
@@ -28,6 +33,8 @@ pub(crate) struct Setup {
     session_timeout: &'static str,
     workers: usize,
     https: SocketAddr,
+    access_log: String,
+    files: Option<usize>,
 }
 
 /// A backend as the configuration names it.
@@ -42,7 +49,7 @@ impl Setup {
     /// With these backends.
     pub(crate) fn new<M: Into<Member>>(members: impl IntoIterator<Item = M>) -> Self {
         let setup = Self {
-            top: "access_log = true\n".to_owned(),
+            top: String::new(),
             pool: String::new(),
             issue: None,
             affinity: String::new(),
@@ -55,6 +62,8 @@ impl Setup {
             session_timeout: "30m",
             workers: 2,
             https: SocketAddr::from(([127, 0, 0, 1], 0)),
+            access_log: "true".to_owned(),
+            files: None,
         };
         members.into_iter().fold(setup, Self::backend)
     }
@@ -70,6 +79,18 @@ impl Setup {
     /// Adds top-level lines.
     pub(crate) fn top(mut self, lines: &str) -> Self {
         push(&mut self.top, lines);
+        self
+    }
+
+    /// Its access log in this file instead of on standard output.
+    pub(crate) fn access_log(mut self, file: &Path) -> Self {
+        self.access_log = format!("{:?}", file.display().to_string());
+        self
+    }
+
+    /// With no more file descriptors than these.
+    pub(crate) fn files(mut self, files: usize) -> Self {
+        self.files = Some(files);
         self
     }
 
@@ -153,9 +174,13 @@ impl Setup {
 
     /// Writes it all down and starts the program, until it is ready.
     pub(crate) async fn start(self) -> Homing {
-        let redirects = self.redirects;
+        let (redirects, files) = (self.redirects, self.files);
         let (directory, file) = self.write();
-        let process = Process::spawn(["serve".as_ref(), "--config".as_ref(), file.as_os_str()]);
+        let arguments = ["serve".as_ref(), "--config".as_ref(), file.as_os_str()];
+        let process = match files {
+            Some(files) => Process::spawn_with_files(files, arguments),
+            None => Process::spawn(arguments),
+        };
         Homing::ready(process, redirects, directory).await
     }
 
@@ -181,7 +206,7 @@ impl Setup {
     }
 
     fn text(&self, directory: &TempDir) -> String {
-        let mut text = format!("workers = {}\n{}", self.workers, self.top);
+        let mut text = format!("workers = {}\naccess_log = {}\n{}", self.workers, self.access_log, self.top);
         let listen = format!("https = \"{}\"\nadmin = \"127.0.0.1:0\"", self.https);
         writeln!(text, "\n[listen]\n{listen}").expect("a String");
         if self.redirects {
