@@ -5,6 +5,7 @@ use std::{fmt, sync::Arc};
 use crate::{
     config::{Config, Token},
     issue::Keyrings,
+    secret,
     tls::{self, Certificate, Ticketer},
 };
 
@@ -41,6 +42,12 @@ impl Materials {
             Keyrings::load(config).map_err(|errors| faults.extend(errors.iter().map(ToString::to_string)));
         let token = config.admin.token_file.as_deref().map(Token::load).transpose();
         let token = token.map_err(|error| faults.push(error.to_string()));
+        if let Err(error) = secret::check(config.secret_file.as_deref()) {
+            faults.push(error.to_string());
+        }
+        if !faults.is_empty() {
+            return Err(LoadErrors(faults));
+        }
         let (Ok(certificates), Ok(keyrings), Ok(token)) = (certificates, keyrings, token) else {
             return Err(LoadErrors(faults));
         };

@@ -90,6 +90,18 @@ fn make(path: &Path) -> Result<(), io::Error> {
     linked
 }
 
+/// Checks the file if there is one, and makes none.
+///
+/// # Errors
+///
+/// As [`key_hasher`].
+pub fn check(file: Option<&Path>) -> Result<(), SecretError> {
+    match file {
+        Some(path) if path.exists() => key_hasher(file).map(drop),
+        _ => Ok(()),
+    }
+}
+
 fn random() -> Result<[u8; SIZE], SecretError> {
     let mut secret = [0; SIZE];
     getrandom::fill(&mut secret).map_err(SecretError::Random)?;

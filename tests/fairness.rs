@@ -114,7 +114,6 @@ async fn a_late_failure_at_the_old_address_does_not_take_the_new_one_down() {
 }
 
 #[tokio::test]
-#[ignore = "what is told of the old address is counted in the health of the new one"]
 async fn late_connect_timeouts_at_the_old_address_do_not_count_against_the_new_one() {
     let mut apps = app::several(3);
     let mut spare = apps.remove(2);

@@ -148,7 +148,6 @@ async fn a_websocket_that_is_told_to_go_gets_the_whole_frame_before() {
 }
 
 #[tokio::test]
-#[ignore = "nobody is told to go while bytes wait for room on the way to the client"]
 async fn a_websocket_that_has_to_go_is_closed_although_its_client_does_not_read() {
     let flooded = Arc::new(Notify::new());
     let full = Arc::clone(&flooded);
@@ -171,7 +170,6 @@ async fn a_websocket_that_has_to_go_is_closed_although_its_client_does_not_read(
 }
 
 #[tokio::test]
-#[ignore = "the end of the frame is waited for without a limit"]
 async fn a_websocket_that_has_to_go_is_closed_although_its_backend_stops_within_a_frame() {
     let backend = RawBackend::start("app-1", |mut connection| async move {
         accept(&mut connection).await;

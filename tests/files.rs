@@ -153,7 +153,6 @@ async fn a_secret_file_that_is_missing_is_no_mistake_and_not_made_by_check() {
 }
 
 #[tokio::test]
-#[ignore = "check does not look at the secret file"]
 async fn a_secret_file_that_cannot_be_used_is_named_by_check() {
     let backend = Backend::plain("app-1");
     for (content, mode) in

@@ -113,6 +113,9 @@ impl Backend {
 
     /// A request that passed through told something about this backend.
     pub fn passed(&self, evidence: Evidence) {
+        if !self.is_current() {
+            return;
+        }
         if evidence == Evidence::Answered {
             if !self.standing.troubled.load(Ordering::Relaxed) {
                 return;
@@ -127,6 +130,9 @@ impl Backend {
 
     /// An active check of this backend ended; `error` says why it failed.
     pub fn checked(&self, error: Option<&dyn Display>, check: &HealthCheck) {
+        if !self.is_current() {
+            return;
+        }
         let up = self.member.is_up();
         let finding = self.standing.with_health(|health| health.checked(error.is_none(), up, check));
         self.conclude(finding, "health check", error.unwrap_or(&"passed"));
@@ -134,6 +140,9 @@ impl Backend {
 
     /// A trial connection to this backend ended; `failed` is what that tells.
     pub fn tried(&self, failed: Option<Evidence>) {
+        if !self.is_current() {
+            return;
+        }
         let up = self.member.is_up();
         let finding = self.standing.with_health(|health| health.tried(failed, up, &self.passive));
         let why: &dyn Display = match &failed {
@@ -145,7 +154,7 @@ impl Backend {
 
     /// An answer carried this instance id.
     pub fn heard(&self, id: &[u8]) -> Instance {
-        self.standing.instances.heard(id)
+        if self.is_current() { self.standing.instances.heard(id) } else { Instance::Known }
     }
 
     /// From now on it gets no new sessions. When the deadline has passed, it serves nobody.
@@ -197,11 +206,12 @@ impl Backend {
         self.standing.suspicion.notified().await;
     }
 
+    /// The last requests to an earlier address say nothing about this one.
+    fn is_current(&self) -> bool {
+        self.epoch == self.standing.address()
+    }
+
     fn conclude(&self, finding: Finding, by: &'static str, why: &dyn Display) {
-        // The last requests to an earlier address say nothing about this one.
-        if self.epoch != self.standing.address() {
-            return;
-        }
         let changed = match finding {
             Finding::Unchanged => return,
             Finding::Suspect => {

@@ -1,12 +1,12 @@
 //! A WebSocket: after the handshake, bytes both ways until either side ends, or it has to go.
 
-use std::{cell::Cell, io, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
-    time::timeout,
+    time::{Instant, sleep_until, timeout},
 };
 
 use super::{
@@ -16,7 +16,7 @@ use super::{
     stream::StreamHold,
     websocket::{Frames, GOING_AWAY},
 };
-use crate::{backend::InFlight, world::Phase};
+use crate::{backend::InFlight, clock, world::Phase};
 
 /// What lives as long as the WebSocket does.
 pub(super) struct Tunnel {
@@ -126,20 +126,23 @@ async fn pass_frames(
 ) -> io::Result<Stop> {
     let mut buffer = vec![0; BUFFER];
     let mut frames = Frames::default();
-    let mut going = false;
+    // When it has to be gone, once it has to go: neither a client that does not read nor a backend that stops
+    // within a frame may prolong it.
+    let mut latest = None;
     tokio::pin!(must_go);
     loop {
-        if going && frames.between() {
+        if latest.is_some() && frames.between() {
             to.write_all(&GOING_AWAY).await?;
             // The server closes first (RFC 6455 §7.1.1): clients wait for it.
             to.shutdown().await?;
             return Ok(Stop::Sent);
         }
         let count = tokio::select! {
-            () = &mut must_go, if !going => {
-                going = true;
+            () = &mut must_go, if latest.is_none() => {
+                latest = Some(clock::now() + CLOSING);
                 continue;
             }
+            () = until(latest) => return Err(io::ErrorKind::TimedOut.into()),
             count = from.read(&mut buffer) => count?,
         };
         if count == 0 {
@@ -148,7 +151,23 @@ async fn pass_frames(
         }
         frames.pass(&buffer[..count]);
         record.sent(count as u64);
-        to.write_all(&buffer[..count]).await?;
-        to.flush().await?;
+        let mut write = pin!(async {
+            to.write_all(&buffer[..count]).await?;
+            to.flush().await
+        });
+        loop {
+            tokio::select! {
+                written = write.as_mut() => break written?,
+                () = &mut must_go, if latest.is_none() => latest = Some(clock::now() + CLOSING),
+                () = until(latest) => return Err(io::ErrorKind::TimedOut.into()),
+            }
+        }
+    }
+}
+
+async fn until(latest: Option<Instant>) {
+    match latest {
+        Some(latest) => sleep_until(latest).await,
+        None => std::future::pending().await,
     }
 }
