@@ -17,7 +17,7 @@ use self::support::{
     backend::Backend,
     client::{BOTH, Client},
     eventually,
-    flow::{endless, full},
+    flow::endless,
     metrics::Metrics,
     raw_backend::RawBackend,
     setup::Setup,
@@ -139,7 +139,8 @@ async fn a_post_meets_no_connection_that_its_backend_has_closed() {
     let connection = Client::h2(&homing).connect().await;
     for _ in 0..20 {
         closed.store(false, Ordering::Relaxed);
-        let got = connection.request(http::Method::POST, "/").body(full("")).send().await;
+        // Without a body: what is sent of one after the backend has closed resets its answer away.
+        let got = connection.request(http::Method::POST, "/").send().await;
         assert_eq!(got.status, StatusCode::OK);
         eventually("the backend has closed", async || closed.load(Ordering::Relaxed)).await;
     }
