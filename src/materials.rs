@@ -42,13 +42,10 @@ impl Materials {
             Keyrings::load(config).map_err(|errors| faults.extend(errors.iter().map(ToString::to_string)));
         let token = config.admin.token_file.as_deref().map(Token::load).transpose();
         let token = token.map_err(|error| faults.push(error.to_string()));
-        if let Err(error) = secret::check(config.secret_file.as_deref()) {
-            faults.push(error.to_string());
-        }
-        if !faults.is_empty() {
-            return Err(LoadErrors(faults));
-        }
-        let (Ok(certificates), Ok(keyrings), Ok(token)) = (certificates, keyrings, token) else {
+        let secret = secret::check(config.secret_file.as_deref());
+        let secret = secret.map_err(|error| faults.push(error.to_string()));
+        let (Ok(certificates), Ok(keyrings), Ok(token), Ok(())) = (certificates, keyrings, token, secret)
+        else {
             return Err(LoadErrors(faults));
         };
         let tls = tls::server_config_with(&certificates, ticketer)

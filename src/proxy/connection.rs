@@ -118,7 +118,7 @@ async fn plain(worker: Rc<Worker>, stream: TcpStream, _place: Place) {
     let io = TokioIo::new(Watched { inner: stream, activity: Arc::clone(&activity) });
     let service = service_fn(|request| {
         let _busy = activity.request();
-        let answer = redirect::answer(&worker.world, &request);
+        let answer = redirect::answer(&worker.world, request);
         async { Ok::<_, Infallible>(answer) }
     });
     let connection = http1_builder(&snapshot.config.limits).serve_connection(io, service);

@@ -1,14 +1,14 @@
 //! The plain-HTTP listener: everybody is sent to HTTPS, method and body kept (308).
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode, Version};
+use http::{Request, Response, StatusCode};
 
 use super::{body::AnswerBody, respond, target};
 use crate::world::World;
 
 /// The answer to a plain request.
-pub(super) fn answer<B>(world: &World, request: &Request<B>) -> Response<AnswerBody> {
-    let (parts, ()) = head_of(request).into_parts();
+pub(super) fn answer<B>(world: &World, request: Request<B>) -> Response<AnswerBody> {
+    let (parts, _) = request.into_parts();
     let snapshot = world.snapshot.load();
     let host = match target::check(&parts, &snapshot.config.limits) {
         Ok(Some(host)) => host,
@@ -29,13 +29,4 @@ pub(super) fn answer<B>(world: &World, request: &Request<B>) -> Response<AnswerB
 fn refuse(status: StatusCode, why: &str) -> Response<AnswerBody> {
     let reason = status.canonical_reason().unwrap_or("error");
     respond::plain(status, Bytes::from(format!("{} {reason}: {why}\n", status.as_u16())))
-}
-
-fn head_of<B>(request: &Request<B>) -> Request<()> {
-    let mut head = Request::new(());
-    *head.method_mut() = request.method().clone();
-    *head.uri_mut() = request.uri().clone();
-    *head.version_mut() = Version::min(request.version(), Version::HTTP_11);
-    *head.headers_mut() = request.headers().clone();
-    head
 }

@@ -20,9 +20,10 @@ use super::{
 };
 use crate::{
     affinity::{Answerer, Carrier, Effect, Keys, SessionKey},
-    backend::Evidence,
+    backend::{Evidence, InFlight},
     clock,
     error::Fault,
+    upstream::Connection,
     world::{Pool, Snapshot},
 };
 
@@ -30,18 +31,13 @@ use crate::{
 struct Passed {
     pool: Arc<Pool>,
     response: Response<Incoming>,
-    answered: Delivery,
+    connection: Connection<RequestBody>,
+    in_flight: InFlight,
     tally: Rc<Tally>,
     /// The session's key from now on.
     key: Option<SessionKey>,
     /// The client's half of an upgrade.
     upgrade: Option<OnUpgrade>,
-}
-
-/// What the answer's body takes along.
-struct Delivery {
-    connection: crate::upstream::Connection<RequestBody>,
-    in_flight: crate::backend::InFlight,
 }
 
 /// Answers one request of a TLS client, always: what goes wrong becomes an answer, too.
@@ -173,14 +169,7 @@ async fn handle(
     if let Some(own) = own {
         own.put(response.headers_mut(), status, backend.name());
     }
-    Ok(Passed {
-        pool: Arc::clone(pool),
-        response,
-        answered: Delivery { connection, in_flight },
-        tally,
-        key,
-        upgrade,
-    })
+    Ok(Passed { pool: Arc::clone(pool), response, connection, in_flight, tally, key, upgrade })
 }
 
 /// Hands the answer on: its body takes along all that must happen when it ends.
@@ -191,8 +180,7 @@ fn deliver(
     request_id: &HeaderValue,
     mut record: Record,
 ) -> Response<AnswerBody> {
-    let Passed { pool, mut response, answered: Delivery { connection, in_flight }, tally, key, upgrade } =
-        passed;
+    let Passed { pool, mut response, connection, in_flight, tally, key, upgrade } = passed;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let hold = StreamHold::take(&pool, key, &in_flight.backend().member);
         let backend = hyper::upgrade::on(&mut response);

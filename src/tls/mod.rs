@@ -19,5 +19,5 @@ pub(crate) use self::pem::{read_chain, read_key};
 pub use self::{
     certificate::{Certificate, Validity},
     error::{TlsError, TlsErrors},
-    server::{Ticketer, load_certificates, provider, server_config, server_config_with},
+    server::{Ticketer, load_certificates, provider, server_config_with},
 };

@@ -40,14 +40,6 @@ pub fn load_certificates(files: &[CertificateFiles]) -> Result<Vec<Certificate>,
     if faults.is_empty() { Ok(certificates) } else { Err(TlsErrors::of(faults)) }
 }
 
-/// [`load_certificates`], then [`server_config_with`].
-///
-/// # Errors
-/// As these two.
-pub fn server_config(files: &[CertificateFiles], tickets: &Ticketer) -> Result<Arc<ServerConfig>, TlsErrors> {
-    Ok(server_config_with(&load_certificates(files)?, tickets)?)
-}
-
 /// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, the certificate chosen by server name.
 ///
 /// # Errors
@@ -108,6 +100,10 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+
+    fn server_config(files: &[CertificateFiles], tickets: &Ticketer) -> Result<Arc<ServerConfig>, TlsErrors> {
+        Ok(server_config_with(&load_certificates(files)?, tickets)?)
+    }
 
     struct Made {
         _dir: TempDir,
