@@ -6,7 +6,7 @@ use clap::Parser;
 use homing::{
     cli::{
         args::{Cli, Command},
-        check, demo, demo_app, operator, print_config, serve,
+        check, demo, demo_app, demo_files, operator, print_config, serve,
     },
     config::Config,
     logging,
@@ -27,6 +27,7 @@ fn main() -> ExitCode {
         Command::PrintConfig(args) => Ok(print_config::run(args)),
         Command::Demo(args) => demo::run(args),
         Command::DemoApp(args) => demo_app::run(args),
+        Command::DemoFiles(args) => demo_files::run(args),
         Command::Operator(command) => operator::run(command),
     };
     result.unwrap_or_else(|error| {

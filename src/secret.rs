@@ -78,7 +78,8 @@ pub fn key_hasher(file: Option<&Path>) -> Result<KeyHasher, SecretError> {
 fn make(path: &Path) -> Result<(), io::Error> {
     let text: String = random().map_err(io::Error::other)?.iter().map(|byte| format!("{byte:02x}")).collect();
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(format!(".{}", std::process::id()));
+    // Not the process id: in containers that share a folder, everybody may be number 1.
+    name.push(format!(".{:016x}", fastrand::u64(..)));
     let draft = path.with_file_name(name);
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     let written = file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all());

@@ -285,6 +285,27 @@ async fn commands_speak_over_the_unix_socket() {
 }
 
 #[tokio::test]
+async fn a_probe_is_the_health_check_of_the_proxy_and_of_an_application() {
+    let (apps, homing) = shop(1, "30m").await;
+    let proxy = place(&homing);
+    assert_eq!(done(Process::run(["probe", &format!("{proxy}/readyz")]).await), "ready");
+    let mut default = Command::new(env!("CARGO_BIN_EXE_homing"));
+    let default = default.arg("probe").env("HOMING_ADMIN", &proxy).output().expect("our program");
+    assert_eq!(String::from_utf8_lossy(&default.stdout), "ready\n");
+    let app = format!("http://{}", apps[0].address());
+    done(Process::run(["probe", &format!("{app}/healthz")]).await);
+    for (url, code, said) in [
+        (format!("{app}/whoever"), 1, "status 401"),
+        ("http://127.0.0.1:1/".to_owned(), 1, "cannot reach http://127.0.0.1:1"),
+        ("https://127.0.0.1:1/".to_owned(), 2, "is not such as"),
+    ] {
+        let ended = Process::run(["probe", &url]).await;
+        assert_eq!(ended.status.code(), Some(code), "{url}: {}", ended.stderr);
+        assert!(ended.stderr.contains(said), "{url}: {}", ended.stderr);
+    }
+}
+
+#[tokio::test]
 async fn mistakes_have_exit_codes_of_their_own() {
     let (_apps, homing) = shop(1, "30m").await;
     for (arguments, code, said) in [

@@ -45,6 +45,8 @@ pub enum Command {
     Demo(DemoArgs),
     /// Run one of the demo's applications alone
     DemoApp(DemoAppArgs),
+    /// Make the certificates, the secret and the operators' token that the demo cluster in containers shares
+    DemoFiles(DemoFilesArgs),
     #[command(flatten)]
     Operator(Operator),
 }
@@ -149,6 +151,17 @@ pub struct DemoAppArgs {
     /// Idle time after which it forgets a session
     #[arg(long, value_name = "DURATION", default_value = "10m", value_parser = parse_duration)]
     pub session_timeout: Duration,
+}
+
+/// `homing demo-files`.
+#[derive(Args, Clone, Debug)]
+pub struct DemoFilesArgs {
+    /// Folder for the files; those that are there and good are kept
+    #[arg(long, value_name = "DIR", default_value = "certs")]
+    pub certs: PathBuf,
+    /// Number of the user that the proxy runs as, who gets the secret files; the folder's owner gets the others
+    #[arg(long, value_name = "UID")]
+    pub owner: Option<u32>,
 }
 
 /// A listener that may be switched off.

@@ -48,10 +48,13 @@ pub enum Operator {
     /// Watch pools and backends, once a second
     #[command(after_help = EXIT)]
     Top(Top),
+    /// Succeed if the proxy accepts clients: the health check of a container
+    #[command(after_help = EXIT_PROBE)]
+    Probe(Probe),
 }
 
 /// How the proxy is reached, and how it answers.
-#[derive(Args, Clone, Debug)]
+#[derive(Args, Clone, Debug, Default)]
 pub struct Connect {
     /// Admin listener: http://HOST:PORT or unix:PATH [default: $HOMING_ADMIN or http://127.0.0.1:9090]
     #[arg(long, value_name = "URL")]
@@ -160,7 +163,17 @@ pub struct Top {
     pub count: Option<u64>,
 }
 
+/// `homing probe`.
+#[derive(Args, Clone, Debug)]
+pub struct Probe {
+    /// What has to answer 2xx, also of another program: http://HOST:PORT/PATH [default: /readyz of
+    /// $HOMING_ADMIN or http://127.0.0.1:9090]
+    #[arg(value_name = "URL")]
+    pub url: Option<String>,
+}
+
 const EXIT: &str = "Exit codes: 0 done, 1 error, 2 wrong usage, 4 no such pool, backend or session.";
+const EXIT_PROBE: &str = "Exit codes: 0 it answers 2xx, 1 it does not, 2 wrong usage. No token is sent.";
 const EXIT_DRAIN: &str = "Exit codes: 0 done (with --wait: no live session and no open stream is left), \
     1 error, 2 wrong usage, 3 with --wait: the timeout or the drain's deadline came with sessions left, \
     4 no such pool or backend, 130 interrupted (the drain goes on).\n\n\

@@ -49,13 +49,19 @@ const MAX_ANSWER: usize = 64 * 1024 * 1024;
 impl Client {
     /// A client of the listener that flags or the environment name.
     pub(super) fn new(connect: &Connect) -> Result<Self, Trouble> {
-        let admin =
-            connect.admin.clone().or_else(|| env::var("HOMING_ADMIN").ok().filter(|url| !url.is_empty()));
-        let place = Place::parse(admin.as_deref().unwrap_or(DEFAULT)).map_err(Trouble::Usage)?;
+        let place = place(connect)?;
         let from_environment = || env::var_os("HOMING_TOKEN_FILE").filter(|file| !file.is_empty());
         let file = connect.token_file.clone().or_else(|| from_environment().map(PathBuf::from));
         let token = file.as_deref().map(Token::load).transpose();
         Ok(Self { place, token: token.map_err(|error| Trouble::Usage(error.to_string()))? })
+    }
+
+    /// A client of the listener that flags or the environment name, which is shown no token.
+    ///
+    /// `base` may be any `http://HOST:PORT`: a token is for the admin listener only.
+    pub(super) fn without_token(base: Option<&str>) -> Result<Self, Trouble> {
+        let connect = Connect { admin: base.map(str::to_owned), ..Connect::default() };
+        Ok(Self { place: place(&connect)?, token: None })
     }
 
     /// GETs JSON.
@@ -81,19 +87,7 @@ impl Client {
         body: Option<&Value>,
         wait: Duration,
     ) -> Result<Bytes, Trouble> {
-        let exchange = async {
-            match &self.place {
-                Place::Tcp(address) => {
-                    self.exchange(self.connect(TcpStream::connect(address)).await?, method, path, body).await
-                }
-                Place::Socket(file) => {
-                    self.exchange(self.connect(UnixStream::connect(file)).await?, method, path, body).await
-                }
-            }
-        };
-        let (status, body) = timeout(ANSWER + wait, exchange)
-            .await
-            .map_err(|_| self.strange(format!("no answer within {:?}", ANSWER + wait)))??;
+        let (status, body) = self.answer(method, path, body, wait).await?;
         if status.is_success() {
             return Ok(body);
         }
@@ -107,6 +101,29 @@ impl Client {
             }
             _ => Trouble::Failed(error),
         })
+    }
+
+    /// Sends a request; status and body of its answer, whatever they are.
+    pub(super) async fn answer(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        wait: Duration,
+    ) -> Result<(StatusCode, Bytes), Trouble> {
+        let exchange = async {
+            match &self.place {
+                Place::Tcp(address) => {
+                    self.exchange(self.connect(TcpStream::connect(address)).await?, method, path, body).await
+                }
+                Place::Socket(file) => {
+                    self.exchange(self.connect(UnixStream::connect(file)).await?, method, path, body).await
+                }
+            }
+        };
+        timeout(ANSWER + wait, exchange)
+            .await
+            .map_err(|_| self.strange(format!("no answer within {:?}", ANSWER + wait)))?
     }
 
     async fn connect<S>(&self, connecting: impl Future<Output = std::io::Result<S>>) -> Result<S, Trouble> {
@@ -165,6 +182,12 @@ impl Client {
     fn strange(&self, why: String) -> Trouble {
         Trouble::Strange { place: self.place.to_string(), why }
     }
+}
+
+/// Where flags or the environment say that the listener is.
+fn place(connect: &Connect) -> Result<Place, Trouble> {
+    let admin = connect.admin.clone().or_else(|| env::var("HOMING_ADMIN").ok().filter(|url| !url.is_empty()));
+    Place::parse(admin.as_deref().unwrap_or(DEFAULT)).map_err(Trouble::Usage)
 }
 
 // === impl Place ===

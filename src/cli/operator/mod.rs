@@ -6,6 +6,7 @@ pub mod args;
 mod change;
 mod client;
 mod find;
+mod probe;
 mod screen;
 mod session;
 mod show;
@@ -46,5 +47,6 @@ async fn dispatch(command: &Operator) -> Result<(), Trouble> {
         Operator::Reload(connect) => change::reload(connect).await,
         Operator::LogLevel(args) => change::log_level(args).await,
         Operator::Top(args) => top::top(args).await,
+        Operator::Probe(args) => probe::probe(args.url.as_deref()).await,
     }
 }
