@@ -1,0 +1,67 @@
+# The container engine: the one that runs, or one of our own. Sourced by run.
+
+engine_pid=
+engine_had_bridge=
+
+# program=package
+engine_packages=(
+    docker=docker.io dockerd=docker.io docker-compose=docker-compose debootstrap=debootstrap
+    curl=curl jq=jq openssl=openssl
+)
+
+engine_start() {
+    step 'an engine'
+    engine_install
+    if docker info >/dev/null 2>&1; then
+        echo "  uses the one that runs: $(docker version --format '{{.Server.Version}}')"
+    else
+        engine_own
+    fi
+    # Version 1 or 2 by whichever name it is installed.
+    if command -v docker-compose >/dev/null; then
+        compose_command=(docker-compose)
+    elif docker compose version >/dev/null 2>&1; then
+        compose_command=(docker compose)
+    else
+        give_up 'there is neither docker-compose nor `docker compose`' "$NO_ENGINE"
+    fi
+    echo "  compose $("${compose_command[@]}" version --short)"
+}
+
+engine_install() {
+    local entry missing=()
+    for entry in "${engine_packages[@]}"; do
+        command -v "${entry%%=*}" >/dev/null || missing+=("${entry#*=}")
+    done
+    ((${#missing[@]})) || return 0
+    if ((EUID == 0)) && command -v apt-get >/dev/null; then
+        echo "  installs ${missing[*]}"
+        { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"; } \
+            >"$work/apt.log" 2>&1 || { tail -n 5 "$work/apt.log" >&2; give_up "cannot install ${missing[*]}" "$NO_ENGINE"; }
+    elif ! command -v docker >/dev/null; then
+        give_up 'there is no docker, and only root on Debian or Ubuntu can be helped to it' "$NO_ENGINE"
+    fi
+}
+
+# Everything of it lies in $work: whatever images this machine has elsewhere are left alone.
+engine_own() {
+    ((EUID == 0)) || give_up 'no engine runs, and only root can start one' "$NO_ENGINE"
+    command -v dockerd >/dev/null || give_up 'no engine runs, and there is no dockerd' "$NO_ENGINE"
+    [[ -e /sys/class/net/docker0 ]] && engine_had_bridge=1
+    export DOCKER_HOST="unix://$work/docker.sock"
+    dockerd --host "$DOCKER_HOST" --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/docker.pid" \
+        >"$work/dockerd.log" 2>&1 &
+    engine_pid=$!
+    if ! eventually 60 docker info >/dev/null; then
+        tail -n 5 "$work/dockerd.log" >&2
+        give_up 'dockerd does not start here' "$NO_ENGINE"
+    fi
+    echo "  started one: $(docker version --format '{{.Server.Version}}')"
+}
+
+engine_stop() {
+    [[ -n "$engine_pid" ]] || return 0
+    kill "$engine_pid" 2>/dev/null
+    wait "$engine_pid" 2>/dev/null
+    [[ -n "$engine_had_bridge" ]] || ip link delete docker0 2>/dev/null || true
+}
