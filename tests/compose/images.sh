@@ -106,7 +106,8 @@ derive() {
 
 # Nobody shall take stand-ins, or what was built on them, for the real ones.
 images_forget() {
-    [[ -z "${KEEP:-}" ]] || return 0
+    # An engine of our own takes them along.
+    [[ -z "${KEEP:-}" && -z "$engine_pid" ]] || return 0
     local images
     images="$(docker image ls --quiet --filter "label=$STAND_IN" 2>/dev/null | sort -u)"
     [[ -z "$images" ]] || docker image rm --force $images >/dev/null 2>&1
