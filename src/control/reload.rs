@@ -131,9 +131,11 @@ impl Reloader {
             workers: old.config.workers,
             access_log: old.config.access_log.clone(),
             secret_file: old.config.secret_file.clone(),
+            state: old.config.state.clone(),
             ..config
         };
         let new = Snapshot::build(config, materials, &self.families, Some(&old));
+        self.world.courier.open(&new);
         self.world.publish(new);
         self.forget_removed(&old);
         Ok(changes)
