@@ -11,9 +11,11 @@ use proptest::{
     sample::select,
 };
 
+const SHIPPED: [&str; 4] = ["homing.toml", "minimal.toml", "demo.toml", "compose/homing.toml"];
+
 #[test]
 fn the_shipped_files_load() {
-    for name in ["homing.toml", "minimal.toml", "demo.toml"] {
+    for name in SHIPPED {
         let path = folder("config").join(name);
         let config = Config::load(&path).unwrap_or_else(|errors| panic!("{errors}"));
         assert_eq!(config.pools.len(), 1, "{name}");
@@ -73,7 +75,7 @@ fn flags_make_what_the_minimal_file_says() {
 
 #[test]
 fn the_effective_configuration_of_the_shipped_files_reads_as_the_same() {
-    for name in ["homing.toml", "minimal.toml", "demo.toml"] {
+    for name in SHIPPED {
         assert_same_again(&Config::load(&folder("config").join(name)).unwrap());
     }
 }
