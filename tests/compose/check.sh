@@ -2,6 +2,7 @@
 
 passed=0
 failed=0
+background=
 
 step() { printf '\n== %s\n' "$*"; }
 
@@ -39,6 +40,17 @@ eventually() {
         fi
         sleep 0.3
     done
+}
+
+# quietly LOG COMMAND...: what takes long, in the background, so that a signal to this script is not waited out.
+quietly() {
+    local log="$1" code=0
+    shift
+    "$@" >"$log" 2>&1 &
+    background=$!
+    wait "$background" || code=$?
+    background=
+    return "$code"
 }
 
 # Ends the run: what follows would only fail for the same reason.

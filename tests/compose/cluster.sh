@@ -3,7 +3,7 @@
 tree="$work/tree"
 cluster_started=
 
-compose() { (cd "$tree" && "${compose_command[@]}" "$@"); }
+compose() { "${compose_command[@]}" "$@"; }
 
 # What a clone would have, as it is now: not the certificates of somebody who runs the cluster here.
 cluster_copy() {
@@ -18,6 +18,7 @@ cluster_copy() {
     mkdir -p "$tree/certs"
     # As with people: the folder is not root's, and its owner is not the image's user.
     if ((EUID == 0)); then chown 1234:1234 "$tree/certs"; fi
+    cd "$tree"
 }
 
 cluster_build() {
@@ -25,7 +26,7 @@ cluster_build() {
     cluster_copy
     check 'docker-compose.yml is valid, Grafana included' compose --profile grafana config
     local since=$SECONDS
-    if ! compose build >"$work/build.log" 2>&1; then
+    if ! quietly "$work/build.log" "${compose_command[@]}" build; then
         tail -n 30 "$work/build.log" >&2
         give_up 'the image cannot be built'
     fi
@@ -41,7 +42,7 @@ cluster_up() {
     step 'up'
     cluster_started=1
     local since=$SECONDS
-    if ! compose up --detach >"$work/up.log" 2>&1; then
+    if ! quietly "$work/up.log" "${compose_command[@]}" up --detach; then
         tail -n 30 "$work/up.log" >&2
         compose logs --tail 20 >&2
         give_up 'the cluster does not start'

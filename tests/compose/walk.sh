@@ -263,7 +263,6 @@ as_printed() {
 
 printed() {
     (
-        cd "$tree"
         docker-compose() { command "${compose_command[@]}" "$@"; }
         export CURL_HOME="$work"
         set -euo pipefail
