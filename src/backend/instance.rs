@@ -35,11 +35,20 @@ const MAX_EARLIER: usize = 16;
 // === impl Instances ===
 
 impl Instances {
+    /// Hash of the id of the latest instance; 0 when none has told.
+    pub fn current(&self) -> u64 {
+        self.current.load(Relaxed)
+    }
+
     /// An answer carried this instance id.
     pub fn heard(&self, id: &[u8]) -> Instance {
         let mut hasher = SipHasher24::new();
         hasher.write(id);
-        let hash = hasher.finish().max(1);
+        self.heard_hash(hasher.finish().max(1))
+    }
+
+    /// Somebody heard an instance id with this hash, which is not 0.
+    pub fn heard_hash(&self, hash: u64) -> Instance {
         if self.current.load(Relaxed) == hash {
             return Instance::Known;
         }

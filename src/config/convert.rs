@@ -49,6 +49,7 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
         },
         log_query: raw.log_query.or(false),
         watch: raw.watch.or(false),
+        resolver: raw.resolver.value(),
         timeouts: timeouts(raw.timeouts),
         limits: limits(raw.limits),
         hsts: raw.hsts.value(),

@@ -1,8 +1,9 @@
-//! What runs beside the data plane, on a thread of its own: health checks, expiry, signals.
+//! What runs beside the data plane, on a thread of its own: health checks, discovery, expiry, signals.
 //!
 //! Nothing here is in a request's path, and nothing a worker does can starve it.
 
 mod advice;
+mod discovery;
 mod drain;
 mod expiry;
 mod health;
@@ -11,6 +12,7 @@ mod signals;
 
 pub use self::{
     advice::advise,
+    discovery::{Discovery, Metrics as DiscoveryMetrics, written},
     drain::end_drains,
     expiry::expire,
     health::watch_health,
