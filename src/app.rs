@@ -177,6 +177,8 @@ impl App {
             }
         }
         let world = Arc::clone(&self.world);
+        // Before anybody can change a binding.
+        world.courier.open(&world.snapshot.load());
         let (log, writer) = self.log.unzip();
         let (ended, mut endings) = mpsc::unbounded_channel();
         let mut workers = Vec::new();
@@ -200,6 +202,7 @@ impl App {
 
         background.spawn_local(control::expire(Arc::clone(&world)));
         background.spawn_local(control::advise(Arc::clone(&world)));
+        background.spawn_local(control::carry(Arc::clone(&world)));
         background.spawn_local(control::end_drains(Arc::clone(&world)));
         background.spawn_local(control::watch_health(Arc::clone(&world)));
         background.spawn_local(self.reloader.run(self.reloads));
@@ -246,6 +249,7 @@ impl App {
         }
         world.advance(Phase::Forced);
         let joined = tokio::task::spawn_blocking(move || join_workers(workers)).await?;
+        world.courier.flush(&world.snapshot.load_full()).await;
         if let Some(writer) = writer {
             tokio::task::spawn_blocking(move || writer.join()).await?;
         }

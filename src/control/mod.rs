@@ -3,6 +3,7 @@
 //! Nothing here is in a request's path, and nothing a worker does can starve it.
 
 mod advice;
+mod courier;
 mod discovery;
 mod drain;
 mod expiry;
@@ -12,6 +13,7 @@ mod signals;
 
 pub use self::{
     advice::advise,
+    courier::carry,
     discovery::{Discovery, Metrics as DiscoveryMetrics, written},
     drain::end_drains,
     expiry::expire,

@@ -172,6 +172,7 @@ impl Reloader {
             workers: old.config.workers,
             access_log: old.config.access_log.clone(),
             secret_file: old.config.secret_file.clone(),
+            state: old.config.state.clone(),
             ..config
         };
         self.known.follow(&config);
@@ -183,7 +184,9 @@ impl Reloader {
     fn publish(&self, config: Arc<Config>, materials: Arc<Materials>) {
         let old = self.world.snapshot.load_full();
         let lists = self.known.lists(&config);
-        self.world.publish(Snapshot::build(config, materials, &lists, &self.families, Some(&old)));
+        let new = Snapshot::build(config, materials, &lists, &self.families, Some(&old));
+        self.world.courier.open(&new);
+        self.world.publish(new);
         self.forget_removed(&old);
     }
 

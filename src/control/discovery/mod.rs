@@ -12,7 +12,7 @@ mod metrics;
 mod pace;
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map},
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
@@ -86,11 +86,11 @@ impl Discovery {
                 stays
             });
             for followed in wanted {
-                if !running.contains_key(&followed) {
-                    let Followed { entry, server } = followed.clone();
+                if let hash_map::Entry::Vacant(place) = running.entry(followed) {
+                    let Followed { entry, server } = place.key().clone();
                     let counts = self.metrics.of(&entry);
                     let task = follow(Arc::clone(&self.world), entry, server, counts, self.found.clone());
-                    running.insert(followed, tasks.spawn_local(task));
+                    place.insert(tasks.spawn_local(task));
                 }
             }
             tokio::select! {
