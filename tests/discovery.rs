@@ -3,7 +3,7 @@
 #[expect(dead_code, reason = "each test file uses its part of the harness")]
 mod support;
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 use http::StatusCode;
 use serde_json::json;
@@ -16,7 +16,7 @@ use self::support::{
     dns::{Dns, HOST, Says},
     eventually,
     metrics::Metrics,
-    operator::{Operator, rewrite},
+    operator::{self, Operator, rewrite},
     port::Port,
     process::Homing,
     setup::Setup,
@@ -26,6 +26,7 @@ const TWO: &str = "app-127.0.0.2";
 const THREE: &str = "app-127.0.0.3";
 const LOOKUPS: &str = "homing_discovery_lookups_total";
 const OPEN: &str = "[admin]\nallow_changes = true";
+const INSTANCES: &str = "instance_header = \"x-instance\"";
 
 #[tokio::test]
 async fn the_pool_grows_with_its_addresses() {
@@ -44,6 +45,23 @@ async fn the_pool_grows_with_its_addresses() {
     let shown = Operator::of(&homing).backend(THREE).await;
     assert_eq!((&shown["discovered"], &shown["left_dns"]), (&json!("app"), &json!(false)));
     assert_eq!(shown["url"], format!("http://127.0.0.3:{}", fleet.port()));
+    let table = operator::run(&homing, &["backends"]).await.stdout;
+    assert!(table.contains("app/app-127.0.0.3") && table.contains("discovered: app"), "{table}");
+    dns.know(&[ip(3), ip(2), IpAddr::from(Ipv6Addr::LOCALHOST)]);
+    homing.wait_for_metric("homing_discovery_addresses", &[("entry", "app")], 3.0).await;
+    homing.process.stderr.wait_for("app-::1").await;
+}
+
+#[tokio::test]
+async fn without_a_resolver_the_system_knows_the_name() {
+    let local = app::start("app-127.0.0.1");
+    let port = local.address().port();
+    let entry =
+        format!("[[pool.backend]]\nname = \"app\"\nurl = \"http://localhost:{port}\"\ndiscover = \"dns\"\n");
+    // It may have ::1 as well, where nobody listens: checks take that out.
+    let homing = Setup::new::<&Backend>([]).checked().section(&entry).start().await;
+    homing.wait_for_metric("homing_backend_up", &[], 1.0).await;
+    assert_eq!(app::login(&Client::h1(&homing), "anna").await.1, "app-127.0.0.1");
 }
 
 #[tokio::test]
@@ -210,9 +228,6 @@ struct Fleet {
     /// Keeps the port, whose number is free on the other addresses, too.
     port: Port,
 }
-
-/// Two answers in a second are as soon as a test needs.
-const INSTANCES: &str = "instance_header = \"x-instance\"";
 
 impl Fleet {
     fn new() -> Self {
