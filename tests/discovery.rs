@@ -163,11 +163,13 @@ async fn what_dns_cannot_say_changes_nothing() {
     let (_fleet, dns, homing, _apps) = two_and_three("").await;
     let client = Client::h1(&homing);
     let users = app::login_all(&client, 4).await;
-    for (says, result) in [(Says::Failure, "failed"), (Says::Addresses(Vec::new()), "empty")] {
+    // Few look-ups, since they grow apart.
+    for (says, result, times) in [(Says::Failure, "failed", 2.0), (Says::Addresses(Vec::new()), "empty", 1.0)]
+    {
         let before = homing.metric(LOOKUPS, &[("result", result)]).await;
         dns.say(says);
-        eventually("it was looked up twice", async || {
-            homing.metric(LOOKUPS, &[("result", result)]).await >= before + 2.0
+        eventually("it was looked up", async || {
+            homing.metric(LOOKUPS, &[("result", result)]).await >= before + times
         })
         .await;
         assert_eq!(homing.metric("homing_backend_up", &[]).await, 2.0);
