@@ -45,6 +45,7 @@ impl Changes {
         let hosts =
             |config: &Config| -> Vec<_> { config.admin.hosts.iter().map(ToString::to_string).collect() };
         list(applied, "admin.hosts", &hosts(old), &hosts(new));
+        words(applied, "dns_refresh", &old.dns_refresh, &new.dns_refresh, |time| format_duration(*time));
         words(applied, "resolver", &old.resolver, &new.resolver, |resolver| {
             resolver.map_or_else(|| "the system's".to_owned(), |resolver| resolver.to_string())
         });

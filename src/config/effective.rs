@@ -43,6 +43,7 @@ fn write_config(config: &Config, out: &mut String) -> fmt::Result {
     if let Some(resolver) = config.resolver {
         writeln!(out, "resolver = {}", quoted(resolver))?;
     }
+    writeln!(out, "dns_refresh = {}", duration(config.dns_refresh))?;
     if let Some(hsts) = config.hsts {
         writeln!(out, "hsts = {}", duration(hsts))?;
     }

@@ -37,6 +37,8 @@ pub struct Config {
     pub secret_file: Option<PathBuf>,
     /// The DNS server asked for the backends that are discovered; those of the system when none.
     pub resolver: Option<SocketAddr>,
+    /// The longest time between two look-ups of a name for discovery, whatever its TTL.
+    pub dns_refresh: Duration,
     /// Where bindings are kept and shared beyond the process.
     pub state: State,
     /// Deadlines of the client side.

@@ -18,6 +18,7 @@ pub(super) static ROOT: Shape = Shape {
         "watch",
         "secret_file",
         "resolver",
+        "dns_refresh",
         "hsts",
         "listen",
         "admin",

@@ -125,7 +125,7 @@ async fn follow(
             last = outcome;
         }
         let wait = match outcome {
-            Outcome::Ok => pace.answered(answer.ttl),
+            Outcome::Ok => pace.answered(answer.ttl, world.snapshot.load().config.dns_refresh),
             Outcome::Empty | Outcome::Failed => pace.failed(),
         };
         answer.found.told = ask_returning(&world, &entry, &answer.found).await;

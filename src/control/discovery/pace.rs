@@ -4,8 +4,6 @@ use std::time::Duration;
 
 /// How long an answer is good for at least: whatever its TTL, no name is asked for more often.
 const FLOOR: Duration = Duration::from_secs(1);
-/// And at most: a record that is changed before its TTL is over is noticed all the same.
-const CEILING: Duration = Duration::from_secs(60);
 /// How long an answer without TTL is good for: one of the hosts file.
 const UNKNOWN: Duration = Duration::from_secs(5);
 /// The wait after the first failure; it doubles up to [`LONGEST`].
@@ -21,10 +19,11 @@ pub(super) struct Pace {
 // === impl Pace ===
 
 impl Pace {
-    /// The wait after an answer with this TTL.
-    pub(super) fn answered(&mut self, ttl: Option<Duration>) -> Duration {
+    /// The wait after an answer with this TTL; at most `refresh`, so that a record that is changed before its TTL
+    /// is over is noticed all the same.
+    pub(super) fn answered(&mut self, ttl: Option<Duration>, refresh: Duration) -> Duration {
         self.failures = 0;
-        ttl.map_or(UNKNOWN, |ttl| ttl.clamp(FLOOR, CEILING))
+        ttl.unwrap_or(UNKNOWN).min(refresh).max(FLOOR)
     }
 
     /// The wait after a failure.
@@ -44,9 +43,11 @@ mod tests {
     #[test]
     fn the_ttl_is_respected_between_a_floor_and_a_ceiling() {
         let mut pace = Pace::default();
-        let waits = [0, 1, 30, 60, 86_400].map(|ttl| pace.answered(Some(ttl * SECOND)).as_secs());
+        let minute = 60 * SECOND;
+        let waits = [0, 1, 30, 60, 86_400].map(|ttl| pace.answered(Some(ttl * SECOND), minute).as_secs());
         assert_eq!(waits, [1, 1, 30, 60, 60]);
-        assert_eq!(pace.answered(None), 5 * SECOND);
+        assert_eq!(pace.answered(None, minute), 5 * SECOND);
+        assert_eq!(pace.answered(None, 2 * SECOND), 2 * SECOND);
     }
 
     #[test]
@@ -58,7 +59,7 @@ mod tests {
             pace.failed();
         }
         assert_eq!(pace.failed(), LONGEST);
-        pace.answered(None);
+        pace.answered(None, SECOND);
         assert_eq!(pace.failed(), SECOND);
     }
 }
