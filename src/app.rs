@@ -27,7 +27,7 @@ use crate::{
     admin::{self, Admin, AdminSocket, AffinityCollector},
     backend::Families,
     config::{self, Config, Listen},
-    control::{self, ReloadMetrics, Reloader, Source},
+    control::{self, Discovery, DiscoveryMetrics, ReloadMetrics, Reloader, Source},
     listener::{self, accept},
     materials::Materials,
     proxy::{self, AccessLog, Metrics, Worker, Writer},
@@ -51,6 +51,7 @@ pub struct App {
     bound: Listen,
     reloader: Reloader,
     reloads: mpsc::Receiver<Reload>,
+    discovery: Discovery,
 }
 
 /// A running worker thread.
@@ -114,15 +115,20 @@ impl App {
                 }
             })?;
         let hasher = secret::key_hasher(config.secret_file.as_deref())?;
-        let snapshot = Snapshot::build(config, materials, &families, None);
+        // What is discovered joins before the workers start.
+        let lists = control::written(&config);
+        let snapshot = Snapshot::build(Arc::new(config), Arc::new(materials), &lists, &families, None);
         let (world, reloads) = World::new(snapshot, hasher, bound.https.port());
         let world = Arc::new(world);
+        let (discovery, findings) =
+            Discovery::new(Arc::clone(&world), DiscoveryMetrics::register(&registry)?);
         let reloader = Reloader::new(
             Arc::clone(&world),
             source,
             families,
             ticketer,
             ReloadMetrics::register(&registry)?,
+            findings,
         );
         registry.register(Box::new(AffinityCollector(Arc::clone(&world))))?;
         Ok(Self {
@@ -138,6 +144,7 @@ impl App {
             bound,
             reloader,
             reloads,
+            discovery,
         })
     }
 
@@ -157,9 +164,18 @@ impl App {
         LocalSet::new().block_on(&runtime, self.serve(ready))
     }
 
-    async fn serve(self, ready: impl FnOnce(&Listen)) -> anyhow::Result<()> {
+    async fn serve(mut self, ready: impl FnOnce(&Listen)) -> anyhow::Result<()> {
         // Before any worker: a signal from here on drains.
         let mut stop = control::stop_signals()?;
+        let mut background = tokio::task::JoinSet::new();
+        background.spawn_local(self.discovery.run());
+        tokio::select! {
+            () = self.reloader.first_answers() => {}
+            signal = stop.next() => {
+                tracing::info!(signal, "stopping before the start");
+                return Ok(());
+            }
+        }
         let world = Arc::clone(&self.world);
         // Before anybody can change a binding.
         world.courier.open(&world.snapshot.load());
@@ -184,7 +200,6 @@ impl App {
         // does the wait for endings.
         drop((log, ended));
 
-        let mut background = tokio::task::JoinSet::new();
         background.spawn_local(control::expire(Arc::clone(&world)));
         background.spawn_local(control::advise(Arc::clone(&world)));
         background.spawn_local(control::carry(Arc::clone(&world)));
