@@ -79,7 +79,7 @@ one_session_two_replicas() {
     equal 'and back' '["tea","milk"]' "$(field items 1 ada /cart)"
     check '40 requests in turns, all at home' at_home_in_turns "$home" 40
     login_everybody
-    check 'twelve more, each logged in at one replica, are known at the other at once' known_at_other
+    check 'twelve more, each logged in at one replica, are known at the other at once' known_at_the_other
     check 'they are spread over all three shops' test "$(homes | sort -u | wc -l)" = 3
     local cookie
     cookie="$(awk '$6 == "session" { print $7 }' "$work/jar-ada")"
@@ -104,7 +104,7 @@ login_everybody() {
     done
 }
 
-known_at_other() {
+known_at_the_other() {
     local number
     for number in {1..12}; do known $((2 - number % 2)) "user-$number" || return; done
 }
@@ -189,9 +189,12 @@ replica_dies() {
 
 ready() { homing "$1" probe; }
 
-all_known_at() {
+all_known_at() { all_of_known "$1" "${users[@]}" ada; }
+
+# all_of_known REPLICA USER...
+all_of_known() {
     local user
-    for user in "${users[@]}" ada; do known "$1" "$user" || return; done
+    for user in "${@:2}"; do known "$1" "$user" || return; done
 }
 
 shop_dies() {
@@ -235,13 +238,25 @@ new_shops_have_sessions() {
 redis_dies() {
     step 'Redis dies, and comes back empty'
     compose kill redis >/dev/null 2>&1
-    local user codes
+    local user codes late=(late-1 late-2 late-3 late-4 late-5 late-6)
     codes="$(for user in "${users[@]}"; do echo "$(status 1 "$user" /whoami) $(status 2 "$user" /whoami)"; done | sort -u)"
     equal 'nobody gets an error' '200 200' "$codes"
-    check 'one can log in' login 1 eve
-    check 'and is known where one did' known 1 eve
+    for user in "${late[@]}"; do login 1 "$user" >/dev/null; done
+    check 'whoever logs in now is known where they did' all_of_known 1 "${late[@]}"
+    # Which has to guess, and tells Redis as much as replica 1 does.
+    for user in "${late[@]}"; do home_of 2 "$user" >/dev/null; done
     compose start redis >/dev/null 2>&1
-    check 'what was learnt meanwhile is shared once it is back' eventually 60 known 2 eve
+    check 'both replicas share again' eventually 30 sharing
+    check 'whoever logged in meanwhile is at home at both, also where one of them had guessed wrong' \
+        eventually 30 all_of_known 2 "${late[@]}"
+    check 'and at replica 1' all_of_known 1 "${late[@]}"
+}
+
+sharing() {
+    local replica
+    for replica in 1 2; do
+        admin "$replica" /metrics | grep '^homing_shared_up 1$' || return
+    done
 }
 
 # What README.md gives to people, word by word; curl's own configuration leads it to our ports.
