@@ -34,6 +34,7 @@ pub mod proxy;
 pub mod route;
 pub mod secret;
 pub mod socket;
+mod store;
 pub mod tls;
 pub mod upstream;
 pub mod world;
