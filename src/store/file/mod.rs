@@ -1,2 +1,3 @@
 //! tmp
 mod codec;
+mod place;
