@@ -1,3 +1,5 @@
 //! tmp
 mod codec;
+mod database;
+mod names;
 mod place;
