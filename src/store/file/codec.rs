@@ -43,7 +43,9 @@ pub(super) struct Known {
     pub(super) name: Box<str>,
     /// Hash of the latest instance that answered under its name; 0 for unknown.
     pub(super) instance: u64,
-    /// What operators want of it; none if nothing.
+    /// Since when that one is known; 0 when none is.
+    pub(super) since: u64,
+    /// What operators want of it.
     pub(super) steered: Steered,
 }
 
@@ -107,6 +109,7 @@ const ENDED: u8 = 2;
 
 const HAS_DEADLINE: u8 = 1 << 4;
 const HAS_WEIGHT: u8 = 1 << 5;
+const KNOWS_INSTANCE: u8 = 1 << 6;
 
 // === impl Binding ===
 
@@ -202,13 +205,19 @@ impl Known {
     /// Its bytes.
     pub(super) fn encode(&self) -> Vec<u8> {
         let Steered { admin, deadline, weight } = self.steered;
+        let flag = |is: bool, flag: u8| if is { flag } else { 0 };
+        let instance = self.instance != 0;
         let mut bytes = vec![
             admin as u8
-                | if deadline.is_some() { HAS_DEADLINE } else { 0 }
-                | if weight.is_some() { HAS_WEIGHT } else { 0 },
+                | flag(instance, KNOWS_INSTANCE)
+                | flag(deadline.is_some(), HAS_DEADLINE)
+                | flag(weight.is_some(), HAS_WEIGHT),
         ];
-        bytes.extend(self.instance.to_be_bytes());
         number(&mut bytes, u64::from(self.pool));
+        if instance {
+            bytes.extend(self.instance.to_be_bytes());
+            number(&mut bytes, self.since);
+        }
         if let Some(deadline) = deadline {
             number(&mut bytes, deadline);
         }
@@ -224,20 +233,21 @@ impl Known {
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader(bytes);
         let flags = reader.byte()?;
-        let admin = match flags & !(HAS_DEADLINE | HAS_WEIGHT) {
+        let admin = match flags & !(KNOWS_INSTANCE | HAS_DEADLINE | HAS_WEIGHT) {
             0 => Wish::Ready,
             1 => Wish::Draining,
             2 => Wish::Maintenance,
             _ => return Err(Malformed),
         };
-        let instance = u64::from_be_bytes(reader.array()?);
         let pool = u16::try_from(reader.small()?).map_err(|_| Malformed)?;
+        let (instance, since) =
+            if flags & KNOWS_INSTANCE != 0 { (reader.instance()?, reader.time()?) } else { (0, 0) };
         let deadline = (flags & HAS_DEADLINE != 0).then(|| reader.time()).transpose()?;
         let weight = (flags & HAS_WEIGHT != 0)
             .then(|| Ok(Weight { set: reader.small()?, configured: reader.small()? }))
             .transpose()?;
         let name = text(reader.0)?;
-        Ok(Self { pool, name, instance, steered: Steered { admin, deadline, weight } })
+        Ok(Self { pool, name, instance, since, steered: Steered { admin, deadline, weight } })
     }
 }
 

@@ -32,6 +32,8 @@ struct Pool {
 
 /// Numbers that a file may use; one with a higher one is damaged.
 const MAX_BACKENDS: u32 = 1 << 20;
+/// Milliseconds by which two readings of one deadline may differ.
+const SAME_DEADLINE: u64 = 2_000;
 
 // === impl Names ===
 
@@ -67,10 +69,30 @@ impl Names {
         self.backends.get(number as usize)?.as_ref()
     }
 
-    /// All backends of a pool.
-    pub(super) fn backends<'a>(&'a self, pool: &str) -> impl Iterator<Item = &'a Known> {
-        let pool = self.numbers.get(pool);
-        pool.into_iter().flat_map(|pool| pool.backends.values().filter_map(|number| self.backend(*number)))
+    /// What is known of a backend.
+    pub(super) fn known(&self, pool: &str, name: &str) -> Option<&Known> {
+        self.backend(*self.numbers.get(pool)?.backends.get(name)?)
+    }
+
+    /// A backend has left the configuration: what operators wanted of it is over.
+    pub(super) fn release(&mut self, pool: &str, name: &str) {
+        if let Some(known) = self.known(pool, name) {
+            let instance = (known.instance, known.since);
+            self.update(pool, name, instance, Steered::default());
+        }
+    }
+
+    /// New numbers for what is worth keeping, for a file that is written anew.
+    pub(super) fn renumbered(&self) -> Self {
+        let mut names = Self::default();
+        for known in self.backends.iter().flatten() {
+            if let Some(pool) = self.pool(known.pool)
+                && known.steered != Steered::default()
+            {
+                names.update(pool, &known.name, (known.instance, known.since), known.steered);
+            }
+        }
+        names
     }
 
     /// The number of a pool; none when there are no more.
@@ -92,22 +114,26 @@ impl Names {
         }
         let pool = self.number_of_pool(pool)?;
         let number = u32::try_from(self.backends.len()).ok().filter(|number| *number < MAX_BACKENDS)?;
-        let known = Known { pool, name: name.into(), instance: 0, steered: Steered::default() };
+        let known = Known { pool, name: name.into(), instance: 0, since: 0, steered: Steered::default() };
         self.put(number, known);
         self.changed.insert(number);
         Some(number)
     }
 
-    /// What is known of a backend now; whether that is something new.
-    pub(super) fn update(&mut self, pool: &str, name: &str, instance: u64, steered: Steered) -> bool {
-        let Some(number) = self.number(pool, name) else { return false };
-        let Some(Some(known)) = self.backends.get_mut(number as usize) else { return false };
-        let news = (known.instance, known.steered) != (instance, steered);
-        if news {
-            (known.instance, known.steered) = (instance, steered);
+    /// What is known of a backend now: instance and since when, what operators want.
+    pub(super) fn update(&mut self, pool: &str, name: &str, instance: (u64, u64), mut steered: Steered) {
+        let Some(number) = self.number(pool, name) else { return };
+        let Some(Some(known)) = self.backends.get_mut(number as usize) else { return };
+        if let (Some(now), Some(before)) = (&mut steered.deadline, known.steered.deadline)
+            && now.abs_diff(before) < SAME_DEADLINE
+        {
+            // It is told as the time that is left, and that depends on when it was asked for.
+            *now = before;
+        }
+        if (known.instance, known.since, known.steered) != (instance.0, instance.1, steered) {
+            (known.instance, known.since, known.steered) = (instance.0, instance.1, steered);
             self.changed.insert(number);
         }
-        news
     }
 
     /// Whether the file does not have all of it.

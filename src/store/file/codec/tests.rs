@@ -40,10 +40,12 @@ fn known() -> impl Strategy<Value = Known> {
     let admin = prop_oneof![Just(Wish::Ready), Just(Wish::Draining), Just(Wish::Maintenance)];
     let weight = proptest::option::of((any::<u32>(), any::<u32>()));
     let steered = (admin, proptest::option::of(0..TIME_MAX), weight);
-    (any::<u16>(), "[a-z0-9:.-]{1,64}", any::<u64>(), steered).prop_map(|(pool, name, instance, s)| Known {
+    let instance = prop_oneof![Just((0, 0)), (1..=u64::MAX, 0..TIME_MAX)];
+    (any::<u16>(), "[a-z0-9:.-]{1,64}", instance, steered).prop_map(|(pool, name, instance, s)| Known {
         pool,
         name: name.into(),
-        instance,
+        instance: instance.0,
+        since: instance.1,
         steered: Steered {
             admin: s.0,
             deadline: s.1,
