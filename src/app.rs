@@ -33,6 +33,7 @@ use crate::{
     proxy::{self, AccessLog, Metrics, Worker, Writer},
     secret,
     socket::tune,
+    store::file::{Keeper, StateFile},
     tls::Ticketer,
     world::{Phase, Reload, Snapshot, World},
 };
@@ -47,6 +48,7 @@ pub struct App {
     http: Vec<TcpListener>,
     admin: Option<TcpListener>,
     admin_socket: Option<AdminSocket>,
+    state: Option<StateFile>,
     file: Option<PathBuf>,
     bound: Listen,
     reloader: Reloader,
@@ -117,6 +119,7 @@ impl App {
         let snapshot = Snapshot::build(config, materials, &families, None);
         let (world, reloads) = World::new(snapshot, hasher, bound.https.port());
         let world = Arc::new(world);
+        let state = restore(&world, &registry)?;
         let reloader = Reloader::new(
             Arc::clone(&world),
             source,
@@ -134,6 +137,7 @@ impl App {
             http,
             admin,
             admin_socket,
+            state,
             file,
             bound,
             reloader,
@@ -162,6 +166,7 @@ impl App {
         let mut stop = control::stop_signals()?;
         let world = Arc::clone(&self.world);
         let (log, writer) = self.log.unzip();
+        let mut keeper = self.state.map(|state| state.start(&world)).transpose()?;
         let (ended, mut endings) = mpsc::unbounded_channel();
         let mut workers = Vec::new();
         let mut http = self.http.into_iter();
@@ -218,6 +223,7 @@ impl App {
                 Ok(())
             }
             _ = endings.recv() => Err(anyhow!("a worker ended by itself")),
+            () = keeper_ended(keeper.as_mut()) => Err(anyhow!("the writer of the state file ended by itself")),
             ended = background.join_next(), if !background.is_empty() => {
                 Err(anyhow!("a background task ended by itself: {ended:?}"))
             }
@@ -233,10 +239,30 @@ impl App {
         world.advance(Phase::Forced);
         let joined = tokio::task::spawn_blocking(move || join_workers(workers)).await?;
         world.courier.flush(&world.snapshot.load_full()).await;
+        if let Some(keeper) = keeper {
+            keeper.finish().await;
+        }
         if let Some(writer) = writer {
             tokio::task::spawn_blocking(move || writer.join()).await?;
         }
         outcome.and(joined)
+    }
+}
+
+/// What the state file has, taken in before anybody is served; none without one.
+fn restore(world: &World, registry: &Registry) -> anyhow::Result<Option<StateFile>> {
+    let snapshot = world.snapshot.load();
+    let Some(file) = &snapshot.config.state.file else { return Ok(None) };
+    let mut state = StateFile::open(file, &world.hasher, registry)?;
+    state.restore(&snapshot)?;
+    Ok(Some(state))
+}
+
+/// Resolves when the writer of the state file has ended; never without one.
+async fn keeper_ended(keeper: Option<&mut Keeper>) {
+    match keeper {
+        Some(keeper) => keeper.ended().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -191,12 +191,6 @@ impl Alias {
         reader.end()?;
         Ok(alias)
     }
-
-    /// When it is forgotten.
-    pub(super) fn until(&self) -> u64 {
-        let (Self::Renamed { until, .. } | Self::Ended { until, .. }) = *self;
-        until
-    }
 }
 
 // === impl Known ===

@@ -43,6 +43,8 @@ pub(super) enum Value {
     Alias(Box<[u8]>),
     /// Nowhere.
     Nothing,
+    /// Not in the table of aliases; nothing about the other.
+    NoAlias,
 }
 
 /// Time within which everything is written, when there is a limit.

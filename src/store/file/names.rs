@@ -59,6 +59,11 @@ impl Names {
         Ok((names, damaged))
     }
 
+    /// One more than the highest number of a pool.
+    pub(super) fn pools(&self) -> u16 {
+        u16::try_from(self.pools.len()).unwrap_or(u16::MAX)
+    }
+
     /// The pool of this number.
     pub(super) fn pool(&self, number: u16) -> Option<&str> {
         self.pools.get(usize::from(number))?.as_deref()

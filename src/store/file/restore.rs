@@ -3,13 +3,13 @@
 //! Several threads read a part of the keys each. What is not taken in (its time is over, its home has
 //! restarted, it makes no sense) is removed from the file, so that file and table agree from then on.
 
-use std::{ops::AddAssign, thread, time::Duration};
+use std::{ops::AddAssign, thread};
 
-use redb::{ReadTransaction, ReadableTable, TableDefinition};
+use redb::{ReadTransaction, ReadableTable};
 
 use super::{
     codec::{Alias, Binding, Malformed},
-    content::parts,
+    content::{Value, parts},
     database::{ALIASES, SESSIONS, SessionId},
     names::Names,
 };
@@ -46,8 +46,8 @@ pub struct Counts([u64; Outcome::ALL.len()]);
 pub(super) struct Restored {
     /// For each pool of the snapshot, and for those that it does not have.
     pub(super) pools: Vec<Counts>,
-    /// Keys that the file has in vain: sessions, aliases.
-    pub(super) stale: Vec<(bool, SessionId)>,
+    /// What the file has in vain, and how to have it no more.
+    pub(super) stale: Vec<(SessionId, Value)>,
     /// There are more of these than are listed: the file is better written anew.
     pub(super) littered: bool,
 }
@@ -99,11 +99,6 @@ impl Counts {
     fn count(&mut self, outcome: Outcome) {
         self.0[outcome as usize] += 1;
     }
-
-    /// As many more that made no sense.
-    pub(super) fn damaged(&mut self, more: u64) {
-        self.0[Outcome::Damaged as usize] += more;
-    }
 }
 
 impl AddAssign for Counts {
@@ -120,17 +115,22 @@ pub(super) fn restore(
     snapshot: &Snapshot,
     names: &Names,
 ) -> Result<Restored, redb::Error> {
-    let reader = Reader { snapshot, names, transaction, now: clock::unix_ms() };
-    let ranges = ranges(names.pools());
+    let reader = &Reader { snapshot, names, transaction, now: clock::unix_ms() };
+    let ranges = &ranges(names.pools());
     let threads = thread::available_parallelism().map_or(1, usize::from).min(THREADS);
-    let share = |thread: usize| ranges.iter().copied().skip(thread).step_by(threads);
     let parts: Vec<_> = thread::scope(|scope| {
-        let readers: Vec<_> =
-            (0..threads).map(|thread| scope.spawn(|| reader.sessions(share(thread)))).collect();
+        let readers: Vec<_> = (0..threads)
+            .map(|thread| {
+                scope.spawn(move || reader.sessions(ranges.iter().copied().skip(thread).step_by(threads)))
+            })
+            .collect();
         // A thread that panics over a damaged file does so here, where that is expected.
-        readers.into_iter().map(|reader| reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect()
+        readers
+            .into_iter()
+            .map(|reader| reader.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+            .collect()
     });
-    let mut restored = Restored::new(snapshot);
+    let mut restored = Restored::nothing(snapshot);
     for part in parts {
         restored.add(part?);
     }
@@ -161,8 +161,11 @@ fn ranges(pools: u16) -> Vec<(SessionId, SessionId)> {
 // === impl Reader ===
 
 impl Reader<'_> {
-    fn sessions(&self, ranges: impl Iterator<Item = (SessionId, SessionId)>) -> Result<Restored, redb::Error> {
-        let mut restored = Restored::new(self.snapshot);
+    fn sessions(
+        &self,
+        ranges: impl Iterator<Item = (SessionId, SessionId)>,
+    ) -> Result<Restored, redb::Error> {
+        let mut restored = Restored::nothing(self.snapshot);
         let table = self.transaction.open_table(SESSIONS)?;
         for (first, last) in ranges {
             for entry in table.range(first..=last)? {
@@ -170,7 +173,7 @@ impl Reader<'_> {
                 let (at, outcome, keep) = self.session(id.value(), value.value());
                 restored.pools[at].count(outcome);
                 if !keep {
-                    restored.stale(true, id.value());
+                    restored.stale(id.value(), Value::Nothing);
                 }
             }
         }
@@ -178,15 +181,15 @@ impl Reader<'_> {
     }
 
     fn aliases(&self) -> Result<Restored, redb::Error> {
-        let mut restored = Restored::new(self.snapshot);
+        let mut restored = Restored::nothing(self.snapshot);
         for entry in self.transaction.open_table(ALIASES)?.iter()? {
             let (id, value) = entry?;
             match self.alias(id.value(), value.value()) {
                 Ok(true) => {}
-                Ok(false) => restored.stale(false, id.value()),
+                Ok(false) => restored.stale(id.value(), Value::NoAlias),
                 Err(at) => {
                     restored.pools[at].count(Outcome::Damaged);
-                    restored.stale(false, id.value());
+                    restored.stale(id.value(), Value::NoAlias);
                 }
             }
         }
@@ -197,8 +200,7 @@ impl Reader<'_> {
     fn session(&self, id: SessionId, value: &[u8]) -> (usize, Outcome, bool) {
         let (number, key) = parts(id);
         let Some((at, pool)) = self.pool(number) else {
-            let outcome =
-                if self.names.pool(number).is_some() { Outcome::Unknown } else { Outcome::Damaged };
+            let outcome = if self.names.pool(number).is_some() { Outcome::Unknown } else { Outcome::Damaged };
             return (self.snapshot.pools.len(), outcome, false);
         };
         let Ok(session) = Binding::decode(value).and_then(|binding| self.session_of(number, &binding)) else {
@@ -271,7 +273,8 @@ impl Reader<'_> {
 // === impl Restored ===
 
 impl Restored {
-    fn new(snapshot: &Snapshot) -> Self {
+    /// As of an empty file.
+    pub(super) fn nothing(snapshot: &Snapshot) -> Self {
         Self { pools: vec![Counts::default(); snapshot.pools.len() + 1], ..Self::default() }
     }
 
@@ -283,9 +286,17 @@ impl Restored {
         })
     }
 
-    fn stale(&mut self, session: bool, id: SessionId) {
+    /// As many more entries made no sense, of which nobody knows the pool.
+    pub(super) fn damaged(&mut self, more: u64) {
+        self.littered |= more > 0;
+        if let Some(nobody) = self.pools.last_mut() {
+            nobody.0[Outcome::Damaged as usize] += more;
+        }
+    }
+
+    fn stale(&mut self, id: SessionId, remedy: Value) {
         if self.stale.len() < MAX_STALE {
-            self.stale.push((session, id));
+            self.stale.push((id, remedy));
         } else {
             self.littered = true;
         }
