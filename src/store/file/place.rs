@@ -130,7 +130,7 @@ impl Place {
     pub(super) fn publish_draft(&self) -> io::Result<()> {
         fs::rename(self.draft(), &self.file)?;
         let folder = self.file.parent().filter(|folder| !folder.as_os_str().is_empty());
-        File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(folder.unwrap_or_else(|| Path::new(".")))?.sync_all()
     }
 
     /// Removes a draft that came to nothing.
