@@ -46,6 +46,7 @@ fn main() -> anyhow::Result<()> {
         learn(&world, number);
     }
     let keeper = state.start(&world)?;
+    world.courier.open(&world.snapshot.load());
     let steady = runtime.block_on(async {
         // The first file, with all there is.
         while value(&registry, "homing_state_last_write_timestamp_seconds") == 0.0 {

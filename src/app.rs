@@ -165,10 +165,10 @@ impl App {
         // Before any worker: a signal from here on drains.
         let mut stop = control::stop_signals()?;
         let world = Arc::clone(&self.world);
-        // Before anybody can change a binding.
+        let mut keeper = self.state.map(|state| state.start(&world)).transpose()?;
+        // After the last subscription, and before anybody can change a binding.
         world.courier.open(&world.snapshot.load());
         let (log, writer) = self.log.unzip();
-        let mut keeper = self.state.map(|state| state.start(&world)).transpose()?;
         let (ended, mut endings) = mpsc::unbounded_channel();
         let mut workers = Vec::new();
         let mut http = self.http.into_iter();

@@ -163,14 +163,13 @@ impl StateFile {
         Ok(total)
     }
 
-    /// Starts the thread that writes. From now on it hears of every change.
+    /// Starts the thread that writes. It hears of every change from when the courier has opened the journals.
     ///
     /// # Errors
     ///
     /// When there is no thread to be had.
     pub fn start(self, world: &Arc<World>) -> io::Result<Keeper> {
         let deliveries = world.courier.subscribe("state file");
-        world.courier.open(&world.snapshot.load());
         let (commands, asked) = mpsc::channel(1);
         let (done, running) = mpsc::channel::<()>(1);
         let runtime = runtime::Builder::new_current_thread().enable_time().build()?;
@@ -289,3 +288,6 @@ impl Keeper {
 fn fingerprint(hasher: &KeyHasher) -> Fingerprint {
     hasher.tagged(FINGERPRINT_TAG, b"homing state file").to_bytes()
 }
+
+#[cfg(test)]
+mod tests;

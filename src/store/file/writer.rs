@@ -293,7 +293,11 @@ impl Writer {
     fn release(&mut self, world: &World) {
         if self.lock.is_some() {
             self.standing.follow(&world.snapshot.load(), &mut self.names);
-            self.write(true);
+            if self.anew.is_some() {
+                self.rewrite(world, Some(Limit::of(LAST_SWEEP)));
+            } else {
+                self.write(true);
+            }
             self.forget_database();
             self.anew = None;
             self.lock = None;
