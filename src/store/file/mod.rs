@@ -21,7 +21,7 @@ mod standing;
 mod writer;
 
 use std::{
-    io,
+    fs, io,
     path::Path,
     sync::Arc,
     thread,
@@ -141,6 +141,9 @@ impl StateFile {
             }
         };
         self.writer.metrics.restored(snapshot, &restored.pools);
+        if let Ok(data) = fs::metadata(self.writer.place.file()) {
+            self.writer.metrics.size(data.len());
+        }
         let total = restored.total();
         let kept = total.of(Outcome::Restored) + total.of(Outcome::Unknown);
         self.writer.bloated = writer::bloated(kept);
