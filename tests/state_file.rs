@@ -140,11 +140,11 @@ async fn what_operators_did_survives() {
 #[tokio::test]
 async fn what_expired_meanwhile_is_not_restored() {
     let (apps, directory) = (app::several(1), tempfile::tempdir().expect("a directory"));
-    let short = |setup: Setup| setup.session_timeout("1s").affinity("ttl = \"2s\"\nmax_ttl = \"2s\"");
+    let short = |setup: Setup| setup.session_timeout("2s").affinity("ttl = \"5s\"\nmax_ttl = \"5s\"");
     let homing = short(setup(&apps, directory.path())).start().await;
     app::login_all(&Client::h2(&homing), 3).await;
     stop(homing).await;
-    tokio::time::sleep(std::time::Duration::from_millis(2_200)).await;
+    tokio::time::sleep(std::time::Duration::from_millis(5_200)).await;
     let homing = short(setup(&apps, directory.path())).start().await;
     assert_eq!(restored(&homing, "expired").await, 3.0);
     assert_eq!(homing.metric("homing_sessions", &[]).await, 0.0);
