@@ -33,6 +33,7 @@ use crate::{
     proxy::{self, AccessLog, Metrics, Worker, Writer},
     secret,
     socket::tune,
+    store::file::{Keeper, StateFile},
     tls::Ticketer,
     world::{Phase, Reload, Snapshot, World},
 };
@@ -47,6 +48,7 @@ pub struct App {
     http: Vec<TcpListener>,
     admin: Option<TcpListener>,
     admin_socket: Option<AdminSocket>,
+    state: Option<StateFile>,
     file: Option<PathBuf>,
     bound: Listen,
     reloader: Reloader,
@@ -122,6 +124,7 @@ impl App {
         let world = Arc::new(world);
         let (discovery, findings) =
             Discovery::new(Arc::clone(&world), DiscoveryMetrics::register(&registry)?);
+        let state = state_file(&world, &registry)?;
         let reloader = Reloader::new(
             Arc::clone(&world),
             source,
@@ -140,6 +143,7 @@ impl App {
             http,
             admin,
             admin_socket,
+            state,
             file,
             bound,
             reloader,
@@ -177,7 +181,12 @@ impl App {
             }
         }
         let world = Arc::clone(&self.world);
-        // Before anybody can change a binding.
+        // With the backends that were discovered, and before anybody is served.
+        if let Some(state) = &mut self.state {
+            state.restore(&world.snapshot.load())?;
+        }
+        let mut keeper = self.state.map(|state| state.start(&world)).transpose()?;
+        // After the last subscription, and before anybody can change a binding.
         world.courier.open(&world.snapshot.load());
         let (log, writer) = self.log.unzip();
         let (ended, mut endings) = mpsc::unbounded_channel();
@@ -235,6 +244,7 @@ impl App {
                 Ok(())
             }
             _ = endings.recv() => Err(anyhow!("a worker ended by itself")),
+            () = keeper_ended(keeper.as_mut()) => Err(anyhow!("the writer of the state file ended by itself")),
             ended = background.join_next(), if !background.is_empty() => {
                 Err(anyhow!("a background task ended by itself: {ended:?}"))
             }
@@ -250,10 +260,28 @@ impl App {
         world.advance(Phase::Forced);
         let joined = tokio::task::spawn_blocking(move || join_workers(workers)).await?;
         world.courier.flush(&world.snapshot.load_full()).await;
+        if let Some(keeper) = keeper {
+            keeper.finish().await;
+        }
         if let Some(writer) = writer {
             tokio::task::spawn_blocking(move || writer.join()).await?;
         }
         outcome.and(joined)
+    }
+}
+
+/// The state file, if there is to be one; nobody else has it from here on.
+fn state_file(world: &World, registry: &Registry) -> anyhow::Result<Option<StateFile>> {
+    let snapshot = world.snapshot.load();
+    let file = snapshot.config.state.file.as_deref();
+    file.map(|file| StateFile::open(file, &world.hasher, registry)).transpose()
+}
+
+/// Resolves when the writer of the state file has ended; never without one.
+async fn keeper_ended(keeper: Option<&mut Keeper>) {
+    match keeper {
+        Some(keeper) => keeper.ended().await,
+        None => std::future::pending().await,
     }
 }
 

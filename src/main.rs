@@ -11,6 +11,7 @@ use homing::{
     config::Config,
     logging,
     materials::Materials,
+    store,
     tls::Ticketer,
 };
 
@@ -39,10 +40,13 @@ fn main() -> ExitCode {
 
 /// What is wrong with the files that a configuration names; what is merely wrong with dates is logged.
 fn named(config: &Config) -> Vec<String> {
-    match Ticketer::new() {
+    let mut faults = match Ticketer::new() {
         Ok(ticketer) => {
             Materials::load(config, &ticketer).err().map_or_else(Vec::new, |errors| errors.into_vec())
         }
         Err(error) => vec![error.to_string()],
-    }
+    };
+    let state = config.state.file.as_deref().map(store::file::check);
+    faults.extend(state.and_then(Result::err).map(|error| error.to_string()));
+    faults
 }

@@ -4,7 +4,7 @@ use std::{
     collections::HashMap,
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     num::{NonZeroU32, NonZeroUsize},
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::Duration,
 };
@@ -36,14 +36,17 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
     }
     let routes = routes(raw.routes, &raw.pools, report);
     let issues = raw.pools.list.iter().map(|pool| pool.affinity.issue.place()).collect::<Vec<_>>();
+    let state = raw.state.convert(base, !raw.secret_file.is_absent(), report);
+    // Bindings that outlive the process are of no use under a secret that dies with it.
+    let beside = state.file.as_ref().map(|file| key_beside(file));
     let config = Config {
         listen: listen(raw.listen, report),
         admin: admin(raw.admin, base),
         workers: raw.workers.or_else(default_workers),
         certificates: certificates(raw.certificates.list, base, report),
         trusted_proxies: plain(raw.trusted_proxies.or_else(Vec::new)),
-        state: raw.state.convert(base, !raw.secret_file.is_absent(), report),
-        secret_file: raw.secret_file.value().map(|path| base.join(path)),
+        state,
+        secret_file: raw.secret_file.value().map(|path| base.join(path)).or(beside),
         access_log: match raw.access_log.or(AccessLog::Off) {
             AccessLog::File(path) => AccessLog::File(base.join(path)),
             other => other,
@@ -75,6 +78,13 @@ fn dns_refresh(field: Field<Duration>, report: &Report) -> Duration {
         report.add(span, "names are looked up once a second at most: `dns_refresh` is at least \"1s\"");
     }
     field.or(Duration::from_mins(1))
+}
+
+/// Where the secret of a state file is unless it is said otherwise.
+fn key_beside(state: &Path) -> PathBuf {
+    let mut name = state.as_os_str().to_owned();
+    name.push(".key");
+    name.into()
 }
 
 fn listen(raw: RawListen, report: &Report) -> Listen {

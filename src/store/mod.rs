@@ -5,6 +5,7 @@
 
 mod courier;
 mod entry;
+pub mod file;
 #[cfg(test)]
 mod testing;
 

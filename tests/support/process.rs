@@ -56,7 +56,12 @@ impl Process {
         arguments: impl IntoIterator<Item = A>,
     ) -> Self {
         // Both limits, soft and hard: the program would raise a soft one.
-        let line = format!("ulimit -n {files}; exec \"$0\" \"$@\"");
+        Self::spawn_after(&format!("ulimit -n {files}"), arguments)
+    }
+
+    /// Starts the program with these arguments, after a line of shell that prepares its process.
+    pub(crate) fn spawn_after<A: AsRef<OsStr>>(line: &str, arguments: impl IntoIterator<Item = A>) -> Self {
+        let line = format!("{line}; exec \"$0\" \"$@\"");
         let mut command = Command::new("sh");
         command.args(["-c", &line, PROGRAM]).args(arguments);
         Self::run_command(command)
@@ -105,6 +110,13 @@ impl Process {
         let kill = format!("kill -{name} {}", self.pid);
         let sent = Command::new("sh").args(["-c", &kill]).status().expect("a shell");
         assert!(sent.success(), "{kill}");
+    }
+
+    /// Lets it write files up to this size from now on; none for any size.
+    pub(crate) fn limit_file_size(&self, size: Option<u64>) {
+        let pid = rustix::process::Pid::from_raw(self.pid.cast_signed());
+        let limit = rustix::process::Rlimit { current: size, maximum: None };
+        rustix::process::prlimit(pid, rustix::process::Resource::Fsize, limit).expect("our child");
     }
 
     /// Kills it; nothing of it runs afterwards.
