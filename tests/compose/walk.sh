@@ -278,7 +278,11 @@ as_printed() {
 
 printed() {
     (
-        docker-compose() { command "${compose_command[@]}" "$@"; }
+        # There is no terminal here.
+        docker-compose() {
+            if [[ "$1" == exec ]]; then set -- exec -T "${@:2}"; fi
+            command "${compose_command[@]}" "$@"
+        }
         export CURL_HOME="$work"
         set -euo pipefail
         eval "$1" | tee "$work/printed.out"
