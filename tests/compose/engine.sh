@@ -4,10 +4,9 @@ engine_pid=
 engine_had_bridge=
 
 # program=package
-engine_packages=(
-    docker=docker.io dockerd=docker.io docker-compose=docker-compose debootstrap=debootstrap
-    curl=curl jq=jq openssl=openssl
-)
+engine_packages=(docker=docker.io dockerd=docker.io)
+compose_packages=(docker-compose=docker-compose)
+other_packages=(debootstrap=debootstrap curl=curl jq=jq)
 
 engine_start() {
     step 'an engine'
@@ -29,15 +28,21 @@ engine_start() {
 }
 
 engine_install() {
-    local entry missing=()
-    for entry in "${engine_packages[@]}"; do
+    local entry missing=() wanted=("${other_packages[@]}")
+    docker info >/dev/null 2>&1 || wanted+=("${engine_packages[@]}")
+    docker compose version >/dev/null 2>&1 || wanted+=("${compose_packages[@]}")
+    for entry in "${wanted[@]}"; do
         command -v "${entry%%=*}" >/dev/null || missing+=("${entry#*=}")
     done
     ((${#missing[@]})) || return 0
     if ((EUID == 0)) && command -v apt-get >/dev/null; then
         echo "  installs ${missing[*]}"
-        { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q --no-install-recommends "${missing[@]}"; } \
-            >"$work/apt.log" 2>&1 || { tail -n 5 "$work/apt.log" >&2; give_up "cannot install ${missing[*]}" "$NO_ENGINE"; }
+        # With what they recommend: cgroups that are mounted, keys that debootstrap checks packages by.
+        if ! { apt-get update -q && DEBIAN_FRONTEND=noninteractive apt-get install -y -q "${missing[@]}"; } \
+            >"$work/apt.log" 2>&1; then
+            tail -n 5 "$work/apt.log" >&2
+            give_up "cannot install ${missing[*]}" "$NO_ENGINE"
+        fi
     elif ! command -v docker >/dev/null; then
         give_up 'there is no docker, and only root on Debian or Ubuntu can be helped to it' "$NO_ENGINE"
     fi
@@ -47,7 +52,9 @@ engine_install() {
 engine_own() {
     ((EUID == 0)) || give_up 'no engine runs, and only root can start one' "$NO_ENGINE"
     command -v dockerd >/dev/null || give_up 'no engine runs, and there is no dockerd' "$NO_ENGINE"
-    [[ -e /sys/class/net/docker0 ]] && engine_had_bridge=1
+    # Where no init system has done so.
+    if ! grep -q '^[^ ]* [^ ]* cgroup' /proc/mounts && command -v cgroupfs-mount >/dev/null; then cgroupfs-mount; fi
+    if [[ -e /sys/class/net/docker0 ]]; then engine_had_bridge=1; fi
     export DOCKER_HOST="unix://$work/docker.sock"
     dockerd --host "$DOCKER_HOST" --data-root "$work/data" --exec-root "$work/exec" --pidfile "$work/docker.pid" \
         >"$work/dockerd.log" 2>&1 &
