@@ -6,7 +6,7 @@ engine_had_bridge=
 # program=package
 engine_packages=(docker=docker.io dockerd=docker.io)
 compose_packages=(docker-compose=docker-compose)
-other_packages=(debootstrap=debootstrap curl=curl jq=jq)
+other_packages=(curl=curl jq=jq)
 
 engine_start() {
     step 'an engine'
@@ -29,6 +29,8 @@ engine_start() {
 
 engine_install() {
     local entry missing=() wanted=("${other_packages[@]}")
+    # Which is of use to root alone, and only where images cannot be pulled.
+    if ((EUID == 0)); then wanted+=(debootstrap=debootstrap); fi
     docker info >/dev/null 2>&1 || wanted+=("${engine_packages[@]}")
     docker compose version >/dev/null 2>&1 || wanted+=("${compose_packages[@]}")
     for entry in "${wanted[@]}"; do
@@ -43,8 +45,8 @@ engine_install() {
             tail -n 5 "$work/apt.log" >&2
             give_up "cannot install ${missing[*]}" "$NO_ENGINE"
         fi
-    elif ! command -v docker >/dev/null; then
-        give_up 'there is no docker, and only root on Debian or Ubuntu can be helped to it' "$NO_ENGINE"
+    else
+        give_up "please install ${missing[*]}; only root on Debian or Ubuntu is helped to it" "$NO_ENGINE"
     fi
 }
 
