@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     admin::{self, Admin, AdminSocket, AffinityCollector},
+    affinity::KeyHasher,
     backend::Families,
     config::{self, Config, Listen},
     control::{self, ReloadMetrics, Reloader, Source},
@@ -33,6 +34,7 @@ use crate::{
     proxy::{self, AccessLog, Metrics, Worker, Writer},
     secret,
     socket::tune,
+    store::redis::{Keeper, Shared},
     tls::Ticketer,
     world::{Phase, Reload, Snapshot, World},
 };
@@ -115,7 +117,9 @@ impl App {
             })?;
         let hasher = secret::key_hasher(config.secret_file.as_deref())?;
         let snapshot = Snapshot::build(config, materials, &families, None);
-        let (world, reloads) = World::new(snapshot, hasher, bound.https.port());
+        let shared = share(&snapshot.config.state, &hasher, &registry)?;
+        let (mut world, reloads) = World::new(snapshot, hasher, bound.https.port());
+        world.shared = shared;
         let world = Arc::new(world);
         let reloader = Reloader::new(
             Arc::clone(&world),
@@ -161,6 +165,13 @@ impl App {
         // Before any worker: a signal from here on drains.
         let mut stop = control::stop_signals()?;
         let world = Arc::clone(&self.world);
+        let keeper = match &world.shared {
+            Some(shared) => {
+                let deliveries = world.courier.subscribe("redis");
+                Some(Keeper::start(Arc::clone(shared), Arc::clone(&world), deliveries)?)
+            }
+            None => None,
+        };
         let (log, writer) = self.log.unzip();
         let (ended, mut endings) = mpsc::unbounded_channel();
         let mut workers = Vec::new();
@@ -186,6 +197,9 @@ impl App {
         background.spawn_local(control::expire(Arc::clone(&world)));
         background.spawn_local(control::advise(Arc::clone(&world)));
         background.spawn_local(control::carry(Arc::clone(&world)));
+        if let Some(keeper) = &keeper {
+            background.spawn_local(keeper.ended());
+        }
         background.spawn_local(control::end_drains(Arc::clone(&world)));
         background.spawn_local(control::watch_health(Arc::clone(&world)));
         background.spawn_local(self.reloader.run(self.reloads));
@@ -233,11 +247,28 @@ impl App {
         world.advance(Phase::Forced);
         let joined = tokio::task::spawn_blocking(move || join_workers(workers)).await?;
         world.courier.flush(&world.snapshot.load_full()).await;
+        if let Some(keeper) = keeper {
+            tokio::task::spawn_blocking(move || keeper.join()).await?;
+        }
         if let Some(writer) = writer {
             tokio::task::spawn_blocking(move || writer.join()).await?;
         }
         outcome.and(joined)
     }
+}
+
+/// What is needed to share sessions with other replicas, if that is configured.
+fn share(
+    state: &config::State,
+    hasher: &KeyHasher,
+    registry: &Registry,
+) -> anyhow::Result<Option<Arc<Shared>>> {
+    let Some(redis) = &state.redis else { return Ok(None) };
+    let replica = match &state.replica {
+        Some(name) => name.to_string(),
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    Ok(Some(Arc::new(Shared::new(redis, &replica, hasher, registry)?)))
 }
 
 /// A process-wide panic in one worker must not leave the others serving half of the clients.

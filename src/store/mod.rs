@@ -5,6 +5,7 @@
 
 mod courier;
 mod entry;
+pub mod redis;
 
 pub use self::{
     courier::{Batch, Courier, Delivery},

@@ -1,0 +1,148 @@
+//! Which sessions Redis has yet to be told of, and which it knows just as they are.
+//!
+//! Both hold keys, not changes: what is told is what is known by then.
+
+use std::{
+    collections::{HashMap, HashSet, VecDeque},
+    hash::{DefaultHasher, Hash as _, Hasher as _},
+    mem,
+    sync::{Mutex, PoisonError},
+};
+
+use crate::{affinity::SessionKey, store::Entry, world::Pool};
+
+/// A session of a pool.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) struct Subject {
+    pool: u64,
+    pub(super) key: SessionKey,
+}
+
+/// Sessions that Redis has yet to be told of, oldest first, each once.
+#[derive(Debug, Default)]
+pub(super) struct Pending {
+    queue: VecDeque<Subject>,
+    known: HashSet<Subject>,
+    /// There were more than fit.
+    overflowed: bool,
+}
+
+/// What Redis knows for sure, so that what a request has told is not told again a moment later. Forgets
+/// after a while: then a session is told of once more, no worse.
+#[derive(Debug, Default)]
+pub(super) struct Recent(Mutex<Generations>);
+
+#[derive(Debug, Default)]
+struct Generations {
+    new: HashMap<Subject, u64>,
+    old: HashMap<Subject, u64>,
+}
+
+/// Sessions that wait to be told.
+const MAX_PENDING: usize = 100_000;
+/// Sessions in one generation of [`Recent`].
+const MAX_RECENT: usize = 32_768;
+
+// === impl Subject ===
+
+impl Subject {
+    pub(super) fn new(pool: &Pool, key: SessionKey) -> Self {
+        Self { pool: hash(&pool.name), key }
+    }
+
+    /// Whether it is of this pool.
+    pub(super) fn is_of(self, pool: &Pool) -> bool {
+        self.pool == hash(&pool.name)
+    }
+}
+
+// === impl Pending ===
+
+impl Pending {
+    /// Adds one, unless it waits already. When there is no room, all are dropped, and everything is to be
+    /// looked at instead.
+    pub(super) fn push(&mut self, subject: Subject) {
+        if self.known.len() >= MAX_PENDING {
+            self.queue = VecDeque::new();
+            self.known = HashSet::new();
+            self.overflowed = true;
+        }
+        if self.known.insert(subject) {
+            self.queue.push_back(subject);
+        }
+    }
+
+    /// Takes the oldest ones.
+    pub(super) fn take(&mut self, most: usize) -> Vec<Subject> {
+        let taken: Vec<_> = self.queue.drain(..most.min(self.queue.len())).collect();
+        for subject in &taken {
+            self.known.remove(subject);
+        }
+        taken
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.queue.len()
+    }
+
+    /// Whether there were too many since this was last asked.
+    pub(super) const fn take_overflowed(&mut self) -> bool {
+        mem::replace(&mut self.overflowed, false)
+    }
+}
+
+// === impl Recent ===
+
+impl Recent {
+    /// Redis knows this of the session.
+    pub(super) fn note(&self, subject: Subject, entry: &Entry) {
+        let mut generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if generations.new.len() >= MAX_RECENT {
+            generations.old = mem::take(&mut generations.new);
+        }
+        generations.new.insert(subject, digest(entry));
+    }
+
+    /// Whether Redis knows this of the session, as far as is remembered.
+    pub(super) fn knows(&self, subject: Subject, entry: &Entry) -> bool {
+        let generations = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = generations.new.get(&subject).or_else(|| generations.old.get(&subject));
+        known == Some(&digest(entry))
+    }
+
+    /// What Redis knows is not sure any more.
+    pub(super) fn clear(&self) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Generations::default();
+    }
+}
+
+/// Whether both lead a request to the same place.
+pub(super) fn agree(one: &Entry, other: &Entry) -> bool {
+    match (one, other) {
+        (Entry::Session(one), Entry::Session(other)) => {
+            (&one.home, one.instance) == (&other.home, other.instance)
+        }
+        _ => digest(one) == digest(other),
+    }
+}
+
+/// Of all that matters but times of use: those are told on their own.
+fn digest(entry: &Entry) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    match entry {
+        Entry::Session(session) => {
+            // Not since when: a tick's wall-clock time is only known to a tick.
+            (0, &session.home, session.instance, session.ttl, session.unlearned).hash(&mut hasher);
+        }
+        Entry::Renamed { to, lasting, .. } => (1, to, lasting).hash(&mut hasher),
+        Entry::Ended { home, .. } => (2, home).hash(&mut hasher),
+        Entry::Gone => 3.hash(&mut hasher),
+    }
+    hasher.finish()
+}
+
+fn hash(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.hash(&mut hasher);
+    hasher.finish()
+}
