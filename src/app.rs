@@ -172,6 +172,8 @@ impl App {
             }
             None => None,
         };
+        // Before anybody can change a binding.
+        world.courier.open(&world.snapshot.load());
         let (log, writer) = self.log.unzip();
         let (ended, mut endings) = mpsc::unbounded_channel();
         let mut workers = Vec::new();

@@ -6,6 +6,8 @@
 mod courier;
 mod entry;
 pub mod redis;
+#[cfg(test)]
+mod testing;
 
 pub use self::{
     courier::{Batch, Courier, Delivery},

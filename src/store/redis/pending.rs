@@ -146,3 +146,57 @@ fn hash(name: &str) -> u64 {
     name.hash(&mut hasher);
     hasher.finish()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{key, session};
+
+    fn subject(number: u32) -> Subject {
+        Subject { pool: 1, key: key(number) }
+    }
+
+    #[test]
+    fn each_waits_once_and_in_order() {
+        let mut pending = Pending::default();
+        for number in [1, 2, 1, 3, 2] {
+            pending.push(subject(number));
+        }
+        assert_eq!(pending.take(2), [subject(1), subject(2)]);
+        pending.push(subject(1));
+        assert_eq!(pending.take(9), [subject(3), subject(1)]);
+        assert_eq!(pending.len(), 0);
+    }
+
+    #[test]
+    fn too_many_are_dropped_and_everything_is_to_be_looked_at() {
+        let mut pending = Pending::default();
+        for number in 0..MAX_PENDING as u32 {
+            pending.push(subject(number));
+        }
+        assert!(!pending.take_overflowed());
+        pending.push(subject(u32::MAX));
+        assert!(pending.take_overflowed());
+        assert!(!pending.take_overflowed(), "told once");
+        assert_eq!(pending.len(), 1);
+    }
+
+    #[test]
+    fn what_redis_knows_is_remembered_for_two_generations() {
+        let recent = Recent::default();
+        recent.note(subject(0), &session("app-1"));
+        assert!(recent.knows(subject(0), &session("app-1")), "times of use do not matter");
+        assert!(!recent.knows(subject(0), &session("app-2")));
+        assert!(!recent.knows(subject(0), &Entry::Gone));
+        for number in 1..=MAX_RECENT as u32 {
+            recent.note(subject(number), &Entry::Gone);
+        }
+        assert!(recent.knows(subject(0), &session("app-1")));
+        for number in 1..=2 * MAX_RECENT as u32 {
+            recent.note(subject(number), &Entry::Gone);
+        }
+        assert!(!recent.knows(subject(0), &session("app-1")));
+        let generations = recent.0.lock().unwrap();
+        assert!(generations.new.len() + generations.old.len() <= 2 * MAX_RECENT);
+    }
+}

@@ -57,13 +57,13 @@ impl Shared {
     /// Tells what is pending, for as long as there is a connection; never returns before.
     pub(super) async fn write_back(&self, world: &World) {
         loop {
-            let batch = self.lock_pending().take(BATCH);
+            let taken = self.take_pending();
             self.link.metrics.pending.set(i64::try_from(self.pending()).unwrap_or(i64::MAX));
-            if batch.is_empty() {
+            if taken.batch.is_empty() {
                 self.wake.notified().await;
                 continue;
             }
-            match self.write_batch(world, &batch).await {
+            match self.write_batch(world, taken).await {
                 Ok(()) => {}
                 Err(Failure::Refused(error)) => {
                     tracing::warn!(%error, "redis refuses to keep sessions: trying again");
@@ -78,29 +78,35 @@ impl Shared {
     /// Tells the last of it, at the end.
     pub(super) async fn write_rest(&self, world: &World) {
         loop {
-            let batch = self.lock_pending().take(BATCH);
-            if batch.is_empty() || self.write_batch(world, &batch).await.is_err() {
+            let taken = self.take_pending();
+            if taken.batch.is_empty() || self.write_batch(world, taken).await.is_err() {
                 return;
             }
         }
     }
 
-    async fn write_batch(&self, world: &World, batch: &[Subject]) -> Result<(), Failure> {
+    fn take_pending(&self) -> Taken<'_> {
+        Taken { shared: self, batch: self.lock_pending().take(BATCH) }
+    }
+
+    async fn write_batch(&self, world: &World, mut taken: Taken<'_>) -> Result<(), Failure> {
         let snapshot = world.snapshot.load_full();
-        let results = join_all(batch.iter().map(async |subject| {
+        let results = join_all(taken.batch.iter().map(async |subject| {
             match snapshot.pools.iter().find(|pool| subject.is_of(pool)) {
                 Some(pool) => self.merge(pool, subject.key).await,
                 None => Ok(()),
             }
         }))
         .await;
+        let mut results = results.into_iter();
         let mut failed = Ok(());
-        for (subject, result) in batch.iter().zip(results) {
-            if let Err(error) = result {
-                self.lock_pending().push(*subject);
+        taken.batch.retain(|_| match results.next() {
+            Some(Err(error)) => {
                 failed = Err(error);
+                true
             }
-        }
+            _ => false,
+        });
         failed
     }
 
@@ -175,6 +181,21 @@ impl Shared {
         }
         self.merge(pool, key).await?;
         Ok(true)
+    }
+}
+
+/// Sessions that are being told of; those that were not, for whatever reason, wait again.
+struct Taken<'a> {
+    shared: &'a Shared,
+    batch: Vec<Subject>,
+}
+
+impl Drop for Taken<'_> {
+    fn drop(&mut self) {
+        if !self.batch.is_empty() {
+            let mut pending = self.shared.lock_pending();
+            self.batch.iter().for_each(|subject| pending.push(*subject));
+        }
     }
 }
 

@@ -178,8 +178,9 @@ fn entry(wire: Wire<'_>, now: u64) -> Option<Entry> {
             home: name(home)?,
             instance: match &wire.instance {
                 None => 0,
-                Some(digits) if digits.len() == 16 => u64::from_str_radix(digits, 16).ok()?,
-                Some(_) => return None,
+                Some(digits) => u64::from_be_bytes(
+                    data_encoding::HEXLOWER.decode(digits.as_bytes()).ok()?.try_into().ok()?,
+                ),
             },
             from: match &wire.from {
                 None => None,
@@ -211,3 +212,6 @@ fn millis(duration: Duration) -> u64 {
 fn is_false(value: &bool) -> bool {
     !value
 }
+
+#[cfg(test)]
+mod tests;
