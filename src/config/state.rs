@@ -52,6 +52,14 @@ impl RawState {
                  the others' sessions",
             );
         }
+        if let Field::Set(url) = &self.redis {
+            if let (Some(_), Some(span)) = (&url.get_ref().password, self.redis_password_file.span()) {
+                report.add(span, "the URL of `redis` has a password already: leave it out there, or this");
+            }
+            if let (false, Some(span)) = (url.get_ref().tls, self.redis_ca.span()) {
+                report.add(span, "`redis_ca` does nothing without TLS: `redis` must begin with `rediss`");
+            }
+        }
         if self.redis.is_absent() {
             for (name, span) in [
                 ("redis_password_file", self.redis_password_file.span()),
