@@ -44,7 +44,7 @@ impl Shared {
     /// Waits until a census may be due, and does it unless another replica does.
     pub(super) async fn count(&self, world: &World) {
         sleep(INTERVAL / 10).await;
-        if !self.link.scans() {
+        if !self.counts() {
             sleep(INTERVAL).await;
             return;
         }

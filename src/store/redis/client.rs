@@ -167,9 +167,4 @@ impl Connection {
         }
         .and_then(Value::extract_error)
     }
-
-    /// Whether keys can be walked over.
-    pub(super) const fn scans(&self) -> bool {
-        matches!(self, Self::Single(_))
-    }
 }

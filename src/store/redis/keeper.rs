@@ -21,6 +21,7 @@ use tokio::{
 
 use super::{BreakerState, Operation, Shared, bytes, link::PATIENCE, metrics::Outcome, value};
 use crate::{
+    affinity::Rule,
     clock,
     store::{Delivery, Entry},
     world::World,
@@ -41,6 +42,8 @@ const MAX_RETRY: Duration = Duration::from_secs(2);
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Between two looks whether a trial of the breaker is due.
 const TRIAL: Duration = Duration::from_millis(20);
+/// Milliseconds by which the clocks of two replicas may differ without doubt about the order of two moves.
+const SAME_TIME: u64 = 1000;
 /// For the last words when everything ends.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
@@ -107,6 +110,16 @@ async fn run(shared: &Shared, world: &World, mut deliveries: mpsc::Receiver<Deli
     tokio::select! {
         () = hear => {}
         () = work => {}
+    }
+}
+
+/// Whether one is the next step of the other, as in `merge.lua`.
+fn follows(one: &Entry, other: &Entry) -> bool {
+    match (one, other) {
+        (Entry::Session(one), Entry::Session(other)) => {
+            one.from.as_ref() == Some(&other.home) && one.placed + SAME_TIME >= other.placed
+        }
+        _ => false,
     }
 }
 
@@ -181,11 +194,13 @@ impl Shared {
         };
         let snapshot = world.snapshot.load();
         let Some(pool) = snapshot.pool(&announcement.pool) else { return Outcome::Skipped };
+        let known = Entry::of(pool, announcement.key);
         // Our own, or that of a session that this replica does not serve.
-        if announcement.by == self.names.id || Entry::of(pool, announcement.key) == Entry::Gone {
+        if announcement.by == self.names.id || known == Entry::Gone {
             return Outcome::Skipped;
         }
-        self.absorb(pool, announcement.key, &announcement.entry);
+        let rule = if follows(&announcement.entry, &known) { Rule::Always } else { Rule::Newer };
+        self.absorb(pool, announcement.key, &announcement.entry, rule);
         Outcome::Ok
     }
 

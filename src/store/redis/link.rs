@@ -136,11 +136,6 @@ impl Link {
         self.connection.load().is_some()
     }
 
-    /// Whether the keys of the server can be walked over.
-    pub(super) fn scans(&self) -> bool {
-        self.connection.load().as_ref().is_some_and(|connection| connection.scans())
-    }
-
     /// The connection is of no use: somebody found out.
     pub(super) fn lose(&self) {
         self.lost.notify_one();

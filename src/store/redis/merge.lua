@@ -23,6 +23,12 @@ end
 local function number(n) if type(n) == 'number' then return n else return 0 end end
 local function since(v) return number(v.placed or v.at) end
 
+-- Whether one is the next step of the other. Clocks tell the order of two moves roughly; that one began
+-- where the other had ended, exactly.
+local function follows(one, other)
+  return one.from ~= nil and one.from == other.home and since(one) + 1000 >= since(other)
+end
+
 local wins = true
 local agreed = was ~= nil and was.home == new.home and was.renamed == new.renamed and was.ended == new.ended
 if was and mode ~= 'set' then
@@ -40,6 +46,8 @@ if was and mode ~= 'set' then
     -- An id that an application set is worth more than one that it only accepted; of two of the
     -- latter, the first one stays.
     wins = not new.unlearned
+  elseif follows(new, was) ~= follows(was, new) then
+    wins = follows(new, was)
   else
     wins = since(new) > since(was)
   end

@@ -59,9 +59,9 @@ use self::{
     script::{Mode, Write},
 };
 use crate::{
-    affinity::{KeyHasher, Rule, SessionKey},
+    affinity::{Absorbed, KeyHasher, Rule, SessionKey},
     clock,
-    config::{self, Password},
+    config::{self, Password, Topology},
     store::Entry,
     world::Pool,
 };
@@ -124,6 +124,8 @@ pub enum SharedError {
 
 /// Bytes of a password file or certificate bundle.
 const MAX_FILE: u64 = 1 << 20;
+/// For how long other replicas remember at least that an operator ended a session.
+const MIN_GRACE: Duration = Duration::from_secs(1);
 /// The name space of [`Shared::mark`] among keyed hashes.
 const MARK: u8 = 0xfd;
 
@@ -184,6 +186,11 @@ impl Shared {
         self.server.url().to_string()
     }
 
+    /// Whether the sessions in Redis can be counted: not in a cluster, whose keys are on many servers.
+    pub fn counts(&self) -> bool {
+        self.server.url().topology != Topology::Cluster
+    }
+
     /// This replica's name.
     pub fn replica(&self) -> &str {
         &self.names.replica
@@ -192,6 +199,30 @@ impl Shared {
     /// The cluster as it was told lately.
     pub fn cluster(&self) -> Cluster {
         self.lock_cluster().clone()
+    }
+
+    /// An operator ended a session: Redis and the other replicas forget it, too. False when Redis did not
+    /// hear of it.
+    pub async fn forget(&self, pool: &Pool, key: SessionKey) -> bool {
+        let (key, entry) = match Entry::of(pool, key) {
+            Entry::Renamed { to, .. } => (to, Entry::of(pool, to)),
+            entry => (key, entry),
+        };
+        let home = match entry {
+            Entry::Session(session) => session.home,
+            // Not one of this replica's.
+            _ => pool.backends[0].name().into(),
+        };
+        let now = clock::unix_ms();
+        let ended = Entry::Ended { home, until: now + view::millis(pool.settings.grace.max(MIN_GRACE)) };
+        let Some((value, _)) = value::encode(&ended, &pool.settings, now) else { return false };
+        let name = self.names.session(pool, key);
+        let message = format!("{}{value}}}", value::announcement_head(&self.names.id, &pool.name, key));
+        let delete = view::with("DEL", &[&name]);
+        let publish = view::with("PUBLISH", &[&self.names.channel, &message]);
+        let deleted = self.link.tell(Operation::WriteBack, |_| delete.clone()).await.is_ok();
+        let told = self.link.tell(Operation::WriteBack, |_| publish.clone()).await.is_ok();
+        deleted && told
     }
 
     fn write<'a>(
@@ -238,8 +269,8 @@ impl Shared {
     }
 
     /// Takes in what Redis, or another replica, knows of a key.
-    fn absorb(&self, pool: &Pool, key: SessionKey, entry: &Entry) -> crate::affinity::Absorbed {
-        let absorbed = entry.absorb(pool, key, Rule::Newer);
+    fn absorb(&self, pool: &Pool, key: SessionKey, entry: &Entry, rule: Rule) -> Absorbed {
+        let absorbed = entry.absorb(pool, key, rule);
         let known = Entry::of(pool, key);
         if agree(&known, entry) {
             self.recent.note(Subject::new(pool, key), &known);

@@ -6,7 +6,7 @@ use futures_util::future::join_all;
 
 use super::{Mode, Operation, Shared, Texts, bytes, link::Failure, metrics::Found, script, value};
 use crate::{
-    affinity::{Absorbed, Change, Keys, SessionKey, Settled, Trace},
+    affinity::{Absorbed, Change, Keys, Rule, SessionKey, Settled, Trace},
     clock,
     store::Entry,
     world::Pool,
@@ -137,7 +137,7 @@ impl Shared {
             }
             _ => None,
         };
-        match self.absorb(pool, key, &entry) {
+        match self.absorb(pool, key, &entry, Rule::Newer) {
             Absorbed::Expired | Absorbed::Restarted | Absorbed::Full => (Found::Refused, None),
             _ => (Found::Hit, alias),
         }
