@@ -14,7 +14,10 @@ use std::{
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
-use self::support::{app, client::Client, flow::full, metrics::Metrics, plain, setup::Setup};
+use self::support::{
+    app, client::Client, flow::full, metrics::Metrics, plain, redis::RedisServer, replicas::Replicas,
+    setup::Setup,
+};
 
 #[tokio::test]
 async fn promtool_has_no_complaint_about_the_metrics() {
@@ -109,10 +112,12 @@ fn the_dashboard_can_be_imported_anywhere() {
     assert_eq!(ids.len(), panels.len(), "every panel has an id of its own");
 }
 
-/// The metrics of a program that has served, and has a backend that drains.
+/// The metrics of a program that has served, shares its sessions, and has a backend that drains.
 async fn page() -> Metrics {
     let apps = app::several(2);
-    let homing = Setup::new(&apps).redirecting().section("[admin]\nallow_changes = true").start().await;
+    let redis = RedisServer::start().await;
+    let setup = Setup::new(&apps).redirecting().section("[admin]\nallow_changes = true");
+    let homing = Replicas::new().start(setup, "one", &redis.url(), "").await;
     app::login_all(&Client::h2(&homing), 4).await;
     let drain = Request::builder()
         .method(Method::POST)
