@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -19,6 +19,8 @@ pub(crate) struct RedisServer {
     port: Port,
     tls: bool,
     directory: TempDir,
+    /// Its configuration file, which only a Sentinel needs.
+    config: Option<PathBuf>,
     arguments: Vec<String>,
     child: Option<Child>,
 }
@@ -35,7 +37,8 @@ impl RedisServer {
     pub(crate) async fn start_with(options: &[&str]) -> Self {
         let arguments = options.iter().map(|option| (*option).to_owned()).collect();
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let mut server = Self { port: Port::reserve(), tls: false, directory, arguments, child: None };
+        let mut server =
+            Self { port: Port::reserve(), tls: false, directory, config: None, arguments, child: None };
         server.restart().await;
         server
     }
@@ -51,12 +54,26 @@ impl RedisServer {
             .chain(["--tls-ca-cert-file", &file("cert.pem"), "--tls-auth-clients", "no"])
             .map(str::to_owned)
             .collect();
-        let mut server = Self { port: Port::reserve(), tls: true, directory, arguments, child: None };
+        let mut server =
+            Self { port: Port::reserve(), tls: true, directory, config: None, arguments, child: None };
         server.spawn();
         eventually("the server listens", async || {
             tokio::net::TcpStream::connect(server.port.address).await.is_ok()
         })
         .await;
+        server
+    }
+
+    /// Starts a Sentinel that watches a master under this name.
+    pub(crate) async fn start_sentinel(name: &str, master: SocketAddr) -> Self {
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        let file = directory.path().join("sentinel.conf");
+        let watch = format!("sentinel monitor {name} {} {} 1\n", master.ip(), master.port());
+        std::fs::write(&file, watch).expect("a file");
+        let arguments = vec!["--sentinel".to_owned()];
+        let port = Port::reserve();
+        let mut server = Self { port, tls: false, directory, arguments, config: Some(file), child: None };
+        server.restart().await;
         server
     }
 
@@ -165,11 +182,17 @@ impl RedisServer {
 
     fn spawn(&mut self) {
         let port = self.address().port().to_string();
-        let listen =
-            if self.tls { ["--port", "0", "--tls-port", &port] } else { ["--port", &port, "--save", ""] };
-        let child = Command::new("redis-server")
-            .args(listen)
-            .args(["--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        let listen = if self.tls {
+            ["--port", "0", "--tls-port", &port]
+        } else {
+            ["--port", &port, "--tls-port", "0"]
+        };
+        let mut command = Command::new("redis-server");
+        command.args(&self.config).args(listen).args(["--bind", "127.0.0.1"]);
+        if self.config.is_none() {
+            command.args(["--save", "", "--appendonly", "no"]);
+        }
+        let child = command
             .args(["--dir", &self.directory.path().display().to_string()])
             .args(&self.arguments)
             .stdin(Stdio::null())
