@@ -5,7 +5,7 @@ mod support;
 
 use std::sync::Arc;
 
-use homing::affinity::KeyHasher;
+use homing::{affinity::KeyHasher, clock};
 use http::StatusCode;
 use serde_json::json;
 
@@ -71,14 +71,25 @@ async fn a_known_session_costs_no_command() {
     };
     round().await;
     let before = asked(&pair).await;
+    let (all, began) = (commands(&pair.redis).await, clock::now());
     const ROUNDS: usize = 20;
     for _ in 0..ROUNDS {
         round().await;
     }
     let requests = ROUNDS * users.len() * clients.len();
     let after = asked(&pair).await;
-    println!("{requests} requests of known sessions: {} commands for them", after - before);
+    println!(
+        "{requests} requests of known sessions: {} commands for them; {} for all else of two replicas in {:?}",
+        after - before,
+        commands(&pair.redis).await - all,
+        began.elapsed(),
+    );
     assert_eq!(after, before);
+}
+
+/// All commands that the server has been sent, whoever did.
+async fn commands(redis: &RedisServer) -> u64 {
+    redis.calls().await.values().sum()
 }
 
 /// Commands that requests waited for.
@@ -381,4 +392,27 @@ async fn a_replica_with_another_secret_is_told() {
     let two = second.start(Setup::new(&apps), "two", &redis.url(), "").await;
     let told = |line: &str| line.contains("another `secret_file`").then_some(());
     assert!(two.process.stderr.find("a word about it", told).await.is_some());
+}
+
+#[tokio::test]
+async fn a_session_in_use_at_one_replica_outlives_its_time_at_the_other() {
+    let (replicas, redis, apps) = (Replicas::new(), RedisServer::start().await, app::several(3));
+    // Kept for a second and a half.
+    let short = || Setup::new(&apps).session_timeout("1s");
+    let one = replicas.start(short(), "one", &redis.url(), "").await;
+    let two = replicas.start(short(), "two", &redis.url(), "").await;
+    let (jar, home) = app::login(&Client::h1(&one), "user").await;
+    assert_eq!(Client::h1(&two).get("/whoami").jar(&jar).send().await.text(), "user");
+    let client = Client::h1(&one);
+    eventually("it has expired where it is not used", async || {
+        assert_eq!(client.get("/whoami").jar(&jar).send().await.text(), "user");
+        sessions(&two).await == 0
+    })
+    .await;
+    assert_eq!(redis.keys("homing:s:*").await.len(), 1, "it is still in use");
+    let got = Client::h1(&two).get("/whoami").jar(&jar).send().await;
+    assert_eq!((got.text(), got.header("x-backend")), ("user", &*home));
+    assert_eq!(two.metric("homing_shared_lookups_total", &[("result", "hit")]).await as u64, 2);
+    // And unused everywhere, it goes by itself.
+    eventually("redis has forgotten it", async || redis.keys("homing:s:*").await.is_empty()).await;
 }

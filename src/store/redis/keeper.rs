@@ -38,6 +38,8 @@ pub struct Keeper {
 /// Between two attempts to connect, at first and at most.
 const RETRY: Duration = Duration::from_millis(100);
 const MAX_RETRY: Duration = Duration::from_secs(2);
+/// A connection that lasted so long was a good one.
+const STABLE: Duration = Duration::from_secs(5);
 /// Between two looks whether Redis is still there.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Between two looks whether a trial of the breaker is due.
@@ -134,10 +136,14 @@ impl Shared {
                     let subscribed = timeout(PATIENCE, self.subscribe(heard)).await;
                     if let Ok(Ok((sink, announcements))) = subscribed {
                         tracing::info!(url = self.url(), "connected to redis");
-                        (wait, told) = (RETRY, false);
+                        told = false;
+                        let since = clock::now();
                         self.link.connected(connection);
                         self.serve(world, sink, announcements).await;
                         self.link.disconnected();
+                        if clock::now().saturating_duration_since(since) > STABLE {
+                            wait = RETRY;
+                        }
                         tracing::warn!(url = self.url(), "lost the connection to redis");
                     } else if !told {
                         told = true;

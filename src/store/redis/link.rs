@@ -11,6 +11,7 @@ use std::{
 };
 
 use arc_swap::ArcSwapOption;
+use futures_util::FutureExt as _;
 use redis::{Cmd, ErrorKind, RedisError, ServerErrorKind, Value};
 use tokio::{
     sync::{Notify, Semaphore},
@@ -119,6 +120,8 @@ impl Link {
 
     /// There is a connection.
     pub(super) fn connected(&self, connection: Connection) {
+        // What was found out about the one before.
+        let _ = self.lost.notified().now_or_never();
         self.connection.store(Some(Arc::new(connection)));
     }
 
