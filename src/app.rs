@@ -28,7 +28,7 @@ use crate::{
     affinity::KeyHasher,
     backend::Families,
     config::{self, Config, Listen},
-    control::{self, ReloadMetrics, Reloader, Source},
+    control::{self, Discovery, DiscoveryMetrics, ReloadMetrics, Reloader, Source},
     listener::{self, accept},
     materials::Materials,
     proxy::{self, AccessLog, Metrics, Worker, Writer},
@@ -53,6 +53,7 @@ pub struct App {
     bound: Listen,
     reloader: Reloader,
     reloads: mpsc::Receiver<Reload>,
+    discovery: Discovery,
 }
 
 /// A running worker thread.
@@ -116,17 +117,22 @@ impl App {
                 }
             })?;
         let hasher = secret::key_hasher(config.secret_file.as_deref())?;
-        let snapshot = Snapshot::build(config, materials, &families, None);
+        // What is discovered joins before the workers start.
+        let lists = control::written(&config);
+        let snapshot = Snapshot::build(Arc::new(config), Arc::new(materials), &lists, &families, None);
         let shared = share(&snapshot.config.state, &hasher, &registry)?;
         let (mut world, reloads) = World::new(snapshot, hasher, bound.https.port());
         world.shared = shared;
         let world = Arc::new(world);
+        let (discovery, findings) =
+            Discovery::new(Arc::clone(&world), DiscoveryMetrics::register(&registry)?);
         let reloader = Reloader::new(
             Arc::clone(&world),
             source,
             families,
             ticketer,
             ReloadMetrics::register(&registry)?,
+            findings,
         );
         registry.register(Box::new(AffinityCollector(Arc::clone(&world))))?;
         Ok(Self {
@@ -142,6 +148,7 @@ impl App {
             bound,
             reloader,
             reloads,
+            discovery,
         })
     }
 
@@ -161,9 +168,18 @@ impl App {
         LocalSet::new().block_on(&runtime, self.serve(ready))
     }
 
-    async fn serve(self, ready: impl FnOnce(&Listen)) -> anyhow::Result<()> {
+    async fn serve(mut self, ready: impl FnOnce(&Listen)) -> anyhow::Result<()> {
         // Before any worker: a signal from here on drains.
         let mut stop = control::stop_signals()?;
+        let mut background = tokio::task::JoinSet::new();
+        background.spawn_local(self.discovery.run());
+        tokio::select! {
+            () = self.reloader.first_answers() => {}
+            signal = stop.next() => {
+                tracing::info!(signal, "stopping before the start");
+                return Ok(());
+            }
+        }
         let world = Arc::clone(&self.world);
         let keeper = match &world.shared {
             Some(shared) => {
@@ -195,7 +211,6 @@ impl App {
         // does the wait for endings.
         drop((log, ended));
 
-        let mut background = tokio::task::JoinSet::new();
         background.spawn_local(control::expire(Arc::clone(&world)));
         background.spawn_local(control::advise(Arc::clone(&world)));
         background.spawn_local(control::carry(Arc::clone(&world)));

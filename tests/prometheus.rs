@@ -15,7 +15,14 @@ use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
 use self::support::{
-    app, client::Client, flow::full, metrics::Metrics, plain, redis::RedisServer, replicas::Replicas,
+    app,
+    client::Client,
+    dns::{Dns, HOST},
+    flow::full,
+    metrics::Metrics,
+    plain,
+    redis::RedisServer,
+    replicas::Replicas,
     setup::Setup,
 };
 
@@ -115,8 +122,9 @@ fn the_dashboard_can_be_imported_anywhere() {
 /// The metrics of a program that has served, shares its sessions, and has a backend that drains.
 async fn page() -> Metrics {
     let apps = app::several(2);
-    let redis = RedisServer::start().await;
-    let setup = Setup::new(&apps).redirecting().section("[admin]\nallow_changes = true");
+    let (dns, redis) = (Dns::knowing(&[]).await, RedisServer::start().await);
+    let setup = Setup::new(&apps).discovering(&dns, HOST, 80).redirecting();
+    let setup = setup.section("[admin]\nallow_changes = true");
     let homing = Replicas::new().start(setup, "one", &redis.url(), "").await;
     app::login_all(&Client::h2(&homing), 4).await;
     let drain = Request::builder()

@@ -76,11 +76,13 @@ impl Entry {
                 affinity.absorb_renamed(&pool.settings, key, *to, until, *lasting, now)
             }
             Self::Ended { home, until } => {
-                if *until <= clock::unix_ms() {
+                let left = until.saturating_sub(clock::unix_ms());
+                if left == 0 {
                     return Absorbed::Unknown;
                 }
+                let until = now.after(Duration::from_millis(left));
                 match affinity.home_named(home, &pool.settings) {
-                    Some(member) => affinity.absorb_ended(&pool.settings, key, member.slot(), now),
+                    Some(member) => affinity.absorb_ended(&pool.settings, key, member.slot(), until, now),
                     None => Absorbed::Unknown,
                 }
             }

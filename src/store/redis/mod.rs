@@ -208,10 +208,11 @@ impl Shared {
             Entry::Renamed { to, .. } => (to, Entry::of(pool, to)),
             entry => (key, entry),
         };
-        let home = match entry {
-            Entry::Session(session) => session.home,
+        let home = match (entry, pool.backends.first()) {
+            (Entry::Session(session), _) => session.home,
             // Not one of this replica's.
-            _ => pool.backends[0].name().into(),
+            (_, Some(backend)) => backend.name().into(),
+            (_, None) => return false,
         };
         let now = clock::unix_ms();
         let ended = Entry::Ended { home, until: now + view::millis(pool.settings.grace.max(MIN_GRACE)) };
