@@ -25,6 +25,7 @@ use tokio::{
 
 use crate::{
     admin::{self, Admin, AdminSocket, AffinityCollector},
+    affinity::KeyHasher,
     backend::Families,
     config::{self, Config, Listen},
     control::{self, Discovery, DiscoveryMetrics, ReloadMetrics, Reloader, Source},
@@ -33,7 +34,10 @@ use crate::{
     proxy::{self, AccessLog, Metrics, Worker, Writer},
     secret,
     socket::tune,
-    store::file::{Keeper, StateFile},
+    store::{
+        file::{Keeper, StateFile},
+        redis::{Keeper as SharedKeeper, Shared},
+    },
     tls::Ticketer,
     world::{Phase, Reload, Snapshot, World},
 };
@@ -120,7 +124,9 @@ impl App {
         // What is discovered joins before the workers start.
         let lists = control::written(&config);
         let snapshot = Snapshot::build(Arc::new(config), Arc::new(materials), &lists, &families, None);
-        let (world, reloads) = World::new(snapshot, hasher, bound.https.port());
+        let shared = share(&snapshot.config.state, &hasher, &registry)?;
+        let (mut world, reloads) = World::new(snapshot, hasher, bound.https.port());
+        world.shared = shared;
         let world = Arc::new(world);
         let (discovery, findings) =
             Discovery::new(Arc::clone(&world), DiscoveryMetrics::register(&registry)?);
@@ -186,6 +192,13 @@ impl App {
             state.restore(&world.snapshot.load())?;
         }
         let mut keeper = self.state.map(|state| state.start(&world)).transpose()?;
+        let sharing = match &world.shared {
+            Some(shared) => {
+                let deliveries = world.courier.subscribe("redis");
+                Some(SharedKeeper::start(Arc::clone(shared), Arc::clone(&world), deliveries)?)
+            }
+            None => None,
+        };
         // After the last subscription, and before anybody can change a binding.
         world.courier.open(&world.snapshot.load());
         let (log, writer) = self.log.unzip();
@@ -212,6 +225,9 @@ impl App {
         background.spawn_local(control::expire(Arc::clone(&world)));
         background.spawn_local(control::advise(Arc::clone(&world)));
         background.spawn_local(control::carry(Arc::clone(&world)));
+        if let Some(sharing) = &sharing {
+            background.spawn_local(sharing.ended());
+        }
         background.spawn_local(control::end_drains(Arc::clone(&world)));
         background.spawn_local(control::watch_health(Arc::clone(&world)));
         background.spawn_local(self.reloader.run(self.reloads));
@@ -263,6 +279,9 @@ impl App {
         if let Some(keeper) = keeper {
             keeper.finish().await;
         }
+        if let Some(sharing) = sharing {
+            tokio::task::spawn_blocking(move || sharing.join()).await?;
+        }
         if let Some(writer) = writer {
             tokio::task::spawn_blocking(move || writer.join()).await?;
         }
@@ -283,6 +302,20 @@ async fn keeper_ended(keeper: Option<&mut Keeper>) {
         Some(keeper) => keeper.ended().await,
         None => std::future::pending().await,
     }
+}
+
+/// What is needed to share sessions with other replicas, if that is configured.
+fn share(
+    state: &config::State,
+    hasher: &KeyHasher,
+    registry: &Registry,
+) -> anyhow::Result<Option<Arc<Shared>>> {
+    let Some(redis) = &state.redis else { return Ok(None) };
+    let replica = match &state.replica {
+        Some(name) => name.to_string(),
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
+    };
+    Ok(Some(Arc::new(Shared::new(redis, &replica, hasher, registry)?)))
 }
 
 /// A process-wide panic in one worker must not leave the others serving half of the clients.

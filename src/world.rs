@@ -24,7 +24,7 @@ use crate::{
     issue::Issuer,
     materials::Materials,
     route::Routes,
-    store::Courier,
+    store::{Courier, redis::Shared},
 };
 
 /// The configured world at one moment. Built aside, swapped in whole; a request loads it once.
@@ -93,6 +93,8 @@ pub struct World {
     loaded: Mutex<Loaded>,
     /// Tells what has changed to those who keep or share bindings.
     pub courier: Courier,
+    /// Shares sessions with other replicas, if that is configured.
+    pub shared: Option<Arc<Shared>>,
 }
 
 /// How the last attempt to load the configuration went.
@@ -312,6 +314,7 @@ impl World {
             reloads,
             loaded: Mutex::new(Loaded { at: clock::wall(), error: None }),
             courier: Courier::default(),
+            shared: None,
         };
         (world, wishes)
     }

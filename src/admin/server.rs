@@ -230,6 +230,7 @@ impl Connection {
             Route::Ready => Ok(ready(world.phase())),
             Route::Page(path) => page(path),
             Route::Status => Ok(json(&api::status(&self.admin, changes))),
+            Route::Cluster => api::cluster(world),
             Route::Events => self.follow(),
             Route::Sessions(target) => api::sessions(world, target, query),
             Route::Explain => api::explain(world, &head.headers, body).await,

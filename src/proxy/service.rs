@@ -23,6 +23,7 @@ use crate::{
     backend::{Evidence, InFlight},
     clock,
     error::Fault,
+    store::redis::Shared,
     upstream::Connection,
     world::{Pool, Snapshot},
 };
@@ -115,6 +116,13 @@ async fn handle(
         }
     };
 
+    // Only for an id that is not known here; a known session costs no round trip.
+    let shared = client.worker.world.shared.as_deref();
+    let mut budget = shared.map(Shared::budget);
+    if let (Some(shared), Some(budget)) = (shared, &mut budget) {
+        shared.look_up(pool, &keys, budget).await;
+    }
+
     let websocket = headers::wants_websocket(parts.version, &parts.headers);
     let upgrade = websocket.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
     let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: !alone };
@@ -168,7 +176,11 @@ async fn handle(
         ),
     };
     let slot = backend.member.slot();
-    let key = held.settle(slot, status, effect, &keys).and_then(|settled| settled.key);
+    let settled = held.settle(slot, status, effect, &keys);
+    let key = settled.and_then(|settled| settled.key);
+    if let (Some(shared), Some(settled), Some(budget)) = (shared, settled, &mut budget) {
+        shared.publish(pool, &keys, settled, own.is_some(), budget).await;
+    }
     if let Some(own) = own {
         own.put(response.headers_mut(), status, backend.name());
     }
