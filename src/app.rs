@@ -15,20 +15,22 @@ use std::{
 };
 
 use anyhow::{Context, anyhow};
+use futures_util::future::try_join_all;
 use prometheus::Registry;
 use tokio::{
     runtime::{Builder, Runtime},
     sync::mpsc,
     task::LocalSet,
     time::{sleep, timeout},
+    try_join,
 };
 
 use crate::{
-    admin::{self, Admin, AdminSocket, AffinityCollector},
+    admin::{self, Admin, AffinityCollector},
     backend::Families,
     config::{self, Config, Listen},
     control::{self, ReloadMetrics, Reloader, Source},
-    listener::{self, accept},
+    listener::{self, Inherited, LocalSocket, accept},
     materials::Materials,
     proxy::{self, AccessLog, Metrics, Worker, Writer},
     secret,
@@ -46,7 +48,7 @@ pub struct App {
     https: Vec<TcpListener>,
     http: Vec<TcpListener>,
     admin: Option<TcpListener>,
-    admin_socket: Option<AdminSocket>,
+    admin_socket: Option<LocalSocket>,
     file: Option<PathBuf>,
     bound: Listen,
     reloader: Reloader,
@@ -77,21 +79,23 @@ impl App {
     /// # Errors
     ///
     /// Bad certificates or key files, busy ports, a log that cannot be opened: each says what to change.
-    pub fn bind(config: Config, source: Source) -> anyhow::Result<Self> {
+    pub fn bind(config: Config, source: Source, mut inherited: Inherited) -> anyhow::Result<Self> {
         let workers = config.workers.get();
         raise_file_limit(config.limits.connections.get());
         let ticketer = Ticketer::new()?;
         let materials = Materials::load(&config, &ticketer)?;
-        let https = listener::bind("https", "--https", config.listen.https, workers)?;
+        let https = listener::open("https", "--https", config.listen.https, workers, &mut inherited)?;
         let http = match config.listen.http {
-            Some(address) => listener::bind("http", "--http", address, workers)?,
+            Some(address) => listener::open("http", "--http", address, workers, &mut inherited)?,
             None => Vec::new(),
         };
         let admin = match config.listen.admin {
-            Some(address) => listener::bind("admin", "--admin", address, 1)?.pop(),
+            Some(address) => listener::open("admin", "--admin", address, 1, &mut inherited)?.pop(),
             None => None,
         };
-        let admin_socket = config.admin.socket.as_deref().map(AdminSocket::bind).transpose()?;
+        inherited.close_rest();
+        let admin_socket = config.admin.socket.as_deref();
+        let admin_socket = admin_socket.map(|path| LocalSocket::bind("[admin] socket", path)).transpose()?;
         let file = source.file.clone();
         let local = |socket: Option<&TcpListener>| socket.map(TcpListener::local_addr).transpose();
         let bound = Listen {
@@ -164,10 +168,11 @@ impl App {
         let (log, writer) = self.log.unzip();
         let (ended, mut endings) = mpsc::unbounded_channel();
         let mut workers = Vec::new();
-        let mut http = self.http.into_iter();
-        for (index, https) in self.https.into_iter().enumerate() {
+        let count = world.snapshot.load().config.workers.get();
+        let https = listener::spread(self.https, count)?;
+        let http = listener::spread(self.http, count)?;
+        for (index, sockets) in https.into_iter().zip(http).enumerate() {
             let worker = (Arc::clone(&world), Arc::clone(&self.metrics), log.clone());
-            let sockets = (https, http.next());
             let ended = Ended(ended.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("homing-{index}"))
@@ -262,7 +267,7 @@ type Parts = (Arc<World>, Arc<Metrics>, Option<AccessLog>);
 
 fn run_worker(
     (world, metrics, log): Parts,
-    (https, http): (TcpListener, Option<TcpListener>),
+    (https, http): (Vec<TcpListener>, Vec<TcpListener>),
 ) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let worker = Rc::new(Worker::new(world, metrics, log));
@@ -274,14 +279,9 @@ fn run_worker(
                 sweeper.sweep();
             }
         });
-        let https = accept_clients(&worker, https, true);
-        let http = async {
-            match http {
-                Some(http) => accept_clients(&worker, http, false).await,
-                None => Ok(()),
-            }
-        };
-        tokio::try_join!(https, http).context("a listener broke")?;
+        let https = https.into_iter().map(|socket| accept_clients(&worker, socket, true));
+        let http = http.into_iter().map(|socket| accept_clients(&worker, socket, false));
+        try_join!(try_join_all(https), try_join_all(http)).context("a listener broke")?;
         // Draining: the sockets are closed, what is open may finish.
         let mut phase = worker.world.watch();
         tokio::select! {
@@ -311,7 +311,8 @@ async fn accept_clients(worker: &Rc<Worker>, socket: TcpListener, tls: bool) -> 
             tokio::task::spawn_local(proxy::serve_plain(worker, stream, permit));
         }
     };
-    accept(listener, phase, Phase::Draining, || worker.metrics.accept_failed.inc(), serve).await
+    let ends = |phase| phase >= Phase::HandedOver;
+    accept(listener, phase, ends, || worker.metrics.accept_failed.inc(), serve).await
 }
 
 fn runtime() -> io::Result<Runtime> {

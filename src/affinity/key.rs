@@ -51,6 +51,20 @@ impl SessionKey {
         self.0
     }
 
+    /// The key as it is stored and shared: 16 bytes, the same on every machine.
+    pub fn to_bytes(self) -> [u8; 16] {
+        let mut bytes = [0; 16];
+        for (chunk, word) in bytes.as_chunks_mut().0.iter_mut().zip(self.0) {
+            *chunk = word.to_be_bytes();
+        }
+        bytes
+    }
+
+    /// The key that was stored so.
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(words(&bytes))
+    }
+
     /// The part that may be shown.
     pub const fn fingerprint(self) -> Fingerprint {
         Fingerprint(self.0[0])
@@ -183,6 +197,13 @@ mod tests {
             let id: Vec<u8> = (0..length).collect();
             assert_eq!(hex(reference().key(&id)), digest, "{length} bytes");
         }
+    }
+
+    #[test]
+    fn a_key_survives_being_stored() {
+        let key = reference().key(b"s3ss10n");
+        assert_eq!(SessionKey::from_bytes(key.to_bytes()), key);
+        assert_eq!(key.to_bytes()[..4], [0x34, 0x7f, 0x05, 0x9f]);
     }
 
     #[test]

@@ -184,6 +184,14 @@ impl Backend {
         self.standing.steering.evicted().await;
     }
 
+    /// Another process of ours knew that it is down; `by` and `why` are for its history.
+    pub fn found_down(&self, by: &'static str, why: &str) {
+        if self.member.set_up(false, clock::tick()) {
+            self.standing.history.push(HealthChange { at: clock::wall(), up: false, by, why: why.into() });
+            self.standing.suspicion.notify_one();
+        }
+    }
+
     /// It has left the configuration: should its name come back, it begins anew.
     pub fn retire(&self) {
         self.standing.steering.set(&self.member, Admin::Ready, Deadline::Never);

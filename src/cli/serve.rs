@@ -7,6 +7,7 @@ use crate::{
     app::App,
     config::{Config, Listen},
     control::Source,
+    listener::Inherited,
 };
 
 /// Runs the proxy.
@@ -28,7 +29,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         file: args.config.clone(),
         hangup: true,
     };
-    App::bind(config, source)?.run(|bound| {
+    App::bind(config, source, Inherited::from_environment())?.run(|bound| {
         announce(bound);
         if let Some(socket) = &socket {
             eprintln!("listening admin unix:{}", socket.display());

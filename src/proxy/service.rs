@@ -62,7 +62,8 @@ pub(super) async fn serve(
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     headers::prepare_response(response.headers_mut(), upgraded, snapshot.hsts.as_ref());
     response.headers_mut().insert(headers::X_REQUEST_ID, request_id);
-    if closes && http1 {
+    let last = closes || client.worker.world.is_handed_over();
+    if last && http1 && !upgraded {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
