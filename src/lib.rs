@@ -14,7 +14,7 @@
 //!    request's record is written.
 //!
 //! Beside that, on a thread of their own: [`control`] (health checks, expiry, signals) and [`admin`]
-//! (metrics). All of them read one immutable snapshot of the configuration ([`world`]).
+//! (metrics). [`store`] is told of every change of a binding, for those who keep or share them. All of them read one immutable snapshot of the configuration ([`world`]).
 
 pub mod admin;
 pub mod affinity;
@@ -34,6 +34,7 @@ pub mod proxy;
 pub mod route;
 pub mod secret;
 pub mod socket;
+pub mod store;
 pub mod tls;
 pub mod upstream;
 pub mod world;

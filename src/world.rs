@@ -24,6 +24,7 @@ use crate::{
     issue::Issuer,
     materials::Materials,
     route::Routes,
+    store::Courier,
 };
 
 /// The configured world at one moment. Built aside, swapped in whole; a request loads it once.
@@ -89,6 +90,8 @@ pub struct World {
     reloads: mpsc::Sender<Reload>,
     /// How the last attempt to load the configuration went; written by the control thread.
     loaded: Mutex<Loaded>,
+    /// Tells what has changed to those who keep or share bindings.
+    pub courier: Courier,
 }
 
 /// How the last attempt to load the configuration went.
@@ -216,7 +219,16 @@ impl Pool {
     /// A backend's answer carried this instance id: when it is a new one, the sessions that lived there
     /// are gone.
     pub fn heard_instance(&self, backend: &Backend, id: &[u8]) {
-        if backend.heard(id) == Instance::New {
+        self.conclude(backend, backend.heard(id));
+    }
+
+    /// Another process heard of the instance of a backend whose id has this hash.
+    pub fn heard_instance_hash(&self, backend: &Backend, hash: u64) {
+        self.conclude(backend, backend.heard_hash(hash));
+    }
+
+    fn conclude(&self, backend: &Backend, instance: Instance) {
+        if instance == Instance::New {
             let lost = backend.member.live();
             self.affinity.restarted(backend.member.slot(), clock::tick());
             tracing::warn!(pool = %self.name, backend = backend.name(), lost, "backend has restarted: its sessions are gone");
@@ -241,6 +253,7 @@ impl World {
             published: watch::Sender::new(0),
             reloads,
             loaded: Mutex::new(Loaded { at: clock::wall(), error: None }),
+            courier: Courier::default(),
         };
         (world, wishes)
     }

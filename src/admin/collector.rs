@@ -9,7 +9,7 @@ use prometheus::{
 };
 
 use crate::{
-    affinity::{Admin, BackendStats, EndReason, MoveReason, Stats},
+    affinity::{Admin, EndReason, MoveReason, Stats},
     world::{Pool, Snapshot, World},
 };
 
@@ -65,17 +65,26 @@ fn sessions(pools: &[(&Pool, Stats)]) -> Vec<Family> {
         // the sum: it is that of no backend.
         let gone = || stats.backends.iter().filter(|backend| backend.removed);
         if gone().next().is_some() {
-            let sum = |read: fn(&BackendStats) -> [u64; 6]| {
-                gone().map(read).fold([0; 6], |sum, one| std::array::from_fn(|index| sum[index] + one[index]))
-            };
-            by_reason(&mut moves, pool, "", MoveReason::ALL.map(MoveReason::as_str), sum(|one| one.moved));
-            by_reason(&mut ended, pool, "", EndReason::ALL.map(EndReason::as_str), sum(|one| one.ended));
+            let moved = sum(gone().map(|one| one.moved));
+            by_reason(&mut moves, pool, "", MoveReason::ALL.map(MoveReason::as_str), moved);
+            let over = sum(gone().map(|one| one.ended));
+            by_reason(&mut ended, pool, "", EndReason::ALL.map(EndReason::as_str), over);
         }
     }
     vec![sessions, streams, moves, ended]
 }
 
-fn by_reason(family: &mut Family, pool: &str, backend: &str, reasons: [&str; 6], counts: [u64; 6]) {
+fn sum<const N: usize>(counts: impl Iterator<Item = [u64; N]>) -> [u64; N] {
+    counts.fold([0; N], |sum, one| std::array::from_fn(|index| sum[index] + one[index]))
+}
+
+fn by_reason<const N: usize>(
+    family: &mut Family,
+    pool: &str,
+    backend: &str,
+    reasons: [&str; N],
+    counts: [u64; N],
+) {
     for (reason, count) in reasons.into_iter().zip(counts) {
         family.add(&[("pool", pool), ("backend", backend), ("reason", reason)], count);
     }
@@ -91,9 +100,11 @@ fn totals(pools: &[(&Pool, Stats)]) -> Vec<Family> {
     ];
     let counters: [(&str, &str, Read); 6] = [
         ("homing_affinity_learned_total", "Sessions learned from answers.", |_, stats| stats.learned),
-        ("homing_affinity_restored_total", "Sessions that came back with their backend.", |_, stats| {
-            stats.restored
-        }),
+        (
+            "homing_affinity_returned_total",
+            "Sessions that came back with their backend, or from another process.",
+            |_, stats| stats.restored,
+        ),
         ("homing_affinity_renames_total", "Session ids that the application replaced.", |_, stats| {
             stats.renamed
         }),

@@ -92,15 +92,21 @@ impl Afterlife {
     }
 
     /// Forgets at most `budget` ids whose time has come; true when there are more.
-    pub(super) fn purge(&self, now: Tick, budget: usize) -> bool {
+    pub(super) fn purge(&self, now: Tick, budget: usize, mut forgotten: impl FnMut(SessionKey)) -> bool {
         let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
         for _ in 0..budget {
-            if queue.peek().is_none_or(|Reverse((until, _))| *until > now) {
-                return false;
+            match queue.peek() {
+                Some(Reverse((until, words))) if *until <= now => forgotten(SessionKey::from_words(*words)),
+                _ => return false,
             }
             self.pop(&mut queue);
         }
         true
+    }
+
+    /// The ids remembered now.
+    pub(super) fn keys(&self) -> Vec<SessionKey> {
+        self.map.iter().map(|past| *past.key()).collect()
     }
 
     /// Ids, and entries of the queue.
@@ -156,7 +162,7 @@ mod tests {
         after.remember(key(1), Kind::Renamed(key(2)), Tick::new(10));
         assert_eq!(found(&after, 1, 9), Some(Kind::Renamed(key(2))));
         assert_eq!(found(&after, 1, 10), None);
-        after.purge(Tick::new(10), 8);
+        after.purge(Tick::new(10), 8, drop);
         assert!(after.is_empty());
     }
 
@@ -165,7 +171,7 @@ mod tests {
         let after = Afterlife::new();
         after.remember(key(1), Kind::Renamed(key(2)), Tick::new(10));
         after.remember(key(1), Kind::Renamed(key(3)), Tick::new(20));
-        after.purge(Tick::new(15), 8);
+        after.purge(Tick::new(15), 8, drop);
         assert_eq!(found(&after, 1, 15), Some(Kind::Renamed(key(3))));
     }
 
@@ -199,7 +205,7 @@ mod tests {
         }
         assert_eq!(after.lasting.load(Relaxed), MAX_LASTING);
         assert_eq!(found(&after, 0, 6), Some(Kind::Renamed(key(1))));
-        after.purge(Tick::new(1_000), usize::MAX);
+        after.purge(Tick::new(1_000), usize::MAX, drop);
         assert_eq!((after.len(), after.lasting.load(Relaxed)), ((0, 0), 0));
     }
 }

@@ -1,7 +1,7 @@
 //! Answers for operators: where does a session live, since when, and why was it moved.
 
 use std::{
-    sync::{Arc, PoisonError, atomic::Ordering::Relaxed},
+    sync::{Arc, atomic::Ordering::Relaxed},
     time::Duration,
 };
 
@@ -153,8 +153,7 @@ impl Affinity {
 
     /// The member of this slot, also one that has left the configuration.
     pub fn member(&self, slot: Slot) -> Option<Arc<Member>> {
-        let names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
-        names.values().find(|member| member.slot() == slot).cloned()
+        self.ledger.member(slot)
     }
 
     /// Sessions of one backend, in no particular order; `skip` and `limit` page through them as far as

@@ -92,6 +92,34 @@ impl Ledger {
         true
     }
 
+    /// Books a session that comes from outside the process; false when its home has another generation by
+    /// now.
+    pub(super) fn adopted(&self, home: Home, retained: bool, last_seen: Tick) -> bool {
+        let mut state = self.lock();
+        let Some(book) = state.book(home) else { return false };
+        if retained {
+            book.retained += 1;
+            book.publish();
+        } else {
+            book.add(last_seen);
+        }
+        if !book.retired {
+            state.totals.entries += 1;
+            state.totals.restored += 1;
+        }
+        true
+    }
+
+    /// The member of this slot.
+    pub(super) fn member(&self, slot: Slot) -> Option<Arc<Member>> {
+        self.lock().books.get(usize::from(slot.get())).map(|book| Arc::clone(&book.member))
+    }
+
+    /// Backends that are not configured, but have books.
+    pub(super) fn retired(&self) -> usize {
+        self.lock().books.iter().filter(|book| book.retired).count()
+    }
+
     /// Books live → retained or back; false for a ghost.
     pub(super) fn turned(&self, home: Home, retained: bool, last_seen: Tick) -> bool {
         let mut state = self.lock();

@@ -72,7 +72,7 @@ impl Affinity {
         let budget = budget.div_ceil(2);
         let more_live = self.turn(settings, &self.live, false, now, budget);
         let more_retained = self.turn(settings, &self.retained, true, now, budget);
-        let more_past = self.after.purge(now, PURGE);
+        let more_past = self.after.purge(now, PURGE, |key| self.journal.changed(key));
         if self.counters.ghosts_wanted.swap(false, Relaxed) && self.ledger.has_uncounted() {
             self.drop_uncounted();
         }
@@ -203,7 +203,7 @@ impl Affinity {
     /// from before a reload; too early a look does no harm.
     pub(super) fn first_due(&self, settings: &Settings, created: Tick, now: Tick) -> Tick {
         let latest = Tick::new(now.get().saturating_add(self.timeout.load(Relaxed)));
-        let idle = now.after(settings.session_timeout).min(latest);
+        let idle = now.after(settings.session_timeout).min(latest).min(self.journal.next_look(now));
         settings.max_age.map_or(idle, |age| idle.min(created.after(age)))
     }
 
@@ -281,7 +281,11 @@ impl Affinity {
             return (Keep::No, Turn::Gone);
         }
         // A held session is looked at once per timeout, so that the end of its stream is noticed.
-        let next = idle.min(now.after(settings.session_timeout)).min(gone);
+        let soon = now.after(settings.session_timeout).min(self.journal.next_look(now));
+        let next = idle.min(soon).min(gone);
+        if idle > now && self.journal.was_used(binding.last_seen(), binding.due) {
+            self.journal.touched(key);
+        }
         let turn = match (binding.flags.retained, idle > now) {
             (false, true) => Turn::Later(next),
             (true, false) => Turn::Later(gone),
@@ -342,6 +346,7 @@ impl Affinity {
 
     /// Books the end of a binding that is about to leave the table; false for one that nobody counts.
     fn bury(&self, key: SessionKey, binding: &Binding, reason: EndReason) -> bool {
+        self.journal.changed(key);
         if binding.flags.rare {
             self.rare.take(key);
         }

@@ -18,6 +18,7 @@ mod cookie_date;
 mod decide;
 mod expiry;
 mod explain;
+mod journal;
 mod key;
 mod late;
 mod ledger;
@@ -25,6 +26,7 @@ mod lifecycle;
 mod member;
 mod pins;
 mod placement;
+mod portable;
 mod rare;
 mod recency;
 mod rename;
@@ -64,8 +66,10 @@ use self::{
 pub use self::{
     decide::{Ask, Claim, Decision},
     explain::{BackendStats, Explanation, Known, Stats},
+    journal::{Journal, Notes},
     key::{Fingerprint, KeyBuildHasher, KeyHasher, KeyTableHasher, SessionKey},
     member::{Admin, Member, Slot},
+    portable::{Absorbed, MAX_ABSENT, Record, Rule, Trace},
     rare::Move,
     roster::Roster,
     sealed::{Life, Sealer, SealingKey, Token, TokenId, Unsealed},
@@ -102,6 +106,8 @@ pub struct Affinity {
     /// table or whose slot nobody else needed yet.
     names: Mutex<HashMap<Box<str>, Arc<Member>>>,
     round_robin: RoundRobin,
+    /// For those who keep or share bindings outside the process.
+    journal: Journal,
     counters: Counters,
 }
 
@@ -140,6 +146,7 @@ impl Affinity {
             late: Late::default(),
             names: Mutex::default(),
             round_robin: RoundRobin::default(),
+            journal: Journal::default(),
             counters: Counters::default(),
         }
     }

@@ -53,6 +53,8 @@ impl Affinity {
         // Unless another session has got this id meanwhile.
         self.table.change(old, |binding| (if binding.flags.leaving { Keep::No } else { Keep::Yes }, ()));
         self.after.forget(new);
+        self.journal.changed(old);
+        self.journal.changed(new);
         if twin {
             // Somebody bound the new key before: two sessions have become one.
             return Some(self.learn(settings, member, new, lasts, now));
@@ -134,6 +136,7 @@ impl Affinity {
         };
         if prolongs && alias != key && matches!(past.kind, Kind::Renamed(_)) {
             self.remember_renamed(settings, alias, key, true, now);
+            self.journal.changed(alias);
         }
     }
 

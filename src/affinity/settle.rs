@@ -306,7 +306,7 @@ impl Affinity {
                     Some(if binding.home == home || origin != Origin::Set {
                         (Change::Refreshed, due)
                     } else {
-                        (self.move_binding(key, binding, home, MoveReason::Relearned, now, due), due)
+                        (self.move_binding(key, binding, home, (MoveReason::Relearned, now), now, due), due)
                     })
                 },
                 || {
@@ -329,7 +329,10 @@ impl Affinity {
         match change {
             Change::None => return Settled::NONE,
             Change::Refreshed => self.touch_live(settings, key, now),
-            _ => self.schedule_live(key, due),
+            _ => {
+                self.schedule_live(key, due);
+                self.journal.changed(key);
+            }
         }
         // After it is in the table: who looks in between finds the one or the other.
         self.after.forget(key);
@@ -353,13 +356,14 @@ impl Affinity {
             let change = if binding.home == home || from.is_some_and(|from| from != binding.home) {
                 Change::Touched
             } else {
-                self.move_binding(key, binding, home, reason, now, due)
+                self.move_binding(key, binding, home, (reason, now), now, due)
             };
             (Keep::Yes, (change, due))
         });
         match moved {
             Some((Change::Moved, due)) => {
                 self.schedule_live(key, due);
+                self.journal.changed(key);
                 Settled { key: Some(key), change: Change::Moved }
             }
             Some((change, _)) => {
@@ -373,21 +377,22 @@ impl Affinity {
         }
     }
 
-    /// Under the lock of the binding's shard.
-    fn move_binding(
+    /// Under the lock of the binding's shard. `step` is why it moves, and when it did.
+    pub(super) fn move_binding(
         &self,
         key: SessionKey,
         binding: &mut Binding,
         to: Home,
-        reason: MoveReason,
+        step: (MoveReason, Tick),
         now: Tick,
         due: Tick,
     ) -> Change {
+        let (reason, moved) = step;
         let at = now.max(binding.last_seen());
         if !self.ledger.moved(binding, to, reason, at) {
             return Change::None;
         }
-        let step = Move { from: binding.home.slot, to: to.slot, reason, at: now };
+        let step = Move { from: binding.home.slot, to: to.slot, reason, at: moved };
         self.rare.change(key, |extra| extra.moved(step));
         binding.home = to;
         binding.flags.rare = true;
@@ -406,11 +411,14 @@ impl Affinity {
         if ttl <= settings.ttl {
             return;
         }
-        self.alter(key, |binding| {
+        let before = self.alter(key, |binding| {
             binding.flags.rare = true;
-            self.rare.change(key, |extra| extra.ttl = Some(ttl));
-            (Keep::Yes, ())
+            (Keep::Yes, self.rare.change(key, |extra| extra.ttl.replace(ttl)))
         });
+        // Applications that set the cookie with every answer change nothing by it.
+        if before.is_some_and(|before| before != Some(ttl)) {
+            self.journal.changed(key);
+        }
     }
 
     /// An expired id that is still good says how long the TTL should have been.

@@ -168,6 +168,13 @@ impl Table {
         self.entries.fetch_sub(dropped, Relaxed);
     }
 
+    /// The keys of all bindings, ghosts included.
+    pub(super) fn keys(&self) -> Vec<SessionKey> {
+        let mut keys = Vec::with_capacity(self.len());
+        keys.extend(self.map.iter().map(|entry| *entry.key()));
+        keys
+    }
+
     /// Shows bindings one after the other, a shard locked for reading at a time, until `look` is false.
     pub(super) fn each(&self, mut look: impl FnMut(SessionKey, &Binding) -> bool) {
         for entry in &self.map {

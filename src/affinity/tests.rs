@@ -16,7 +16,7 @@ pub(super) struct Pool {
     pub(super) affinity: Affinity,
     pub(super) settings: Settings,
     pub(super) roster: Roster,
-    pub(super) now: u32,
+    pub(in crate::affinity) now: u32,
     random: u64,
 }
 

@@ -69,6 +69,8 @@ pub enum MoveReason {
     Admin,
     /// Another backend set the cookie to this session's id.
     Relearned,
+    /// Another replica, or the process before this one, moved it.
+    Announced,
 }
 
 /// Why a binding ended.
@@ -138,8 +140,15 @@ impl Reason {
 
 impl MoveReason {
     /// Every reason.
-    pub const ALL: [Self; 6] =
-        [Self::Down, Self::Removed, Self::Restarted, Self::Maintenance, Self::Admin, Self::Relearned];
+    pub const ALL: [Self; 7] = [
+        Self::Down,
+        Self::Removed,
+        Self::Restarted,
+        Self::Maintenance,
+        Self::Admin,
+        Self::Relearned,
+        Self::Announced,
+    ];
 
     /// The label value.
     pub const fn as_str(self) -> &'static str {
@@ -150,6 +159,7 @@ impl MoveReason {
             Self::Maintenance => "maintenance",
             Self::Admin => "admin",
             Self::Relearned => "relearned",
+            Self::Announced => "announced",
         }
     }
 }
@@ -161,7 +171,7 @@ impl From<MoveReason> for Reason {
             MoveReason::Removed => Self::Removed,
             MoveReason::Restarted => Self::Restarted,
             MoveReason::Maintenance | MoveReason::Admin => Self::Maintenance,
-            MoveReason::Relearned => Self::Known,
+            MoveReason::Relearned | MoveReason::Announced => Self::Known,
         }
     }
 }

@@ -11,11 +11,15 @@ use std::{
 
 use siphasher::sip::SipHasher24;
 
+use crate::clock;
+
 /// The instances that have answered under one name.
 #[derive(Debug, Default)]
 pub struct Instances {
     /// Hash of the id of the latest one; 0 for none yet. Read for every answer.
     current: AtomicU64,
+    /// Since when, in Unix milliseconds.
+    since: AtomicU64,
     /// Hashes of earlier ones: a last answer of theirs may come after the first of their successor.
     earlier: Mutex<Vec<u64>>,
 }
@@ -29,6 +33,17 @@ pub enum Instance {
     New,
 }
 
+/// Which instance of a backend another process spoke of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Told {
+    /// The one that is known here, or none in particular.
+    Current,
+    /// One whose sessions are gone.
+    Earlier,
+    /// One that has not been heard of here yet: the sessions of the one known here are gone.
+    Later,
+}
+
 /// Earlier instances remembered.
 const MAX_EARLIER: usize = 16;
 
@@ -39,7 +54,44 @@ impl Instances {
     pub fn heard(&self, id: &[u8]) -> Instance {
         let mut hasher = SipHasher24::new();
         hasher.write(id);
-        let hash = hasher.finish().max(1);
+        self.heard_hash(hasher.finish().max(1))
+    }
+
+    /// Hash of the id of the latest instance; 0 when none has been heard of. The same in every process.
+    pub fn current(&self) -> u64 {
+        self.current.load(Relaxed)
+    }
+
+    /// Takes over what another process knew: the latest instance, and since when (Unix milliseconds). Only
+    /// if nothing is known here.
+    pub fn restore(&self, hash: u64, since: u64) {
+        if self.current.compare_exchange(0, hash, Relaxed, Relaxed).is_ok() {
+            self.since.store(since, Relaxed);
+        }
+    }
+
+    /// Since when the latest instance is known, in Unix milliseconds.
+    pub fn since(&self) -> u64 {
+        self.since.load(Relaxed)
+    }
+
+    /// What a binding tells that another process made at `placed` (Unix milliseconds) with this instance.
+    pub fn judge(&self, hash: u64, placed: u64) -> Told {
+        let current = self.current();
+        if hash == 0 || hash == current {
+            return Told::Current;
+        }
+        if current == 0 {
+            self.restore(hash, placed);
+            return Told::Current;
+        }
+        let earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner).contains(&hash);
+        // What was bound before the present instance was heard of is not about a later one.
+        if earlier || placed <= self.since() { Told::Earlier } else { Told::Later }
+    }
+
+    /// An answer came from the instance whose id has this hash.
+    pub fn heard_hash(&self, hash: u64) -> Instance {
         if self.current.load(Relaxed) == hash {
             return Instance::Known;
         }
@@ -49,6 +101,7 @@ impl Instances {
             return Instance::Known;
         }
         self.current.store(hash, Relaxed);
+        self.since.store(clock::unix_ms(), Relaxed);
         if current == 0 {
             return Instance::Known;
         }
@@ -77,6 +130,18 @@ mod tests {
         instances.heard(b"a");
         assert_eq!(instances.heard(b"b"), Instance::New);
         assert_eq!(instances.heard(b"b"), Instance::Known);
+    }
+
+    #[test]
+    fn what_another_process_says_is_put_in_order_by_time() {
+        let instances = Instances::default();
+        assert_eq!(instances.judge(7, 1_000), Told::Current, "nothing was known");
+        assert_eq!((instances.current(), instances.since()), (7, 1_000));
+        assert_eq!(instances.judge(0, 0), Told::Current, "no instance in particular");
+        assert_eq!(instances.judge(8, 900), Told::Earlier);
+        assert_eq!(instances.judge(8, 1_100), Told::Later);
+        instances.heard_hash(8);
+        assert_eq!(instances.judge(7, u64::MAX), Told::Earlier, "it is known to be gone");
     }
 
     #[test]

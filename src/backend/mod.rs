@@ -23,7 +23,7 @@ use tokio::time::Instant;
 pub use self::{
     health::{Evidence, Finding, Health},
     history::{HealthChange, History},
-    instance::{Instance, Instances},
+    instance::{Instance, Instances, Told},
     metrics::{CLASSES, Families, Metrics},
     standing::Standing,
     steering::{Deadline, Steering},
@@ -155,6 +155,11 @@ impl Backend {
     /// An answer carried this instance id.
     pub fn heard(&self, id: &[u8]) -> Instance {
         if self.is_current() { self.standing.instances.heard(id) } else { Instance::Known }
+    }
+
+    /// Another process heard of the instance whose id has this hash.
+    pub fn heard_hash(&self, hash: u64) -> Instance {
+        if self.is_current() { self.standing.instances.heard_hash(hash) } else { Instance::Known }
     }
 
     /// From now on it gets no new sessions. When the deadline has passed, it serves nobody.

@@ -18,7 +18,7 @@ pub struct Standing {
     /// How its health changed.
     pub history: History,
     /// Which instances have answered under its name.
-    pub(super) instances: Instances,
+    pub instances: Instances,
     /// Written by workers (passing requests) and the control thread (checks); held for a few adds.
     health: Mutex<Health>,
     /// Whether a passing request failed since the last answer; spares the common answer the lock.

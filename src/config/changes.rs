@@ -25,6 +25,7 @@ impl Changes {
         differs(restart, "admin.socket", &old.admin.socket, &new.admin.socket);
         differs(restart, "workers", &old.workers, &new.workers);
         words(restart, "secret_file", &old.secret_file, &new.secret_file, |file| path(file.as_ref()));
+        differs(restart, "state", &old.state, &new.state);
         words(restart, "access_log", &old.access_log, &new.access_log, |log| match log {
             AccessLog::Off => "off".to_owned(),
             AccessLog::Stdout => "standard output".to_owned(),

@@ -42,6 +42,7 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
         workers: raw.workers.or_else(default_workers),
         certificates: certificates(raw.certificates.list, base, report),
         trusted_proxies: plain(raw.trusted_proxies.or_else(Vec::new)),
+        state: raw.state.convert(base, !raw.secret_file.is_absent(), report),
         secret_file: raw.secret_file.value().map(|path| base.join(path)),
         access_log: match raw.access_log.or(AccessLog::Off) {
             AccessLog::File(path) => AccessLog::File(base.join(path)),

@@ -2,7 +2,7 @@
 
 use std::{
     fmt::{self, Display, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     time::Duration,
 };
 
@@ -10,7 +10,7 @@ use super::{
     address::{format_backend_url, format_host_pattern},
     model::{
         AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, Issue, Limits, Listen, Pool, Route,
-        Timeouts,
+        State, Timeouts,
     },
     quantity::{format_duration, format_size},
     session::{format_balance, format_key, format_on_down, format_same_site, format_skip, format_status},
@@ -45,6 +45,7 @@ fn write_config(config: &Config, out: &mut String) -> fmt::Result {
     }
     write_listen(&config.listen, out)?;
     write_admin(&config.admin, out)?;
+    write_state(&config.state, out)?;
     for certificate in &config.certificates {
         write_certificate(certificate, out)?;
     }
@@ -79,6 +80,28 @@ fn write_admin(admin: &Admin, out: &mut String) -> fmt::Result {
         writeln!(out, "socket = {}", path(socket))?;
     }
     Ok(())
+}
+
+/// The password in a URL is not written: that of a file is the better place for it.
+fn write_state(state: &State, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[state]")?;
+    let mut file = |key: &str, file: &Option<PathBuf>| match file {
+        Some(file) => writeln!(out, "{key} = {}", path(file)),
+        None => Ok(()),
+    };
+    file("file", &state.file)?;
+    file("handover", &state.handover)?;
+    if let Some(redis) = &state.redis {
+        file("redis_password_file", &redis.password_file)?;
+        file("redis_ca", &redis.ca)?;
+        writeln!(out, "redis = {}", quoted(&redis.url))?;
+        writeln!(out, "redis_timeout = {}", duration(redis.timeout))?;
+        writeln!(out, "redis_prefix = {}", quoted(&redis.prefix))?;
+    }
+    match &state.replica {
+        Some(replica) => writeln!(out, "replica = {}", quoted(replica)),
+        None => Ok(()),
+    }
 }
 
 fn write_certificate(certificate: &CertificateFiles, out: &mut String) -> fmt::Result {

@@ -21,6 +21,7 @@ mod raw;
 mod schema;
 mod section;
 mod session;
+mod state;
 mod suggest;
 mod token;
 
@@ -31,9 +32,10 @@ pub use self::{
     flags::{BackendFlag, Flags, Overrides},
     model::{
         AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, HostPattern, Issue, Limits, Listen,
-        PassiveHealth, Pool, PoolTimeouts, Route, SameSite, Timeouts,
+        PassiveHealth, Pool, PoolTimeouts, Redis, Route, SameSite, State, Timeouts,
     },
     quantity::{format_duration, format_size, parse_duration, parse_size},
     session::{format_balance, parse_balance},
+    state::RedisUrl,
     token::{Token, TokenError},
 };

@@ -11,6 +11,7 @@ use std::{
 use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
+use super::RedisUrl;
 use crate::affinity::Settings;
 
 /// Everything `homing serve` needs to know.
@@ -34,6 +35,8 @@ pub struct Config {
     pub log_query: bool,
     /// The secret under which session ids become keys; drawn at start when none.
     pub secret_file: Option<PathBuf>,
+    /// Where bindings are kept and shared beyond the process.
+    pub state: State,
     /// Deadlines of the client side.
     pub timeouts: Timeouts,
     /// Bounds of the client side.
@@ -70,6 +73,34 @@ pub struct Admin {
     pub hosts: Vec<Box<str>>,
     /// Unix socket that answers as the listener does.
     pub socket: Option<PathBuf>,
+}
+
+/// Where bindings are kept and shared beyond the process.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct State {
+    /// File that keeps them over a restart.
+    pub file: Option<PathBuf>,
+    /// Server that shares them with other replicas.
+    pub redis: Option<Redis>,
+    /// Name of this replica; the host's when none.
+    pub replica: Option<Box<str>>,
+    /// Unix socket by which a new process takes over from this one.
+    pub handover: Option<PathBuf>,
+}
+
+/// Server that shares bindings with other replicas.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Redis {
+    /// Where it is.
+    pub url: RedisUrl,
+    /// File with the password, instead of one in the URL.
+    pub password_file: Option<PathBuf>,
+    /// Certificates that vouch for it; the usual public ones when none.
+    pub ca: Option<PathBuf>,
+    /// The longest time that one request waits for it, in all.
+    pub timeout: Duration,
+    /// What every key begins with.
+    pub prefix: Box<str>,
 }
 
 /// One certificate chain and its key, both PEM files.

@@ -25,6 +25,7 @@ use super::{
         parse_balance, parse_instance_header, parse_issued_name, parse_key, parse_on_down, parse_same_site,
         parse_skip, parse_status,
     },
+    state::RawState,
 };
 use crate::affinity::{Balance, KeySource, OnDown, PathPattern};
 
@@ -39,6 +40,7 @@ pub(super) struct RawConfig {
     pub(super) hsts: Field<Duration>,
     pub(super) listen: RawListen,
     pub(super) admin: RawAdmin,
+    pub(super) state: RawState,
     pub(super) certificates: Tables<RawCertificate>,
     pub(super) timeouts: RawTimeouts,
     pub(super) limits: RawLimits,
@@ -181,6 +183,7 @@ impl RawConfig {
             hsts: root.duration("hsts"),
             listen: RawListen::read(root.section("listen", &schema::LISTEN)),
             admin: RawAdmin::read(root.section("admin", &schema::ADMIN)),
+            state: RawState::read(root.section("state", &schema::STATE)),
             certificates: root.tables("certificate", &schema::CERTIFICATE, RawCertificate::read),
             timeouts: RawTimeouts::read(root.section("timeouts", &schema::TIMEOUTS)),
             limits: RawLimits::read(root.section("limits", &schema::LIMITS)),
@@ -369,7 +372,7 @@ impl RawBackend {
     }
 }
 
-fn path(text: &str) -> Result<PathBuf, String> {
+pub(super) fn path(text: &str) -> Result<PathBuf, String> {
     if text.is_empty() || text.contains('\0') {
         Err("a path is missing".to_owned())
     } else {
@@ -377,7 +380,7 @@ fn path(text: &str) -> Result<PathBuf, String> {
     }
 }
 
-fn socket_path(text: &str) -> Result<PathBuf, String> {
+pub(super) fn socket_path(text: &str) -> Result<PathBuf, String> {
     if text.len() > SOCKET_PATH_MAX {
         return Err(format!(
             "a socket's path has at most {SOCKET_PATH_MAX} bytes, this one has {}",

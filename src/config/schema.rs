@@ -20,6 +20,7 @@ pub(super) static ROOT: Shape = Shape {
         "hsts",
         "listen",
         "admin",
+        "state",
         "certificate",
         "timeouts",
         "limits",
@@ -32,6 +33,20 @@ pub(super) static LISTEN: Shape = Shape { title: "[listen]", keys: &["https", "h
 
 pub(super) static ADMIN: Shape =
     Shape { title: "[admin]", keys: &["token_file", "allow_changes", "hosts", "socket"] };
+
+pub(super) static STATE: Shape = Shape {
+    title: "[state]",
+    keys: &[
+        "file",
+        "redis",
+        "redis_password_file",
+        "redis_ca",
+        "redis_timeout",
+        "redis_prefix",
+        "replica",
+        "handover",
+    ],
+};
 
 pub(super) static CERTIFICATE: Shape = Shape { title: "[[certificate]]", keys: &["cert", "key"] };
 
@@ -91,10 +106,11 @@ pub(super) static POOL_TIMEOUTS: Shape =
 pub(super) static BACKEND: Shape = Shape { title: "[[pool.backend]]", keys: &["name", "url", "weight"] };
 
 /// Every table.
-pub(super) static ALL: [&Shape; 14] = [
+pub(super) static ALL: [&Shape; 15] = [
     &ROOT,
     &LISTEN,
     &ADMIN,
+    &STATE,
     &CERTIFICATE,
     &TIMEOUTS,
     &LIMITS,

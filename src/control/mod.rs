@@ -3,6 +3,7 @@
 //! Nothing here is in a request's path, and nothing a worker does can starve it.
 
 mod advice;
+mod courier;
 mod drain;
 mod expiry;
 mod health;
@@ -11,6 +12,7 @@ mod signals;
 
 pub use self::{
     advice::advise,
+    courier::carry,
     drain::end_drains,
     expiry::expire,
     health::watch_health,

@@ -131,6 +131,7 @@ impl Reloader {
             workers: old.config.workers,
             access_log: old.config.access_log.clone(),
             secret_file: old.config.secret_file.clone(),
+            state: old.config.state.clone(),
             ..config
         };
         let new = Snapshot::build(config, materials, &self.families, Some(&old));
