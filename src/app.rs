@@ -30,10 +30,11 @@ use crate::{
     backend::Families,
     config::{self, Config, Listen},
     control::{self, ReloadMetrics, Reloader, Source},
+    handover::{Giver, Taker},
     listener::{self, Inherited, LocalSocket, accept},
     materials::Materials,
     proxy::{self, AccessLog, Metrics, Worker, Writer},
-    secret,
+    secret::Secret,
     socket::tune,
     tls::Ticketer,
     world::{Phase, Reload, Snapshot, World},
@@ -53,6 +54,10 @@ pub struct App {
     bound: Listen,
     reloader: Reloader,
     reloads: mpsc::Receiver<Reload>,
+    /// The process to take over from.
+    taker: Option<Taker>,
+    /// What the process to come can be given, and the socket where it asks.
+    giver: Option<(Giver, LocalSocket)>,
 }
 
 /// A running worker thread.
@@ -74,12 +79,18 @@ const LAST_WORDS: Duration = Duration::from_millis(500);
 // === impl App ===
 
 impl App {
-    /// Does everything that can fail.
+    /// Does everything that can fail. `inherited` are sockets that were opened for this process, `taker` has what
+    /// a running process gives to this one, which serves until this one does.
     ///
     /// # Errors
     ///
     /// Bad certificates or key files, busy ports, a log that cannot be opened: each says what to change.
-    pub fn bind(config: Config, source: Source, mut inherited: Inherited) -> anyhow::Result<Self> {
+    pub fn bind(
+        config: Config,
+        source: Source,
+        mut inherited: Inherited,
+        mut taker: Option<Taker>,
+    ) -> anyhow::Result<Self> {
         let workers = config.workers.get();
         raise_file_limit(config.limits.connections.get());
         let ticketer = Ticketer::new()?;
@@ -94,8 +105,15 @@ impl App {
             None => None,
         };
         inherited.close_rest();
+        let local_socket = |setting, path| match taker {
+            // It replaces that of the process before, but not yet.
+            Some(_) => LocalSocket::prepare(setting, path),
+            None => LocalSocket::bind(setting, path),
+        };
         let admin_socket = config.admin.socket.as_deref();
-        let admin_socket = admin_socket.map(|path| LocalSocket::bind("[admin] socket", path)).transpose()?;
+        let admin_socket = admin_socket.map(|path| local_socket("[admin] socket", path)).transpose()?;
+        let handover = config.state.handover.as_deref();
+        let handover = handover.map(|path| local_socket("[state] handover", path)).transpose()?;
         let file = source.file.clone();
         let local = |socket: Option<&TcpListener>| socket.map(TcpListener::local_addr).transpose();
         let bound = Listen {
@@ -117,9 +135,13 @@ impl App {
                     _ => "cannot start the access log".to_owned(),
                 }
             })?;
-        let hasher = secret::key_hasher(config.secret_file.as_deref())?;
+        let secret_file = config.secret_file.as_deref();
+        let secret = match &taker {
+            Some(taker) => taker.secret(secret_file)?,
+            None => Secret::load(secret_file)?,
+        };
         let snapshot = Snapshot::build(config, materials, &families, None);
-        let (world, reloads) = World::new(snapshot, hasher, bound.https.port());
+        let (world, reloads) = World::new(snapshot, secret.hasher(), bound.https.port());
         let world = Arc::new(world);
         let reloader = Reloader::new(
             Arc::clone(&world),
@@ -129,6 +151,14 @@ impl App {
             ReloadMetrics::register(&registry)?,
         );
         registry.register(Box::new(AffinityCollector(Arc::clone(&world))))?;
+        if let Some(taker) = &mut taker {
+            taker.restore(&world)?;
+        }
+        let sockets = [("https", &https[..]), ("http", &http), ("admin", admin.as_slice())];
+        let sockets = sockets.iter().flat_map(|(name, sockets)| sockets.iter().map(|socket| (*name, socket)));
+        let giver =
+            handover.map(|socket| Ok::<_, io::Error>((Giver::new(&world, secret, sockets, || ())?, socket)));
+        let giver = giver.transpose()?;
         Ok(Self {
             world,
             registry,
@@ -142,6 +172,8 @@ impl App {
             bound,
             reloader,
             reloads,
+            taker,
+            giver,
         })
     }
 
@@ -165,7 +197,9 @@ impl App {
         // Before any worker: a signal from here on drains.
         let mut stop = control::stop_signals()?;
         let world = Arc::clone(&self.world);
+        let mut taking = self.taker.map(|taker| taker.follow(&world)).transpose()?;
         let (log, writer) = self.log.unzip();
+        let (accepting, mut acceptors) = mpsc::unbounded_channel();
         let (ended, mut endings) = mpsc::unbounded_channel();
         let mut workers = Vec::new();
         let count = world.snapshot.load().config.workers.get();
@@ -173,19 +207,36 @@ impl App {
         let http = listener::spread(self.http, count)?;
         for (index, sockets) in https.into_iter().zip(http).enumerate() {
             let worker = (Arc::clone(&world), Arc::clone(&self.metrics), log.clone());
+            let accepting = accepting.clone();
             let ended = Ended(ended.clone());
             let thread = std::thread::Builder::new()
                 .name(format!("homing-{index}"))
                 .spawn(move || {
                     let _ended = ended;
-                    run_worker(worker, sockets)
+                    run_worker(worker, sockets, &accepting)
                 })
                 .context("cannot start a worker")?;
             workers.push(Running { thread });
         }
         // Only the workers have these from here on: when they are gone, the log's thread ends, and so
         // does the wait for endings.
-        drop((log, ended));
+        drop((log, ended, accepting));
+        for _ in 0..workers.len() {
+            tokio::select! {
+                _ = acceptors.recv() => {}
+                _ = endings.recv() => return Err(anyhow!("a worker ended before it accepted clients")),
+            }
+        }
+        let (mut admin_socket, mut giver) = (self.admin_socket, self.giver);
+        if let Some(taking) = &mut taking {
+            // From here on clients of the process before are this one's.
+            taking.ready().await?;
+            for socket in admin_socket.iter_mut().chain(giver.as_mut().map(|(_, socket)| socket)) {
+                if let Err(error) = socket.install() {
+                    tracing::error!(%error, "a socket of the process before is not replaced");
+                }
+            }
+        }
 
         let mut background = tokio::task::JoinSet::new();
         background.spawn_local(control::expire(Arc::clone(&world)));
@@ -198,7 +249,7 @@ impl App {
         let requests = move || requests.requests_total();
         let admin = Rc::new(Admin::new(self.registry, Arc::clone(&world), self.file, requests)?);
         background.spawn_local(admin::publish_events(Rc::clone(&admin)));
-        if let Some(socket) = self.admin_socket {
+        if let Some(socket) = admin_socket {
             let admin = Rc::clone(&admin);
             background.spawn_local(async move {
                 if let Err(error) = admin::serve_socket(admin, socket).await {
@@ -214,6 +265,17 @@ impl App {
                 }
             });
         }
+        let giver = giver.map(|(giver, socket)| {
+            let giver = Arc::new(giver);
+            let serving = Arc::clone(&giver);
+            background.spawn_local(async move {
+                if let Err(error) = serving.serve(socket).await {
+                    tracing::error!(%error, "the socket for hand-overs broke");
+                }
+            });
+            giver
+        });
+        let mut phase = world.watch();
         world.advance(Phase::Ready);
         ready(&self.bound);
 
@@ -222,14 +284,28 @@ impl App {
                 tracing::info!(signal, "draining");
                 Ok(())
             }
+            // The sender cannot be gone: the world has it.
+            _ = phase.wait_for(|phase| *phase == Phase::HandedOver) => {
+                tracing::info!("another process has taken over: draining");
+                Ok(())
+            }
             _ = endings.recv() => Err(anyhow!("a worker ended by itself")),
             ended = background.join_next(), if !background.is_empty() => {
                 Err(anyhow!("a background task ended by itself: {ended:?}"))
             }
         };
-        world.advance(Phase::Draining);
+        if !world.is_handed_over() {
+            world.advance(Phase::Draining);
+            giver.iter().for_each(|giver| giver.withdraw());
+        }
         let drain = world.snapshot.load().config.timeouts.drain;
-        let all = async { while endings.recv().await.is_some() {} };
+        let all = async {
+            while endings.recv().await.is_some() {}
+            if let Some(taking) = taking.as_ref().filter(|_| world.is_handed_over()) {
+                // What the process before still learns goes on to the next one through this one.
+                taking.ended().await;
+            }
+        };
         tokio::select! {
             () = all => {}
             signal = stop.next() => tracing::warn!(signal, "closing what is still open"),
@@ -238,6 +314,9 @@ impl App {
         world.advance(Phase::Forced);
         let joined = tokio::task::spawn_blocking(move || join_workers(workers)).await?;
         world.courier.flush(&world.snapshot.load_full()).await;
+        if let Some(giver) = giver {
+            tokio::task::spawn_blocking(move || giver.finish()).await?;
+        }
         if let Some(writer) = writer {
             tokio::task::spawn_blocking(move || writer.join()).await?;
         }
@@ -270,6 +349,7 @@ type Parts = (Arc<World>, Arc<Metrics>, Option<AccessLog>);
 fn run_worker(
     (world, metrics, log): Parts,
     (https, http): (Vec<TcpListener>, Vec<TcpListener>),
+    accepting: &mpsc::UnboundedSender<()>,
 ) -> anyhow::Result<()> {
     let runtime = runtime()?;
     let worker = Rc::new(Worker::new(world, metrics, log));
@@ -281,6 +361,12 @@ fn run_worker(
                 sweeper.sweep();
             }
         });
+        let open = |sockets: Vec<TcpListener>| {
+            sockets.into_iter().map(tokio::net::TcpListener::from_std).collect::<io::Result<Vec<_>>>()
+        };
+        let (https, http) = (open(https)?, open(http)?);
+        // Whoever waits for it is told so by a worker's end, too.
+        let _ = accepting.send(());
         let https = https.into_iter().map(|socket| accept_clients(&worker, socket, true));
         let http = http.into_iter().map(|socket| accept_clients(&worker, socket, false));
         try_join!(try_join_all(https), try_join_all(http)).context("a listener broke")?;
@@ -297,8 +383,7 @@ fn run_worker(
     })
 }
 
-async fn accept_clients(worker: &Rc<Worker>, socket: TcpListener, tls: bool) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(socket)?;
+async fn accept_clients(worker: &Rc<Worker>, listener: tokio::net::TcpListener, tls: bool) -> io::Result<()> {
     let phase = worker.world.watch();
     let serve = |stream, peer: SocketAddr| {
         // A peer that is gone already shows when it is read from.

@@ -21,6 +21,7 @@ use crate::{
     backend::{Backend, Families, Instance},
     clock,
     config::{self, Changes, Config, HealthCheck, PoolTimeouts},
+    handover::Kin,
     issue::Issuer,
     materials::Materials,
     route::Routes,
@@ -92,6 +93,8 @@ pub struct World {
     loaded: Mutex<Loaded>,
     /// Tells what has changed to those who keep or share bindings.
     pub courier: Courier,
+    /// The processes before and after this one, while they serve the same sessions.
+    pub kin: Kin,
 }
 
 /// How the last attempt to load the configuration went.
@@ -254,6 +257,7 @@ impl World {
             reloads,
             loaded: Mutex::new(Loaded { at: clock::wall(), error: None }),
             courier: Courier::default(),
+            kin: Kin::default(),
         };
         (world, wishes)
     }

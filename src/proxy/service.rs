@@ -129,6 +129,8 @@ async fn handle(
     *outgoing.method_mut() = parts.method;
     *outgoing.headers_mut() = parts.headers;
 
+    // A session that another process of ours has only just begun is looked for there first.
+    client.worker.world.kin.look_up(pool, keys.as_slice()).await;
     let forward = Forward {
         client,
         pool,
