@@ -280,13 +280,10 @@ impl App {
         ready(&self.bound);
 
         let outcome = tokio::select! {
+            // The sender cannot be gone: the world has it.
+            _ = phase.wait_for(|phase| *phase == Phase::HandedOver) => Ok(()),
             signal = stop.next() => {
                 tracing::info!(signal, "draining");
-                Ok(())
-            }
-            // The sender cannot be gone: the world has it.
-            _ = phase.wait_for(|phase| *phase == Phase::HandedOver) => {
-                tracing::info!("another process has taken over: draining");
                 Ok(())
             }
             _ = endings.recv() => Err(anyhow!("a worker ended by itself")),
@@ -294,6 +291,8 @@ impl App {
                 Err(anyhow!("a background task ended by itself: {ended:?}"))
             }
         };
+        // A worker without clients ends at once then, which is no fault.
+        let outcome = if world.is_handed_over() { Ok(()) } else { outcome };
         if !world.is_handed_over() {
             world.advance(Phase::Draining);
             giver.iter().for_each(|giver| giver.withdraw());
@@ -313,6 +312,9 @@ impl App {
         }
         world.advance(Phase::Forced);
         let joined = tokio::task::spawn_blocking(move || join_workers(workers)).await?;
+        if let Some(giver) = giver.clone() {
+            tokio::task::spawn_blocking(move || giver.settle()).await?;
+        }
         world.courier.flush(&world.snapshot.load_full()).await;
         if let Some(giver) = giver {
             tokio::task::spawn_blocking(move || giver.finish()).await?;

@@ -136,7 +136,9 @@ pub async fn serve(admin: Rc<Admin>, listener: TcpListener) -> io::Result<()> {
             tokio::task::spawn_local(connection.serve(stream, place));
         },
     );
-    accepting.await
+    accepting.await?;
+    // Whoever is connected is served on; a task that ends means that something broke.
+    std::future::pending().await
 }
 
 /// Serves the Unix socket until the process is forced to stop; its file goes then.

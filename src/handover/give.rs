@@ -40,6 +40,8 @@ pub struct Giver {
     release: Box<dyn Fn() + Send + Sync>,
     /// Held while a new process is being given things.
     turn: Mutex<()>,
+    /// Held from the moment at which a new process has taken over until it has been told so.
+    leaving: Mutex<()>,
     /// Connections that are looked at.
     guests: AtomicUsize,
     /// The thread that tells the process that has taken over of changes.
@@ -88,6 +90,7 @@ impl Giver {
             sockets: Mutex::new(Some(clones.collect::<io::Result<_>>()?)),
             release: Box::new(release),
             turn: Mutex::default(),
+            leaving: Mutex::default(),
             guests: AtomicUsize::new(0),
             telling: Mutex::default(),
         })
@@ -122,6 +125,11 @@ impl Giver {
     /// Lets go of the sockets: nobody may wait at one that is not accepted from any more.
     pub fn withdraw(&self) {
         *lock(&self.sockets) = None;
+    }
+
+    /// Waits until a new process that has just taken over will be told so, whatever ends now.
+    pub fn settle(&self) {
+        drop(lock(&self.leaving));
     }
 
     /// Waits until the new process, if there is one, has heard of the last change: to be called when nothing
@@ -214,6 +222,7 @@ impl Giver {
             }
             // From here on it is the end of this process that matters, not the patience with the new one.
             link.set_reading_patience(None)?;
+            let _leaving = lock(&self.leaving);
             *lock(&self.telling) = writing.take();
             self.world.kin.join(&exchange);
             self.world.advance(Phase::HandedOver);
