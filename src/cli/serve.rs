@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use super::args::ServeArgs;
+use super::{args::ServeArgs, notify};
 use crate::{
     app::App,
     config::{Config, Listen},
@@ -40,6 +40,7 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             eprintln!("listening admin unix:{}", socket.display());
         }
         eprint!("{summary}");
+        notify::ready();
     })?;
     Ok(ExitCode::SUCCESS)
 }
