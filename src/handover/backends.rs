@@ -27,7 +27,7 @@ fn states(pool: &Pool, config: &config::Pool) -> Vec<BackendState> {
             admin: member.admin().as_str().to_owned(),
             deadline: backend.standing.steering.deadline_in(),
             weight: member.weight(),
-            configured_weight: configured.map_or(member.weight(), |config| config.weight.get()),
+            configured_weight: configured.map_or_else(|| member.weight(), |config| config.weight.get()),
             instance: backend.standing.instances.current(),
             instance_since: backend.standing.instances.since(),
         }

@@ -64,18 +64,6 @@ const ANSWER: Duration = Duration::from_millis(250);
 // === impl Exchange ===
 
 impl Exchange {
-    /// One that does not run yet.
-    pub(super) fn new() -> Ends {
-        let (frames, receiver) = mpsc::channel(QUEUE);
-        let exchange = Self {
-            frames,
-            asked: Mutex::default(),
-            next: AtomicU64::new(0),
-            over: watch::Sender::new(false),
-        };
-        Ends { exchange: Arc::new(exchange), frames: receiver }
-    }
-
     /// Learns what the other process knows of a key; or nothing, if it has nothing to say in time.
     pub async fn ask(&self, pool: &Pool, key: SessionKey) {
         if *self.over.borrow() {
@@ -181,7 +169,21 @@ impl Exchange {
     }
 }
 
+// === impl Ends ===
+
 impl Ends {
+    /// Those of an exchange that does not run yet.
+    pub(super) fn new() -> Self {
+        let (sender, frames) = mpsc::channel(QUEUE);
+        let exchange = Exchange {
+            frames: sender,
+            asked: Mutex::default(),
+            next: AtomicU64::new(0),
+            over: watch::Sender::new(false),
+        };
+        Self { exchange: Arc::new(exchange), frames }
+    }
+
     /// Writes until the other side ends, or until this process has told its last change.
     pub(super) fn write(
         mut self,

@@ -19,7 +19,7 @@ use tokio::{net::UnixListener, time::sleep};
 
 use super::{
     backends,
-    exchange::{Exchange, send_all},
+    exchange::{Ends, send_all},
     link::{Link, MAX_FILES},
     message::{Labels, Offer, OfferedSecret, VERSION, encode, greeting, kind, version},
 };
@@ -206,7 +206,7 @@ impl Giver {
         tracing::info!(sockets, bindings, took = ?(clock::now() - began), "handing over to a new process");
 
         link.set_reading_patience(Some(START))?;
-        let ends = Exchange::new();
+        let ends = Ends::new();
         let exchange = Arc::clone(&ends.exchange);
         let writer = link.try_clone()?;
         let world = Arc::clone(&self.world);

@@ -21,7 +21,7 @@ use tokio::{
 use super::{
     backends,
     entries::Reader,
-    exchange::{Exchange, absorb},
+    exchange::{Ends, Exchange, absorb},
     link::{Frame, Link},
     message::{Labels, Offer, OfferedSecret, VERSION, decode, greeting, kind, version},
 };
@@ -200,7 +200,7 @@ impl Taker {
         link.set_reading_patience(None)?;
         let deliveries = world.courier.subscribe("hand-over");
         world.courier.open(&world.snapshot.load_full());
-        let ends = Exchange::new();
+        let ends = Ends::new();
         let exchange = Arc::clone(&ends.exchange);
         world.kin.join(&exchange);
         let writer = link.try_clone()?;
