@@ -156,9 +156,12 @@ impl App {
         }
         let sockets = [("https", &https[..]), ("http", &http), ("admin", admin.as_slice())];
         let sockets = sockets.iter().flat_map(|(name, sockets)| sockets.iter().map(|socket| (*name, socket)));
-        let giver =
-            handover.map(|socket| Ok::<_, io::Error>((Giver::new(&world, secret, sockets, || ())?, socket)));
-        let giver = giver.transpose()?;
+        // What only one process can have open is let go of here, and opened by the other after `Taking::ready`:
+        // so far there is no such thing.
+        let release = || ();
+        let giver = handover
+            .map(|socket| Giver::new(&world, secret, sockets, release).map(|giver| (giver, socket)))
+            .transpose()?;
         Ok(Self {
             world,
             registry,
@@ -198,6 +201,8 @@ impl App {
         let mut stop = control::stop_signals()?;
         let world = Arc::clone(&self.world);
         let mut taking = self.taker.map(|taker| taker.follow(&world)).transpose()?;
+        // Before anybody can change a binding.
+        world.courier.open(&world.snapshot.load());
         let (log, writer) = self.log.unzip();
         let (accepting, mut acceptors) = mpsc::unbounded_channel();
         let (ended, mut endings) = mpsc::unbounded_channel();

@@ -12,6 +12,8 @@ mod checks;
 mod model;
 #[path = "simulation/scenes.rs"]
 mod scenes;
+#[path = "simulation/upgrade.rs"]
+mod upgrade;
 #[path = "simulation/world.rs"]
 mod world;
 

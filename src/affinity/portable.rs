@@ -15,7 +15,7 @@ use super::{
     afterlife::Kind,
     expiry::Entry,
     lifecycle::lock,
-    table::{Binding, Flags, Home},
+    table::{Binding, Flags, Home, Keep},
 };
 
 /// A session's binding, as far as it means something outside the process.
@@ -107,12 +107,13 @@ impl Affinity {
         if let Some(Some(record)) = record {
             return Trace::Bound(record);
         }
-        match self.after.find(key, now) {
-            Some(past) => match past.kind {
-                Kind::Renamed(to) => Trace::Renamed { to, until: past.until, lasting: past.lasting },
-                Kind::Ended(home) => Trace::Ended { home: home.slot, until: past.until },
-            },
-            None => Trace::Unknown,
+        let Some(past) = self.after.find(key, now) else { return Trace::Unknown };
+        match past.kind {
+            Kind::Renamed(to) => Trace::Renamed { to, until: past.until, lasting: past.lasting },
+            Kind::Ended(home) if self.ledger.knows(home) => {
+                Trace::Ended { home: home.slot, until: past.until }
+            }
+            Kind::Ended(_) => Trace::Unknown,
         }
     }
 
@@ -170,8 +171,8 @@ impl Affinity {
         let home = Home { slot: member.slot(), generation: member.generation() };
         let seen = record.last_seen.min(now);
         let created = record.created.min(seen);
-        let ttl = record.ttl.map(|ttl| ttl.min(settings.max_ttl)).filter(|ttl| *ttl > settings.ttl);
-        let gone = seen.after(ttl.unwrap_or(settings.ttl));
+        let ttl = record.ttl.unwrap_or_default().min(settings.max_ttl).max(settings.ttl);
+        let gone = seen.after(ttl);
         let gone = settings.max_age.map_or(gone, |age| gone.min(created.after(age)));
         if gone <= now {
             return Absorbed::Expired;
@@ -207,7 +208,7 @@ impl Affinity {
                     if record.unlearned {
                         self.counters.unlearned.fetch_add(1, Relaxed);
                     }
-                    let rare = self.remember_rare(key, record, ttl, member, created);
+                    let rare = self.remember_rare(key, record, member, created);
                     let flags =
                         Flags { retained: idle, unlearned: record.unlearned, rare, ..Flags::default() };
                     let mut binding = Binding::new(home, seen, due, flags);
@@ -226,7 +227,9 @@ impl Affinity {
             Absorbed::New if idle => lock(&self.retained).insert(Entry { key: key.words(), due }),
             Absorbed::New | Absorbed::Moved => self.schedule_live(key, due),
             Absorbed::Same => {
-                self.lengthen(settings, key, ttl);
+                if self.outlast(key, record.ttl) {
+                    self.journal.changed(key);
+                }
                 if !idle {
                     self.touch_live(settings, key, seen);
                 }
@@ -278,17 +281,25 @@ impl Affinity {
         Absorbed::New
     }
 
-    /// Another process knows that a session has ended, at `home`.
-    pub fn absorb_ended(&self, settings: &Settings, key: SessionKey, home: Slot, now: Tick) -> Absorbed {
+    /// Another process knows that a session has ended, at `home`, which matters for no longer than `until`.
+    pub fn absorb_ended(
+        &self,
+        settings: &Settings,
+        key: SessionKey,
+        home: Slot,
+        until: Tick,
+        now: Tick,
+    ) -> Absorbed {
+        let until = until.min(now.after(settings.grace));
         if self.end(settings, key, EndReason::Logout, now).is_some() {
             return Absorbed::Ended;
         }
         let Some(member) = self.ledger.member(home) else { return Absorbed::Unknown };
-        if self.after.find(key, now).is_some() {
+        if until <= now || self.after.find(key, now).is_some() {
             return Absorbed::Same;
         }
         let home = Home { slot: home, generation: member.generation() };
-        self.after.remember(key, Kind::Ended(home), now.after(settings.grace));
+        self.after.remember(key, Kind::Ended(home), until);
         self.journal.changed(key);
         Absorbed::Ended
     }
@@ -339,19 +350,26 @@ impl Affinity {
         }
     }
 
+    /// Gives a binding this TTL if it has none of its own, or a shorter one; whether that is so.
+    fn outlast(&self, key: SessionKey, ttl: Option<Duration>) -> bool {
+        ttl.is_some()
+            && self.alter(key, |binding| {
+                let known = if binding.flags.rare { self.rare.of(key).ttl } else { None };
+                let longer = ttl > known;
+                if longer {
+                    binding.flags.rare = true;
+                    self.rare.change(key, |extra| extra.ttl = ttl);
+                }
+                (Keep::Yes, longer)
+            }) == Some(true)
+    }
+
     /// What only few bindings have; true when this one has. Under the lock of the binding's shard.
-    fn remember_rare(
-        &self,
-        key: SessionKey,
-        record: &Record,
-        ttl: Option<Duration>,
-        member: &Member,
-        created: Tick,
-    ) -> bool {
+    fn remember_rare(&self, key: SessionKey, record: &Record, member: &Member, created: Tick) -> bool {
         let moved = record.placed > created;
-        if moved || ttl.is_some() {
+        if moved || record.ttl.is_some() {
             self.rare.change(key, |extra| {
-                extra.ttl = ttl;
+                extra.ttl = record.ttl;
                 if moved {
                     let from = record.from.unwrap_or_else(|| member.slot());
                     extra.moved(super::Move {
@@ -363,7 +381,7 @@ impl Affinity {
                 }
             });
         }
-        moved || ttl.is_some()
+        moved || record.ttl.is_some()
     }
 }
 

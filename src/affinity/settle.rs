@@ -115,8 +115,12 @@ impl Affinity {
             }
             // A session moves only when its new backend could do something with it.
             (ClaimKind::Moving { .. }, Effect::Silent) if answer.status >= 500 => Settled::NONE,
-            (ClaimKind::Moving { key, from, reason, .. }, Effect::Silent) => {
-                self.rehome(settings, member, key, from, reason, now)
+            (ClaimKind::Moving { key, alias, from, reason }, Effect::Silent) => {
+                let settled = self.rehome(settings, member, key, from, reason, now);
+                if let (Some(alias), Some(key)) = (alias, settled.key) {
+                    self.prolong(settings, alias, key, answer.status < 400, now);
+                }
+                settled
             }
             (ClaimKind::Moving { key, alias, from, reason }, Effect::Set { .. }) => {
                 let moved = self.rehome(settings, member, key, from, reason, now);

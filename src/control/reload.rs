@@ -135,6 +135,7 @@ impl Reloader {
             ..config
         };
         let new = Snapshot::build(config, materials, &self.families, Some(&old));
+        self.world.courier.open(&new);
         self.world.publish(new);
         self.forget_removed(&old);
         Ok(changes)

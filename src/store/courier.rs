@@ -176,3 +176,72 @@ fn batches(pool: &Arc<Pool>, notes: Notes) -> impl Iterator<Item = Batch> {
         Batch { pool: Arc::clone(&pool), changed, touched }
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{affinity::Rule, store::testing};
+
+    fn changed(delivery: &Delivery) -> usize {
+        match delivery {
+            Delivery::Batch(batch) => batch.changed.len(),
+            Delivery::Everything => panic!("nothing was lost"),
+        }
+    }
+
+    #[tokio::test]
+    async fn subscribers_hear_what_is_known_of_the_keys_that_changed() {
+        let snapshot = testing::snapshot(&["a", "b"]);
+        let courier = Courier::default();
+        let mut receiver = courier.subscribe("test");
+        courier.open(&snapshot);
+        let pool = &snapshot.pools[0];
+        let key = testing::key(1);
+        testing::session("b").absorb(pool, key, Rule::Newer);
+        courier.deliver(&snapshot).await;
+        let Ok(Delivery::Batch(batch)) = receiver.try_recv() else { panic!("nothing came") };
+        let [(told, Entry::Session(session))] = &batch.changed[..] else { panic!("{batch:?}") };
+        assert_eq!((*told, &*session.home), (key, "b"));
+        courier.deliver(&snapshot).await;
+        assert!(receiver.try_recv().is_err(), "once");
+    }
+
+    #[tokio::test]
+    async fn without_subscribers_nothing_is_noted() {
+        let snapshot = testing::snapshot(&["a"]);
+        let courier = Courier::default();
+        courier.open(&snapshot);
+        testing::session("a").absorb(&snapshot.pools[0], testing::key(1), Rule::Newer);
+        assert!(snapshot.pools[0].affinity.journal().drain().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_subscriber_that_was_too_slow_has_to_look_at_everything() {
+        let snapshot = testing::snapshot(&["a"]);
+        let courier = Courier::default();
+        let mut receiver = courier.subscribe("test");
+        courier.open(&snapshot);
+        for number in 0..=QUEUE as u32 {
+            testing::session("a").absorb(&snapshot.pools[0], testing::key(number), Rule::Newer);
+            courier.deliver(&snapshot).await;
+        }
+        for _ in 0..QUEUE {
+            assert_eq!(changed(&receiver.try_recv().unwrap()), 1);
+        }
+        assert!(receiver.try_recv().is_err());
+        courier.deliver(&snapshot).await;
+        assert!(matches!(receiver.try_recv(), Ok(Delivery::Everything)));
+    }
+
+    #[tokio::test]
+    async fn at_the_end_subscribers_hear_the_last_change_and_that_it_is_over() {
+        let snapshot = testing::snapshot(&["a"]);
+        let courier = Courier::default();
+        let mut receiver = courier.subscribe("test");
+        courier.open(&snapshot);
+        testing::session("a").absorb(&snapshot.pools[0], testing::key(1), Rule::Newer);
+        courier.flush(&snapshot).await;
+        assert_eq!(changed(&receiver.recv().await.unwrap()), 1);
+        assert!(receiver.recv().await.is_none());
+    }
+}

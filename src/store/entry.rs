@@ -76,11 +76,13 @@ impl Entry {
                 affinity.absorb_renamed(&pool.settings, key, *to, until, *lasting, now)
             }
             Self::Ended { home, until } => {
-                if *until <= clock::unix_ms() {
+                let left = until.saturating_sub(clock::unix_ms());
+                if left == 0 {
                     return Absorbed::Unknown;
                 }
+                let until = now.after(Duration::from_millis(left));
                 match affinity.home_named(home, &pool.settings) {
-                    Some(member) => affinity.absorb_ended(&pool.settings, key, member.slot(), now),
+                    Some(member) => affinity.absorb_ended(&pool.settings, key, member.slot(), until, now),
                     None => Absorbed::Unknown,
                 }
             }
@@ -157,5 +159,95 @@ fn name(pool: &Pool, slot: Slot) -> Option<Box<str>> {
     match pool.roster.member(slot) {
         Some(member) => Some(member.name().into()),
         None => pool.affinity.member(slot).map(|member| member.name().into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::testing::{key, session, snapshot};
+
+    fn with(home: &str, change: impl FnOnce(&mut Session)) -> Entry {
+        let Entry::Session(mut session) = session(home) else { unreachable!("it is one") };
+        change(&mut session);
+        Entry::Session(session)
+    }
+
+    #[test]
+    fn a_session_is_the_same_in_another_process() {
+        let (here, there) = (snapshot(&["a", "b"]), snapshot(&["b", "a"]));
+        let (here, there) = (&here.pools[0], &there.pools[0]);
+        let hour = Duration::from_hours(1);
+        let told = with("b", |session| {
+            session.created -= 50_000;
+            session.placed -= 20_000;
+            session.from = Some("a".into());
+            session.ttl = Some(hour);
+        });
+        assert_eq!(told.absorb(here, key(1), Rule::Newer), Absorbed::New);
+        let Entry::Session(again) = Entry::of(here, key(1)) else { panic!("it is known") };
+        assert_eq!(Entry::Session(again.clone()).absorb(there, key(1), Rule::Newer), Absorbed::New);
+        let Entry::Session(last) = Entry::of(there, key(1)) else { panic!("it is known") };
+        assert_eq!((&*last.home, last.from.as_deref(), last.ttl), ("b", Some("a"), Some(hour)));
+        for (first, second) in
+            [(again.created, last.created), (again.placed, last.placed), (again.seen, last.seen)]
+        {
+            assert!(first.abs_diff(second) <= 300, "{first} {second}");
+        }
+    }
+
+    #[test]
+    fn the_sessions_of_an_instance_that_is_known_to_be_gone_stay_away() {
+        let snapshot = snapshot(&["a"]);
+        let pool = &snapshot.pools[0];
+        pool.backends[0].standing.instances.restore(7, clock::unix_ms());
+        let of = |instance, age| {
+            with("a", |session| {
+                session.instance = instance;
+                session.placed -= age;
+                session.created -= age;
+            })
+        };
+        assert_eq!(of(7, 1_000).absorb(pool, key(1), Rule::Newer), Absorbed::New);
+        assert_eq!(of(6, 1_000).absorb(pool, key(2), Rule::Newer), Absorbed::Restarted);
+        assert_eq!(pool.affinity.stats().entries, 1);
+    }
+
+    #[test]
+    fn word_of_a_later_instance_ends_the_sessions_of_the_one_before() {
+        let snapshot = snapshot(&["a"]);
+        let pool = &snapshot.pools[0];
+        let minute_ago = clock::unix_ms() - 60_000;
+        pool.backends[0].standing.instances.restore(7, minute_ago);
+        session("a").absorb(pool, key(1), Rule::Newer);
+        let later = with("a", |session| session.instance = 8);
+        assert_eq!(later.absorb(pool, key(2), Rule::Newer), Absorbed::New);
+        assert_eq!(Entry::of(pool, key(1)), Entry::Gone);
+        assert_eq!(pool.affinity.stats().entries, 1);
+    }
+
+    #[test]
+    fn times_in_the_future_are_now() {
+        let snapshot = snapshot(&["a"]);
+        let pool = &snapshot.pools[0];
+        let told = with("a", |session| {
+            session.created = u64::MAX;
+            session.placed = u64::MAX;
+            session.seen = u64::MAX;
+        });
+        assert_eq!(told.absorb(pool, key(1), Rule::Newer), Absorbed::New);
+        let Entry::Session(session) = Entry::of(pool, key(1)) else { panic!("it is known") };
+        assert!(session.seen <= clock::unix_ms() + 200 && session.created <= clock::unix_ms() + 200);
+    }
+
+    #[test]
+    fn times_before_the_process_are_kept() {
+        let snapshot = snapshot(&["a"]);
+        let pool = &snapshot.pools[0];
+        let created = clock::unix_ms() - 3_600_000;
+        let told = with("a", |session| session.created = created);
+        told.absorb(pool, key(1), Rule::Newer);
+        let Entry::Session(session) = Entry::of(pool, key(1)) else { panic!("it is known") };
+        assert!(session.created.abs_diff(created) <= 200);
     }
 }

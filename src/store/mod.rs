@@ -5,6 +5,8 @@
 
 mod courier;
 mod entry;
+#[cfg(test)]
+mod testing;
 
 pub use self::{
     courier::{Batch, Courier, Delivery},

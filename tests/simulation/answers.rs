@@ -27,8 +27,12 @@ impl Model {
             (About::Known { id, alias }, _) => self.settle_known(answer, id, alias),
             (About::Moving { id, alias, .. }, Says::Deleted) => self.settle_known(answer, id, alias),
             (About::Moving { .. }, Says::Silent) if answer.status >= 500 => NOTHING,
-            (About::Moving { id, from, reason, .. }, Says::Silent) => {
-                self.rehome(answer, id, Some(from), reason)
+            (About::Moving { id, alias, from, reason }, Says::Silent) => {
+                let outcome = self.rehome(answer, id, Some(from), reason);
+                if let (Some(alias), Some(id)) = (alias, outcome.0) {
+                    self.prolong(answer.settings, alias, id, answer.status < 400);
+                }
+                outcome
             }
             (About::Moving { id, alias, from, reason }, Says::Set(..)) => {
                 let moved = self.rehome(answer, id, Some(from), reason);

@@ -30,6 +30,7 @@ impl World {
                 self.abandon(at);
             }
             60..62 => self.administer(),
+            62 => self.upgrade(),
             _ if !self.flights.is_empty() => {
                 let at = self.rng.usize(..self.flights.len());
                 self.answer(at);

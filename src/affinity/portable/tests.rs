@@ -28,8 +28,8 @@ fn tell(from: &Pool, to: &Pool, key: SessionKey, trace: Trace, rule: Rule) -> Ab
         Trace::Renamed { to: new, until, lasting } => {
             to.affinity.absorb_renamed(&to.settings, key, new, until, lasting, to.at())
         }
-        Trace::Ended { home: slot, .. } => {
-            to.affinity.absorb_ended(&to.settings, key, home(slot).slot(), to.at())
+        Trace::Ended { home: slot, until } => {
+            to.affinity.absorb_ended(&to.settings, key, home(slot).slot(), until, to.at())
         }
         Trace::Unknown => Absorbed::Unknown,
     }
