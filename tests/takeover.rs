@@ -18,6 +18,7 @@ use self::support::{
     eventually,
     flow::{drain_pattern, patterned},
     operator,
+    process::Process,
     setup::Setup,
     within,
 };
@@ -268,6 +269,22 @@ async fn the_socket_is_for_its_owner_alone_and_passes_to_the_new_process() {
     new.process.terminate();
     new.process.wait_exit().await;
     assert_eq!(std::fs::read_dir(meeting.0.path()).expect("ours").count(), 0, "nothing is left");
+}
+
+#[tokio::test]
+async fn the_admin_socket_leads_to_the_new_process() {
+    let (backends, meeting) = (app::several(1), Meeting::place());
+    let socket = meeting.0.path().join("admin.sock");
+    let setup = || meeting.setup(&backends).section(&format!("[admin]\nsocket = \"{}\"", socket.display()));
+    let old = setup().start().await;
+    let new = setup().takeover().start().await;
+    assert_eq!(old.process.wait_exit().await.status.code(), Some(0));
+    let place = format!("unix:{}", socket.display());
+    let status = Process::run(["status", "--json", "--admin", &*place]).await;
+    assert!(status.status.success(), "{}", status.stderr);
+    new.process.terminate();
+    new.process.wait_exit().await;
+    assert!(!socket.exists(), "it goes with its last process");
 }
 
 fn mode(path: &Path) -> u32 {
