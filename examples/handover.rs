@@ -10,6 +10,7 @@ use homing::{
     backend::Families,
     clock,
     config::Config,
+    control,
     demo::certs,
     handover::{Giver, Taker},
     listener::{Inherited, LocalSocket},
@@ -65,7 +66,8 @@ fn world(folder: &Path, secret: &Secret) -> anyhow::Result<Arc<World>> {
     let config = Config::parse(text, "example", folder).ok().context("a configuration")?;
     let materials = Materials::load(&config, &Ticketer::new()?)?;
     let families = Families::register(&prometheus::Registry::new())?;
-    let snapshot = Snapshot::build(config, materials, &families, None);
+    let lists = control::written(&config);
+    let snapshot = Snapshot::build(Arc::new(config), Arc::new(materials), &lists, &families, None);
     Ok(Arc::new(World::new(snapshot, secret.hasher(), 443).0))
 }
 

@@ -29,7 +29,7 @@ use crate::{
     admin::{self, Admin, AffinityCollector},
     backend::Families,
     config::{self, Config, Listen},
-    control::{self, ReloadMetrics, Reloader, Source},
+    control::{self, Discovery, DiscoveryMetrics, ReloadMetrics, Reloader, Source},
     handover::{Giver, Taker},
     listener::{self, Inherited, LocalSocket, accept},
     materials::Materials,
@@ -54,6 +54,7 @@ pub struct App {
     bound: Listen,
     reloader: Reloader,
     reloads: mpsc::Receiver<Reload>,
+    discovery: Discovery,
     /// The process to take over from.
     taker: Option<Taker>,
     /// What the process to come can be given, and the socket where it asks.
@@ -89,7 +90,7 @@ impl App {
         config: Config,
         source: Source,
         mut inherited: Inherited,
-        mut taker: Option<Taker>,
+        taker: Option<Taker>,
     ) -> anyhow::Result<Self> {
         let workers = config.workers.get();
         raise_file_limit(config.limits.connections.get());
@@ -140,20 +141,22 @@ impl App {
             Some(taker) => taker.secret(secret_file)?,
             None => Secret::load(secret_file)?,
         };
-        let snapshot = Snapshot::build(config, materials, &families, None);
+        // What is discovered joins before the workers start.
+        let lists = control::written(&config);
+        let snapshot = Snapshot::build(Arc::new(config), Arc::new(materials), &lists, &families, None);
         let (world, reloads) = World::new(snapshot, secret.hasher(), bound.https.port());
         let world = Arc::new(world);
+        let (discovery, findings) =
+            Discovery::new(Arc::clone(&world), DiscoveryMetrics::register(&registry)?);
         let reloader = Reloader::new(
             Arc::clone(&world),
             source,
             families,
             ticketer,
             ReloadMetrics::register(&registry)?,
+            findings,
         );
         registry.register(Box::new(AffinityCollector(Arc::clone(&world))))?;
-        if let Some(taker) = &mut taker {
-            taker.restore(&world)?;
-        }
         let sockets = [("https", &https[..]), ("http", &http), ("admin", admin.as_slice())];
         let sockets = sockets.iter().flat_map(|(name, sockets)| sockets.iter().map(|socket| (*name, socket)));
         // What only one process can have open is let go of here, and opened by the other after `Taking::ready`:
@@ -175,6 +178,7 @@ impl App {
             bound,
             reloader,
             reloads,
+            discovery,
             taker,
             giver,
         })
@@ -196,11 +200,27 @@ impl App {
         LocalSet::new().block_on(&runtime, self.serve(ready))
     }
 
-    async fn serve(self, ready: impl FnOnce(&Listen)) -> anyhow::Result<()> {
+    async fn serve(mut self, ready: impl FnOnce(&Listen)) -> anyhow::Result<()> {
         // Before any worker: a signal from here on drains.
         let mut stop = control::stop_signals()?;
+        let mut background = tokio::task::JoinSet::new();
+        background.spawn_local(self.discovery.run());
+        tokio::select! {
+            () = self.reloader.first_answers() => {}
+            signal = stop.next() => {
+                tracing::info!(signal, "stopping before the start");
+                return Ok(());
+            }
+        }
         let world = Arc::clone(&self.world);
-        let mut taking = self.taker.map(|taker| taker.follow(&world)).transpose()?;
+        let mut taking = match self.taker {
+            // After the first answers of DNS: what is known of backends is for those that there are.
+            Some(mut taker) => {
+                taker.restore(&world)?;
+                Some(taker.follow(&world)?)
+            }
+            None => None,
+        };
         // Before anybody can change a binding.
         world.courier.open(&world.snapshot.load());
         let (log, writer) = self.log.unzip();
@@ -243,7 +263,6 @@ impl App {
             }
         }
 
-        let mut background = tokio::task::JoinSet::new();
         background.spawn_local(control::expire(Arc::clone(&world)));
         background.spawn_local(control::advise(Arc::clone(&world)));
         background.spawn_local(control::carry(Arc::clone(&world)));

@@ -17,8 +17,8 @@ use prometheus::IntCounter;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::{
-    affinity::{Admin, Affinity, KeyHasher, Roster, SealingKey, Settings},
-    backend::{Backend, Families, Instance},
+    affinity::{Admin, Affinity, KeyHasher, Member, Roster, SealingKey, Settings},
+    backend::{Backend, Families, Instance, Listed},
     clock,
     config::{self, Changes, Config, HealthCheck, PoolTimeouts},
     handover::Kin,
@@ -38,7 +38,7 @@ pub struct Snapshot {
     /// The applications, in configured order.
     pub pools: Vec<Arc<Pool>>,
     /// What was read from the files that the configuration names.
-    pub materials: Materials,
+    pub materials: Arc<Materials>,
     /// `Strict-Transport-Security`, if it is sent.
     pub hsts: Option<HeaderValue>,
 }
@@ -58,6 +58,9 @@ pub struct Pool {
     pub roster: Roster,
     /// Its backends, index for index as in `roster`.
     pub backends: Vec<Arc<Backend>>,
+    /// Backends that have left, for as long as a session that lived there may come back with their name; at
+    /// most [`MAX_FORMER`].
+    pub former: Vec<Arc<Backend>>,
     /// Active check, if any.
     pub health: Option<HealthCheck>,
     /// Deadlines of the backend side.
@@ -113,6 +116,9 @@ pub struct Reload(pub oneshot::Sender<Result<Changes, String>>);
 /// Wishes for a reload at one time; more are refused.
 const MAX_RELOADS: usize = 8;
 
+/// Backends of a pool that have left and are remembered; of older ones the sessions have ended.
+const MAX_FORMER: usize = 4096;
+
 /// Where the process is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Phase {
@@ -136,16 +142,25 @@ pub struct Permit(Arc<World>);
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Builds the world that `config` describes. What `previous` has by the same name is used again:
-    /// bindings, health, drains, counters.
-    pub fn build(config: Config, materials: Materials, families: &Families, previous: Option<&Self>) -> Self {
+    /// Builds the world that `config` describes, each pool with the backends that `lists` has for it, in the
+    /// same order. What `previous` has by the same name is used again: bindings, health, drains, counters.
+    pub fn build(
+        config: Arc<Config>,
+        materials: Arc<Materials>,
+        lists: &[Vec<Listed>],
+        families: &Families,
+        previous: Option<&Self>,
+    ) -> Self {
         let old = |name: &str| previous?.pools.iter().find(|pool| *pool.name == *name);
-        let build = |(pool, keys): (&config::Pool, _)| Pool::build(pool, keys, families, old(&pool.name));
-        let pools = config.pools.iter().zip(materials.keyrings.iter()).map(build).map(Arc::new).collect();
+        let each = config.pools.iter().zip(materials.keyrings.iter()).zip(lists);
+        let pools = each
+            .map(|((pool, keys), list)| Pool::build(pool, keys, list, families, old(&pool.name)))
+            .map(Arc::new)
+            .collect();
         let hsts = config.hsts.map(|age| {
             HeaderValue::try_from(format!("max-age={}", age.as_secs())).expect("digits are a field value")
         });
-        Self { routes: Routes::new(&config.routes), pools, materials, hsts, config: Arc::new(config) }
+        Self { routes: Routes::new(&config.routes), pools, materials, hsts, config }
     }
 
     /// The pool of this name.
@@ -160,6 +175,7 @@ impl Pool {
     fn build(
         config: &config::Pool,
         keys: &[SealingKey],
+        list: &[Listed],
         families: &Families,
         previous: Option<&Arc<Self>>,
     ) -> Self {
@@ -168,23 +184,27 @@ impl Pool {
             None => Arc::new(Affinity::new(clock::tick())),
         };
         let names: Vec<_> =
-            config.backends.iter().map(|backend| (&*backend.name, backend.weight.get())).collect();
+            list.iter().map(|listed| (&*listed.config.name, listed.config.weight.get())).collect();
         let roster = affinity.roster(&names, config.affinity.session_timeout, clock::tick());
-        let backends = config
-            .backends
+        let backends: Vec<_> = list
             .iter()
             .zip(roster.members())
-            .map(|(backend, member)| {
-                let old = previous.and_then(|previous| previous.backend(&backend.name));
-                match old {
-                    Some(old) if old.is(config, backend) => Arc::clone(old),
-                    _ => {
-                        let old = old.map(|old| &**old);
-                        Arc::new(Backend::new(config, backend, Arc::clone(member), families, old))
+            .map(|(listed, member)| {
+                let name = &listed.config.name;
+                let old = previous.and_then(|previous| previous.backend(name));
+                let former = previous.filter(|_| old.is_none()).and_then(|previous| previous.former(name));
+                match (old, former) {
+                    (Some(old), _) if old.is(config, listed) => return Arc::clone(old),
+                    (None, Some(former)) if listed.discovered.is_some() => {
+                        came_back(config, listed, former, member, &affinity);
                     }
+                    _ => {}
                 }
+                let old = old.or(former).map(|old| &**old);
+                Arc::new(Backend::new(config, listed, Arc::clone(member), families, old))
             })
             .collect();
+        let former = previous.map_or_else(Vec::new, |previous| previous.left_behind(&roster));
         Self {
             name: config.name.clone(),
             settings: config.affinity.clone(),
@@ -192,6 +212,7 @@ impl Pool {
             affinity,
             roster,
             backends,
+            former,
             health: config.health.clone(),
             timeouts: config.timeouts.clone(),
             keep_alive: config.keep_alive,
@@ -203,6 +224,36 @@ impl Pool {
     /// The backend of this name.
     pub fn backend(&self, name: &str) -> Option<&Arc<Backend>> {
         self.backends.iter().find(|backend| backend.name() == name)
+    }
+
+    /// The backend that has left and had this name.
+    pub fn former(&self, name: &str) -> Option<&Arc<Backend>> {
+        self.former.iter().find(|backend| backend.name() == name)
+    }
+
+    /// The backends that are not in the next roster, and may still be remembered by sessions: those that have
+    /// just left, and of the others those that have sessions in the table or requests under way.
+    fn left_behind(&self, next: &Roster) -> Vec<Arc<Backend>> {
+        let stats = self.affinity.stats();
+        let books = |backend: &Backend| {
+            // Another may have its slot by now.
+            stats.backends.iter().find(|own| Arc::ptr_eq(&own.member, &backend.member))
+        };
+        let remembered = |backend: &&Arc<Backend>| {
+            books(backend).is_some_and(|own| own.live + own.retained > 0 || backend.member.in_flight() > 0)
+        };
+        let earlier = self.former.iter().filter(remembered);
+        let left: Vec<_> = earlier
+            .chain(&self.backends)
+            .filter(|backend| next.index_of(backend.member.slot()).is_none())
+            .cloned()
+            .collect();
+        let spare = left.len().saturating_sub(MAX_FORMER);
+        for backend in left[..spare].iter().filter(|backend| books(backend).is_some()) {
+            // Nobody would know any more whether its sessions are still there.
+            self.affinity.restarted(backend.member.slot(), clock::tick());
+        }
+        left[spare..].to_vec()
     }
 
     /// Time until a draining backend has no live session left, if nobody uses one of them, or until the
@@ -237,6 +288,19 @@ impl Pool {
             tracing::warn!(pool = %self.name, backend = backend.name(), lost, "backend has restarted: its sessions are gone");
         }
     }
+}
+
+/// An address that had left was found again: it may be another process that got the address of the one before.
+/// Unless it tells that it is the same instance, the sessions that lived there have ended.
+fn came_back(config: &config::Pool, listed: &Listed, former: &Backend, member: &Member, affinity: &Affinity) {
+    let tells = config.instance_header.is_some();
+    let same = listed.told.as_deref().is_some_and(|id| tells && former.is_still(id));
+    former.standing.new_address();
+    member.set_up(true, clock::tick());
+    if !same {
+        affinity.restarted(member.slot(), clock::tick());
+    }
+    tracing::info!(pool = %config.name, backend = member.name(), same, "the address of a backend that had left is back");
 }
 
 // === impl World ===

@@ -106,7 +106,7 @@ prop_compose! {
     fn config_text()(
         listen in select(vec!["http = false", "http = \":0\"\nadmin = false", "https = \"127.0.0.1:1\""]),
         admin in select(vec!["", "[admin]\ntoken_file = \"t\"\nallow_changes = true", "[admin]\nhosts = [\"Ops.example.\", \"ops\"]\nsocket = \"/run/a.sock\""]),
-        top in select(vec!["", "access_log = true", "access_log = \"a\\\"b\\\\ \\u0001é.log\"", "hsts = \"365d\""]),
+        top in select(vec!["", "access_log = true", "access_log = \"a\\\"b\\\\ \\u0001é.log\"", "hsts = \"365d\"\nresolver = \"[::1]:53\""]),
         proxies in select(vec!["[]", "[\"10.0.0.0/8\", \"::1\"]"]),
         body_size in prop_oneof![Just("unlimited".to_owned()), (0u64..1 << 40).prop_map(format_size)],
         key in select(vec![
@@ -123,6 +123,7 @@ prop_compose! {
         path in select(vec!["/", "/api", "/a%20b/"]),
         url in select(vec!["http://[::1]:3001", "http://app", "http://10.0.0.1:80/"]),
         weight in 1u32..=1000,
+        discover in select(vec!["", "discover = \"dns\""]),
     ) -> String {
         let duration = |millis| format_duration(std::time::Duration::from_millis(millis));
         let (session_timeout, ttl) = (duration(session_timeout), duration(session_timeout + more));
@@ -159,7 +160,9 @@ weight = {weight}
 [[pool]]
 name = "two"
 balance = "round-robin"
-backend = [{{ url = "http://two" }}]
+[[pool.backend]]
+url = "http://two"
+{discover}
 "#)
     }
 }

@@ -14,7 +14,15 @@ use std::{
 use http::{Method, Request, StatusCode};
 use serde_json::{Value, json};
 
-use self::support::{app, client::Client, flow::full, metrics::Metrics, plain, setup::Setup};
+use self::support::{
+    app,
+    client::Client,
+    dns::{Dns, HOST},
+    flow::full,
+    metrics::Metrics,
+    plain,
+    setup::Setup,
+};
 
 #[tokio::test]
 async fn promtool_has_no_complaint_about_the_metrics() {
@@ -112,7 +120,9 @@ fn the_dashboard_can_be_imported_anywhere() {
 /// The metrics of a program that has served, and has a backend that drains.
 async fn page() -> Metrics {
     let apps = app::several(2);
-    let homing = Setup::new(&apps).redirecting().section("[admin]\nallow_changes = true").start().await;
+    let dns = Dns::knowing(&[]).await;
+    let setup = Setup::new(&apps).discovering(&dns, HOST, 80).redirecting();
+    let homing = setup.section("[admin]\nallow_changes = true").start().await;
     app::login_all(&Client::h2(&homing), 4).await;
     let drain = Request::builder()
         .method(Method::POST)

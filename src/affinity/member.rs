@@ -188,6 +188,11 @@ impl Member {
         self.weight.store(weight, Relaxed);
     }
 
+    /// The weight of the configuration, whatever operators have set since.
+    pub fn configured_weight(&self) -> u32 {
+        self.configured_weight.load(Relaxed)
+    }
+
     /// The configuration gives it this weight; one that an operator has set stays until that changes.
     pub(super) fn configure_weight(&self, weight: u32) {
         if self.configured_weight.swap(weight, Relaxed) != weight {

@@ -56,8 +56,21 @@ pub struct Backend {
     pub metrics: Metrics,
     /// What survives a new address.
     pub standing: Arc<Standing>,
+    /// The entry of the configuration that it was found for; none for one that is written.
+    pub discovered: Option<Box<str>>,
     /// The number of its address, see [`Standing`].
     epoch: u64,
+}
+
+/// A backend that a pool is to have: one that is written, or an address that was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Listed {
+    /// Where it is, and what it is called.
+    pub config: config::Backend,
+    /// The entry that it was found for.
+    pub discovered: Option<Box<str>>,
+    /// The instance id that its address told shortly before it was listed, if it was asked.
+    pub told: Option<Box<[u8]>>,
 }
 
 /// A request that is under way at a backend; counted from construction to drop.
@@ -67,15 +80,16 @@ pub struct InFlight(Arc<Backend>);
 // === impl Backend ===
 
 impl Backend {
-    /// A backend as configured; `member` is its identity in the affinity core, `previous` the one that had
-    /// its name until now.
+    /// A backend as listed; `member` is its identity in the affinity core, `previous` the one that has its
+    /// name now, or had it last.
     pub fn new(
         pool: &config::Pool,
-        config: &config::Backend,
+        listed: &Listed,
         member: Arc<Member>,
         families: &Families,
         previous: Option<&Self>,
     ) -> Self {
+        let config = &listed.config;
         let address = config.host.parse::<IpAddr>().ok().map(|address| SocketAddr::new(address, config.port));
         let authority = match address {
             Some(address) => address.to_string(),
@@ -94,16 +108,19 @@ impl Backend {
             passive: pool.passive.clone(),
             metrics: families.backend(&pool.name, &config.name),
             standing,
+            discovered: listed.discovered.clone(),
             epoch,
         }
     }
 
-    /// Whether it is what the configuration describes, but for its weight.
-    pub fn is(&self, pool: &config::Pool, config: &config::Backend) -> bool {
+    /// Whether it is what the list describes, but for its weight.
+    pub fn is(&self, pool: &config::Pool, listed: &Listed) -> bool {
+        let config = &listed.config;
         self.name() == &*config.name
             && self.host == config.host
             && self.port == config.port
             && self.passive == pool.passive
+            && self.discovered == listed.discovered
     }
 
     /// Its name, which is its identity.
@@ -197,9 +214,25 @@ impl Backend {
         }
     }
 
-    /// It has left the configuration: should its name come back, it begins anew.
+    /// Its address has left DNS, so that it drains, or is there again; whether that is news.
+    pub fn leave(&self, leaving: bool) -> bool {
+        let changed = self.standing.steering.set_leaving(&self.member, leaving);
+        if changed {
+            self.standing.turned.notify_waiters();
+        }
+        changed
+    }
+
+    /// Whether this instance id proves that the one which answered last under its name still does.
+    pub fn is_still(&self, id: &[u8]) -> bool {
+        let before = self.standing.instances.current();
+        before != 0 && self.standing.instances.heard(id) == Instance::Known
+    }
+
+    /// It has left the pool: should its name come back, nobody wants anything of it.
     pub fn retire(&self) {
         self.standing.steering.set(&self.member, Admin::Ready, Deadline::Never);
+        self.leave(false);
         self.member.forget_operators(clock::tick());
     }
 

@@ -43,8 +43,9 @@ impl Standing {
         self.address.load(Relaxed)
     }
 
-    /// It has another address from now on, about which nothing is known; returns its number.
-    pub(super) fn new_address(&self) -> u64 {
+    /// It has another address from now on, or another process may have its address, about which nothing is
+    /// known; returns its number.
+    pub fn new_address(&self) -> u64 {
         self.with_health(|health| *health = Health::default());
         self.address.fetch_add(1, Relaxed) + 1
     }

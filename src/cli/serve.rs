@@ -60,12 +60,14 @@ fn summary(config: &Config) -> String {
     use std::fmt::Write;
     let mut text = String::new();
     for pool in &config.pools {
+        let found = pool.backends.iter().filter(|backend| backend.discover.is_some()).count();
+        let found = if found > 0 { format!(", names followed in DNS: {found}") } else { String::new() };
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "pool {}: {} backends, sessions live for {}, kept for {}",
+            "pool {}: {} backends{found}, sessions live for {}, kept for {}",
             pool.name,
-            pool.backends.len(),
+            pool.backends.iter().filter(|backend| backend.discover.is_none()).count(),
             crate::config::format_duration(pool.affinity.session_timeout),
             crate::config::format_duration(pool.affinity.ttl),
         );

@@ -4,7 +4,11 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use ipnet::IpNet;
 
-use super::{excerpt::shown, model::HostPattern};
+use super::{
+    excerpt::shown,
+    model::{Discover, HostPattern},
+    suggest::instead,
+};
 
 /// Where a backend is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -146,6 +150,29 @@ pub fn format_backend_url(host: &str, port: u16) -> String {
     if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") }
 }
 
+/// Reads how the addresses behind a host name are found.
+pub(super) fn parse_discover(text: &str) -> Result<Discover, String> {
+    let all = [Discover::Dns];
+    all.into_iter()
+        .find(|discover| format_discover(*discover) == text)
+        .ok_or_else(|| format!("unknown value `{}`{}", shown(text), instead(text, &all.map(format_discover))))
+}
+
+/// Writes what [`parse_discover`] reads.
+pub(super) const fn format_discover(discover: Discover) -> &'static str {
+    match discover {
+        Discover::Dns => "dns",
+    }
+}
+
+/// Reads the address of a DNS server: `127.0.0.1:53`, or without the port, which is 53 then.
+pub(super) fn parse_resolver(text: &str) -> Result<SocketAddr, String> {
+    let alone = || text.parse::<IpAddr>().map(|address| SocketAddr::new(address, DNS_PORT));
+    text.parse().or_else(|_| alone()).ok().filter(|address: &SocketAddr| address.port() > 0).ok_or_else(
+        || format!("`{}` is not the address of a DNS server, such as \"127.0.0.1:53\"", shown(text)),
+    )
+}
+
 /// Reads a host name or an address literal, IPv6 in brackets; the brackets are dropped.
 fn parse_host(text: &str) -> Result<Box<str>, String> {
     match text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
@@ -200,6 +227,11 @@ fn parse_port(text: &str) -> Option<u16> {
 
 /// The longest name of a pool or backend.
 const NAME_MAX: usize = 64;
+/// The longest name of an entry that discovers its backends, whose names are this, a dash, and an address.
+pub(super) const PREFIX_MAX: usize = NAME_MAX - ADDRESS_MAX - 1;
+/// `ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff`
+const ADDRESS_MAX: usize = 39;
+const DNS_PORT: u16 = 53;
 
 #[cfg(test)]
 mod tests {
@@ -247,6 +279,15 @@ mod tests {
         ] {
             let error = parse_backend_url(text).unwrap_err();
             assert!(error.contains(said), "{text}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_resolver_is_an_address_whose_port_may_be_left_out() {
+        assert_eq!(parse_resolver("127.0.0.1:5353"), Ok("127.0.0.1:5353".parse().unwrap()));
+        assert_eq!(parse_resolver("::1"), Ok("[::1]:53".parse().unwrap()));
+        for wrong in ["", "dns.example", "127.0.0.1:0", "127.0.0.1:x"] {
+            assert!(parse_resolver(wrong).is_err(), "{wrong}");
         }
     }
 

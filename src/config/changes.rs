@@ -45,6 +45,10 @@ impl Changes {
         let hosts =
             |config: &Config| -> Vec<_> { config.admin.hosts.iter().map(ToString::to_string).collect() };
         list(applied, "admin.hosts", &hosts(old), &hosts(new));
+        words(applied, "dns_refresh", &old.dns_refresh, &new.dns_refresh, |time| format_duration(*time));
+        words(applied, "resolver", &old.resolver, &new.resolver, |resolver| {
+            resolver.map_or_else(|| "the system's".to_owned(), |resolver| resolver.to_string())
+        });
         differs(applied, "log_query", &old.log_query, &new.log_query);
         differs(applied, "hsts", &old.hsts, &new.hsts);
         differs(applied, "timeouts", &old.timeouts, &new.timeouts);
@@ -99,6 +103,11 @@ fn pool(old: &Pool, new: &Pool) -> Vec<String> {
                 }
                 if old.weight != backend.weight {
                     words.push(format!("{} weight {} -> {}", backend.name, old.weight, backend.weight));
+                }
+                if old.discover != backend.discover {
+                    let word = |discover: Option<_>| discover.map_or("off", super::address::format_discover);
+                    let (old, new) = (word(old.discover), word(backend.discover));
+                    words.push(format!("{} discover {old} -> {new}", backend.name));
                 }
             }
         }

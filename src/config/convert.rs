@@ -18,7 +18,7 @@ use super::{
     excerpt::shown,
     model::{AccessLog, Admin, CertificateFiles, Config, HostPattern, Limits, Listen, Pool, Route, Timeouts},
     raw::{RawAdmin, RawCertificate, RawConfig, RawLimits, RawListen, RawPool, RawRoute, RawTimeouts},
-    section::Tables,
+    section::{Field, Tables},
     suggest::instead,
 };
 
@@ -50,6 +50,8 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
         },
         log_query: raw.log_query.or(false),
         watch: raw.watch.or(false),
+        resolver: raw.resolver.value(),
+        dns_refresh: dns_refresh(raw.dns_refresh, report),
         timeouts: timeouts(raw.timeouts),
         limits: limits(raw.limits),
         hsts: raw.hsts.value(),
@@ -63,6 +65,16 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
 /// The values of a list, without their places.
 pub(super) fn plain<T>(list: Vec<Spanned<T>>) -> Vec<T> {
     list.into_iter().map(Spanned::into_inner).collect()
+}
+
+fn dns_refresh(field: Field<Duration>, report: &Report) -> Duration {
+    const LEAST: Duration = Duration::from_secs(1);
+    if let (Some(span), Some(time)) = (field.span(), field.get())
+        && *time < LEAST
+    {
+        report.add(span, "names are looked up once a second at most: `dns_refresh` is at least \"1s\"");
+    }
+    field.or(Duration::from_mins(1))
 }
 
 fn listen(raw: RawListen, report: &Report) -> Listen {

@@ -3,7 +3,9 @@
 use std::{
     collections::HashMap,
     mem,
+    net::IpAddr,
     num::{NonZeroU32, NonZeroUsize},
+    ops::Range,
     path::Path,
     time::Duration,
 };
@@ -12,7 +14,7 @@ use http::StatusCode;
 use toml::Spanned;
 
 use super::{
-    address::{format_backend_url, parse_name},
+    address::{PREFIX_MAX, format_backend_url, parse_name},
     convert::plain,
     convert_issue,
     errors::Report,
@@ -180,11 +182,23 @@ fn backends(raw: Vec<RawBackend>, report: &Report) -> Vec<Backend> {
         }
         let derived = format!("{}:{}", url.host, url.port);
         let span = name_span.clone().unwrap_or(url_span);
+        let discover = backend.discover.get().copied();
+        if let (Some(discover), Some(_)) = (backend.discover.span(), address_of(&url.host)) {
+            let host = &url.host;
+            report.add(discover, format!("`discover` needs a host name in `url`: `{host}` is an address"));
+        }
         if name_span.is_none() && parse_name(&derived).is_err() {
             report
                 .add(span.clone(), format!("`{derived}` is too long for a name: give this backend a `name`"));
         }
         let name = backend.name.or_else(|| derived.into());
+        if discover.is_some() && name.len() > PREFIX_MAX {
+            let message = format!(
+                "`{name}` is too long for backends that are discovered, whose names are this and an address: \
+                 give this one a `name` of at most {PREFIX_MAX}"
+            );
+            report.add(span.clone(), message);
+        }
         if let Some(first) = names.get(&name) {
             // Without a name, a repeated URL has been reported already.
             if name_span.is_some() || !repeated {
@@ -198,9 +212,31 @@ fn backends(raw: Vec<RawBackend>, report: &Report) -> Vec<Backend> {
             host: url.host,
             port: url.port,
             weight: backend.weight.or(NonZeroU32::MIN),
+            discover,
         });
     }
+    check_found_names(&backends, &names, report);
     backends
+}
+
+/// No written backend may have a name that discovery could give.
+fn check_found_names(backends: &[Backend], places: &HashMap<Box<str>, Range<usize>>, report: &Report) {
+    for backend in backends.iter().filter(|backend| backend.discover.is_some()) {
+        for other in backends {
+            let rest = other.name.strip_prefix(&*backend.name).and_then(|rest| rest.strip_prefix('-'));
+            if let (Some(_), Some(span)) = (rest.and_then(address_of), places.get(&other.name)) {
+                let (name, prefix) = (&other.name, &backend.name);
+                report.add(
+                    span.clone(),
+                    format!("`{name}` is the name of a backend that `{prefix}` may discover: choose another"),
+                );
+            }
+        }
+    }
+}
+
+fn address_of(text: &str) -> Option<IpAddr> {
+    text.parse().ok()
 }
 
 fn default_expect() -> (StatusCode, StatusCode) {
@@ -210,5 +246,5 @@ fn default_expect() -> (StatusCode, StatusCode) {
 const DEFAULT_COOKIE: &str = "session";
 const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_mins(30);
 const DEFAULT_MAX_TTL: Duration = Duration::from_hours(24);
-/// Backends have small numbers inside; this many leave room for those that come and go.
-const BACKENDS_MAX: usize = 4096;
+/// Backends of a pool at most. They have small numbers inside; this many leave room for those that come and go.
+pub const BACKENDS_MAX: usize = 4096;

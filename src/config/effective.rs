@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    address::{format_backend_url, format_host_pattern},
+    address::{format_backend_url, format_discover, format_host_pattern},
     model::{
         AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, Issue, Limits, Listen, Pool, Route,
         State, Timeouts,
@@ -40,6 +40,10 @@ fn write_config(config: &Config, out: &mut String) -> fmt::Result {
     }
     writeln!(out, "log_query = {}", config.log_query)?;
     writeln!(out, "watch = {}", config.watch)?;
+    if let Some(resolver) = config.resolver {
+        writeln!(out, "resolver = {}", quoted(resolver))?;
+    }
+    writeln!(out, "dns_refresh = {}", duration(config.dns_refresh))?;
     if let Some(hsts) = config.hsts {
         writeln!(out, "hsts = {}", duration(hsts))?;
     }
@@ -206,7 +210,11 @@ fn write_backend(backend: &Backend, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[[pool.backend]]")?;
     writeln!(out, "name = {}", quoted(&backend.name))?;
     writeln!(out, "url = {}", quoted(format_backend_url(&backend.host, backend.port)))?;
-    writeln!(out, "weight = {}", backend.weight)
+    writeln!(out, "weight = {}", backend.weight)?;
+    match backend.discover {
+        Some(discover) => writeln!(out, "discover = {}", quoted(format_discover(discover))),
+        None => Ok(()),
+    }
 }
 
 fn duration(duration: Duration) -> String {

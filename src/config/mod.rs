@@ -28,11 +28,12 @@ mod token;
 pub use self::{
     address::{format_backend_url, parse_listen},
     changes::Changes,
+    convert_pool::BACKENDS_MAX,
     errors::ConfigErrors,
     flags::{BackendFlag, Flags, Overrides},
     model::{
-        AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, HostPattern, Issue, Limits, Listen,
-        PassiveHealth, Pool, PoolTimeouts, Redis, Route, SameSite, State, Timeouts,
+        AccessLog, Admin, Backend, CertificateFiles, Config, Discover, HealthCheck, HostPattern, Issue,
+        Limits, Listen, PassiveHealth, Pool, PoolTimeouts, Redis, Route, SameSite, State, Timeouts,
     },
     quantity::{format_duration, format_size, parse_duration, parse_size},
     session::{format_balance, parse_balance},

@@ -35,6 +35,10 @@ pub struct Config {
     pub log_query: bool,
     /// The secret under which session ids become keys; drawn at start when none.
     pub secret_file: Option<PathBuf>,
+    /// The DNS server asked for the backends that are discovered; those of the system when none.
+    pub resolver: Option<SocketAddr>,
+    /// The longest time between two look-ups of a name for discovery, whatever its TTL.
+    pub dns_refresh: Duration,
     /// Where bindings are kept and shared beyond the process.
     pub state: State,
     /// Deadlines of the client side.
@@ -195,7 +199,7 @@ pub struct Pool {
     /// Answer field by which a backend tells which instance it is: another value means that its sessions
     /// are gone.
     pub instance_header: Option<HeaderName>,
-    /// Its servers; at least one.
+    /// Its servers as they are written; at least one.
     pub backends: Vec<Backend>,
 }
 
@@ -221,10 +225,10 @@ pub enum SameSite {
     None,
 }
 
-/// One server process.
+/// One server process; or, where they are discovered, however many.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Backend {
-    /// Its identity.
+    /// Its identity; where they are discovered, what the names of all of them begin with.
     pub name: Box<str>,
     /// Host name or address literal (IPv6 without brackets).
     pub host: Box<str>,
@@ -232,6 +236,15 @@ pub struct Backend {
     pub port: u16,
     /// Share of sessions in relation to the others.
     pub weight: NonZeroU32,
+    /// How the addresses behind the host name are found, each a backend; when none, it is one backend.
+    pub discover: Option<Discover>,
+}
+
+/// How the addresses behind a host name are found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Discover {
+    /// Its A and AAAA records are followed.
+    Dns,
 }
 
 /// An active check: `GET path` on a connection of its own.

@@ -14,10 +14,10 @@ use toml::{Spanned, de::DeValue};
 
 use super::{
     address::{
-        BackendUrl, parse_admin_host, parse_authority, parse_backend_url, parse_host_pattern, parse_listen,
-        parse_name, parse_network, parse_path_prefix, parse_target,
+        BackendUrl, parse_admin_host, parse_authority, parse_backend_url, parse_discover, parse_host_pattern,
+        parse_listen, parse_name, parse_network, parse_path_prefix, parse_resolver, parse_target,
     },
-    model::{AccessLog, HostPattern, SameSite},
+    model::{AccessLog, Discover, HostPattern, SameSite},
     quantity::format_size,
     schema,
     section::{Field, Section, Tables, kind, number, size, text},
@@ -37,6 +37,8 @@ pub(super) struct RawConfig {
     pub(super) access_log: Field<AccessLog>,
     pub(super) log_query: Field<bool>,
     pub(super) watch: Field<bool>,
+    pub(super) resolver: Field<SocketAddr>,
+    pub(super) dns_refresh: Field<Duration>,
     pub(super) hsts: Field<Duration>,
     pub(super) listen: RawListen,
     pub(super) admin: RawAdmin,
@@ -167,6 +169,7 @@ pub(super) struct RawBackend {
     pub(super) name: Field<Box<str>>,
     pub(super) url: Field<BackendUrl>,
     pub(super) weight: Field<NonZeroU32>,
+    pub(super) discover: Field<Discover>,
 }
 
 // === impl RawConfig ===
@@ -180,6 +183,8 @@ impl RawConfig {
             access_log: root.take("access_log", access_log),
             log_query: root.boolean("log_query"),
             watch: root.boolean("watch"),
+            resolver: root.text("resolver", parse_resolver),
+            dns_refresh: root.positive("dns_refresh"),
             hsts: root.duration("hsts"),
             listen: RawListen::read(root.section("listen", &schema::LISTEN)),
             admin: RawAdmin::read(root.section("admin", &schema::ADMIN)),
@@ -366,6 +371,7 @@ impl RawBackend {
             name: section.text("name", parse_name),
             url: section.text("url", parse_backend_url),
             weight: section.count("weight", WEIGHT_MAX),
+            discover: section.text("discover", parse_discover),
         };
         section.finish();
         backend

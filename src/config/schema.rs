@@ -17,6 +17,8 @@ pub(super) static ROOT: Shape = Shape {
         "log_query",
         "watch",
         "secret_file",
+        "resolver",
+        "dns_refresh",
         "hsts",
         "listen",
         "admin",
@@ -103,7 +105,8 @@ pub(super) static PASSIVE: Shape = Shape { title: "[pool.passive]", keys: &["fal
 pub(super) static POOL_TIMEOUTS: Shape =
     Shape { title: "[pool.timeouts]", keys: &["connect", "head", "idle"] };
 
-pub(super) static BACKEND: Shape = Shape { title: "[[pool.backend]]", keys: &["name", "url", "weight"] };
+pub(super) static BACKEND: Shape =
+    Shape { title: "[[pool.backend]]", keys: &["name", "url", "weight", "discover"] };
 
 /// Every table.
 pub(super) static ALL: [&Shape; 15] = [

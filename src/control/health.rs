@@ -29,7 +29,8 @@ pub async fn watch_health(world: Arc<World>) {
         // What has been counted is in the backends: a watch that begins anew goes on where it was.
         tokio::select! {
             _ = published.changed() => {}
-            _ = watches.join_next() => return,
+            // None at all when no backend is known yet.
+            Some(_) = watches.join_next() => return,
         }
     }
 }

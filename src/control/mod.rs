@@ -1,9 +1,10 @@
-//! What runs beside the data plane, on a thread of its own: health checks, expiry, signals.
+//! What runs beside the data plane, on a thread of its own: health checks, discovery, expiry, signals.
 //!
 //! Nothing here is in a request's path, and nothing a worker does can starve it.
 
 mod advice;
 mod courier;
+mod discovery;
 mod drain;
 mod expiry;
 mod health;
@@ -13,6 +14,7 @@ mod signals;
 pub use self::{
     advice::advise,
     courier::carry,
+    discovery::{Discovery, Metrics as DiscoveryMetrics, written},
     drain::end_drains,
     expiry::expire,
     health::watch_health,

@@ -1,4 +1,5 @@
-//! Loading the configuration anew: aside, swapped in whole, or not at all.
+//! Loading the configuration anew: aside, swapped in whole, or not at all. And taking up what discovery found:
+//! here is the only place that publishes snapshots.
 
 use std::{
     fs,
@@ -11,11 +12,12 @@ use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
-    time::{Duration, interval},
+    time::{Duration, interval, timeout},
 };
 
+use super::discovery::{Change, Entry, Findings, Found, Known, MAX_ADDRESSES, entries};
 use crate::{
-    backend::Families,
+    backend::{Backend, Families},
     clock,
     config::{self, Changes, Config, ConfigErrors},
     materials::Materials,
@@ -40,6 +42,8 @@ pub struct Reloader {
     families: Families,
     ticketer: Ticketer,
     metrics: Metrics,
+    findings: Findings,
+    known: Known,
 }
 
 /// How reloads went.
@@ -51,8 +55,12 @@ pub struct Metrics {
     at: IntGauge,
 }
 
-/// How often files are looked at when `watch = true`.
+/// How often files are looked at when `watch = true`, and backends that have left DNS.
 const LOOK: Duration = Duration::from_secs(1);
+/// How long the first answers of DNS are waited for.
+const FIRST_ANSWERS: Duration = Duration::from_secs(5);
+/// Findings taken up at once.
+const BATCH: usize = 64;
 
 // === impl Reloader ===
 
@@ -64,13 +72,37 @@ impl Reloader {
         families: Families,
         ticketer: Ticketer,
         metrics: Metrics,
+        findings: Findings,
     ) -> Self {
-        Self { world, source, families, ticketer, metrics }
+        Self { world, source, families, ticketer, metrics, findings, known: Known::default() }
     }
 
-    /// Reloads on SIGHUP, on wishes of operators, and when files change if `watch = true`; for as long as
-    /// the process runs.
-    pub async fn run(self, mut wishes: mpsc::Receiver<Reload>) {
+    /// Waits until every entry that discovers its backends has been looked up once, and takes up what was found;
+    /// after [`FIRST_ANSWERS`], the proxy starts without.
+    pub async fn first_answers(&mut self) {
+        let config = Arc::clone(&self.world.snapshot.load().config);
+        let mut waiting: Vec<Entry> = entries(&config).collect();
+        let mut answers = Vec::new();
+        let all = async {
+            while !waiting.is_empty() {
+                let Some((entry, found)) = self.findings.0.recv().await else { return };
+                waiting.retain(|other| *other != entry);
+                answers.push((entry, found));
+            }
+        };
+        let in_time = timeout(FIRST_ANSWERS, all).await.is_ok();
+        self.discovered(answers);
+        if !in_time {
+            tracing::warn!(after = ?FIRST_ANSWERS, "DNS has not answered: starting without what it knows");
+        }
+        for pool in self.world.snapshot.load().pools.iter().filter(|pool| pool.backends.is_empty()) {
+            tracing::warn!(pool = %pool.name, "no backend is known yet: requests are answered by 503 until one is found");
+        }
+    }
+
+    /// Reloads on SIGHUP, on wishes of operators, and when files change if `watch = true`; takes up what is found
+    /// in DNS; for as long as the process runs.
+    pub async fn run(mut self, mut wishes: mpsc::Receiver<Reload>) {
         let mut hangup = match self.source.hangup.then(|| signal(SignalKind::hangup())).transpose() {
             Ok(hangup) => hangup,
             Err(error) => {
@@ -80,6 +112,7 @@ impl Reloader {
         };
         let mut looks = interval(LOOK);
         let mut seen = self.stamps();
+        let mut answers = Vec::new();
         loop {
             let (why, wish) = tokio::select! {
                 () = hung_up(&mut hangup) => ("SIGHUP", None),
@@ -87,7 +120,15 @@ impl Reloader {
                     Some(wish) => ("request", Some(wish)),
                     None => return,
                 },
+                count = self.findings.0.recv_many(&mut answers, BATCH) => {
+                    if count == 0 {
+                        return;
+                    }
+                    self.discovered(std::mem::take(&mut answers));
+                    continue;
+                }
                 _ = looks.tick() => {
+                    self.remove_drained();
                     if !self.world.snapshot.load().config.watch {
                         continue;
                     }
@@ -108,7 +149,7 @@ impl Reloader {
         }
     }
 
-    fn reload(&self) -> Result<Changes, String> {
+    fn reload(&mut self) -> Result<Changes, String> {
         let config = (self.source.load)().map_err(|errors| errors.to_string())?;
         let materials = Materials::load(&config, &self.ticketer).map_err(|errors| errors.to_string())?;
         let old = self.world.snapshot.load_full();
@@ -134,14 +175,99 @@ impl Reloader {
             state: old.config.state.clone(),
             ..config
         };
-        let new = Snapshot::build(config, materials, &self.families, Some(&old));
-        self.world.courier.open(&new);
-        self.world.publish(new);
-        self.forget_removed(&old);
+        self.known.follow(&config);
+        self.publish(Arc::new(config), Arc::new(materials));
         Ok(changes)
     }
 
-    /// What has left the configuration is forgotten: its series, and what operators wanted of it.
+    /// Builds the snapshot of this configuration and of what is known from DNS, and swaps it in.
+    fn publish(&self, config: Arc<Config>, materials: Arc<Materials>) {
+        let old = self.world.snapshot.load_full();
+        let lists = self.known.lists(&config);
+        let new = Snapshot::build(config, materials, &lists, &self.families, Some(&old));
+        self.world.courier.open(&new);
+        self.world.publish(new);
+        self.forget_removed(&old);
+    }
+
+    /// The same configuration, with what is known from DNS by now.
+    fn publish_known(&self) {
+        let now = self.world.snapshot.load_full();
+        self.publish(Arc::clone(&now.config), Arc::clone(&now.materials));
+    }
+
+    /// Takes up what look-ups found: addresses that are new join, those that are gone drain, those that are
+    /// back before they were removed go on.
+    fn discovered(&mut self, answers: Vec<(Entry, Found)>) {
+        let snapshot = self.world.snapshot.load_full();
+        let mut joined = false;
+        for (entry, found) in answers {
+            // A reload may have come between.
+            let (Some(pool), Some(config)) = (
+                snapshot.pool(&entry.pool),
+                snapshot.config.pools.iter().find(|pool| pool.name == entry.pool),
+            ) else {
+                continue;
+            };
+            if !entries(&snapshot.config).any(|known| known == entry) {
+                continue;
+            }
+            let room = self.known.room(config);
+            for change in self.known.learn(&entry, found, room) {
+                let named = |ip| pool.backend(&entry.backend(ip));
+                match change {
+                    Change::Joined(ip) => {
+                        joined = true;
+                        tracing::info!(pool = %pool.name, backend = entry.backend(ip), "backend discovered");
+                    }
+                    Change::Left(ip) => {
+                        if let Some(backend) = named(ip) {
+                            backend.leave(true);
+                            let live = backend.member.live();
+                            tracing::info!(pool = %pool.name, backend = backend.name(), live, "backend left DNS: draining");
+                        }
+                    }
+                    Change::Returned(ip) => {
+                        if let Some(backend) = named(ip) {
+                            backend.leave(false);
+                            tracing::info!(pool = %pool.name, backend = backend.name(), "backend is in DNS again");
+                        }
+                    }
+                    Change::Spare(0) => {}
+                    Change::Spare(spare) => tracing::warn!(
+                        pool = %pool.name,
+                        entry = %entry.name,
+                        spare,
+                        most = MAX_ADDRESSES,
+                        "more addresses in DNS than are taken"
+                    ),
+                }
+            }
+        }
+        if joined {
+            self.publish_known();
+        }
+    }
+
+    /// Removes the backends that have left DNS and have nothing left to lose.
+    fn remove_drained(&mut self) {
+        let snapshot = self.world.snapshot.load_full();
+        let mut removed = false;
+        for (entry, ip) in self.known.absent() {
+            let backend = snapshot.pool(&entry.pool).and_then(|pool| pool.backend(&entry.backend(ip)));
+            if let Some(backend) = backend {
+                let Some(why) = done(backend) else { continue };
+                tracing::info!(pool = %entry.pool, backend = backend.name(), why, "backend removed");
+            }
+            self.known.remove(&entry, ip);
+            removed = true;
+        }
+        if removed {
+            self.publish_known();
+        }
+    }
+
+    /// What has left its pool is forgotten: its series, and what was wanted of it.
     fn forget_removed(&self, old: &Snapshot) {
         let new = self.world.snapshot.load();
         for pool in &old.pools {
@@ -194,6 +320,17 @@ impl Reloader {
         let token = config.admin.token_file.as_deref();
         let files = self.source.file.as_deref().into_iter().chain(token).chain(certificates).chain(keys);
         files.map(stamp).collect()
+    }
+}
+
+/// Why a backend that has left DNS can go, if it can.
+fn done(backend: &Backend) -> Option<&'static str> {
+    let member = &backend.member;
+    let busy = member.live() > 0 || member.streams() > 0 || member.placing() > 0 || member.in_flight() > 0;
+    match (member.is_up(), busy) {
+        (false, _) => Some("down"),
+        (true, false) => Some("drained"),
+        (true, true) => None,
     }
 }
 

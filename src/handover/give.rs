@@ -200,12 +200,13 @@ impl Giver {
         let sockets = self.offer(link)?;
         let deliveries = self.world.courier.subscribe("hand-over");
         self.world.courier.open(&self.world.snapshot.load_full());
+        // It may have to wait for DNS first.
+        link.set_reading_patience(Some(START))?;
         self.expect(link, kind::TABLE)?;
         let bindings = send_all(link, &self.world)?;
         link.send(kind::TABLE_END, &bindings.to_be_bytes())?;
         tracing::info!(sockets, bindings, took = ?(clock::now() - began), "handing over to a new process");
 
-        link.set_reading_patience(Some(START))?;
         let ends = Ends::new();
         let exchange = Arc::clone(&ends.exchange);
         let writer = link.try_clone()?;

@@ -120,7 +120,10 @@ async fn handle(
     let upgrade = websocket.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
     let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: !alone };
     // An HTTP/1.0 client may name no host; an HTTP/1.1 backend needs one.
-    let host = host.unwrap_or_else(|| pool.backends[0].authority.clone());
+    // One of those that are discovered may not be there yet: then the field is empty (RFC 9110 §7.2).
+    let host = host.unwrap_or_else(|| {
+        pool.backends.first().map_or(HeaderValue::from_static(""), |backend| backend.authority.clone())
+    });
     headers::prepare_request(&mut parts.headers, parts.version, &host, request_id, &sender);
     let method = parts.method.clone();
 

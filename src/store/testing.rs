@@ -1,12 +1,12 @@
 //! A pool for tests of what leaves the process.
 
-use std::path::Path;
+use std::{path::Path, sync::Arc};
 
 use prometheus::Registry;
 
 use super::{Entry, Session};
 use crate::{
-    affinity::SessionKey, backend::Families, clock, config::Config, demo, materials::Materials,
+    affinity::SessionKey, backend::Families, clock, config::Config, control, demo, materials::Materials,
     tls::Ticketer, world::Snapshot,
 };
 
@@ -28,7 +28,8 @@ pub(super) fn snapshot(backends: &[&str]) -> Snapshot {
     let ticketer = Ticketer::new().expect("tickets");
     let materials = Materials::load(&config, &ticketer).expect("materials");
     let families = Families::register(&Registry::new()).expect("metrics");
-    Snapshot::build(config, materials, &families, None)
+    let lists = control::written(&config);
+    Snapshot::build(Arc::new(config), Arc::new(materials), &lists, &families, None)
 }
 
 pub(super) fn key(number: u32) -> SessionKey {

@@ -6,7 +6,7 @@ use std::{
 };
 
 use http::{
-    HeaderMap, Request, Response, StatusCode,
+    HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode,
     header::{COOKIE, SET_COOKIE},
 };
 use hyper::body::Incoming;
@@ -17,6 +17,7 @@ use super::{
     client::Client,
     echo,
     flow::Body,
+    port::Port,
 };
 
 /// Starts one copy of the application:
@@ -30,12 +31,20 @@ use super::{
 ///
 /// Every answer names the backend in `x-backend`.
 pub(crate) fn start(name: &str) -> Backend {
+    start_at(Port::reserve(), name, "")
+}
+
+/// Starts one on this port, which names its instance in `x-instance`, unless that is empty.
+pub(crate) fn start_at(port: Port, name: &str, instance: &str) -> Backend {
     let sessions = Arc::new(Mutex::new(Sessions { backend: name.to_owned(), ..Sessions::default() }));
-    Backend::start(name, move |request| {
-        let answer = match request.uri().path() {
+    let instance: Option<HeaderValue> =
+        (!instance.is_empty()).then(|| instance.parse().expect("a valid field value"));
+    Backend::start_at(port, name, move |request| {
+        let mut answer = match request.uri().path() {
             "/ws" => echo::accept(request),
             _ => sessions.lock().expect("no panic under it").answer(&request),
         };
+        answer.headers_mut().extend(instance.clone().map(|id| (HeaderName::from_static("x-instance"), id)));
         std::future::ready(answer)
     })
 }

@@ -63,12 +63,21 @@ impl Backend {
         F: Fn(Request<Incoming>) -> Answer + Send + Sync + 'static,
         Answer: Future<Output = Response<Body>> + Send + 'static,
     {
+        Self::start_at(Port::reserve(), name, handler)
+    }
+
+    /// Likewise, on this port.
+    pub(crate) fn start_at<F, Answer>(port: Port, name: &str, handler: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> Answer + Send + Sync + 'static,
+        Answer: Future<Output = Response<Body>> + Send + 'static,
+    {
         let shared = Arc::new(Shared {
             handler: Box::new(move |request| Box::pin(handler(request))),
             seen: Mutex::default(),
             connections: AtomicUsize::new(0),
         });
-        let mut backend = Self { name: name.to_owned(), port: Port::reserve(), shared, accepting: None };
+        let mut backend = Self { name: name.to_owned(), port, shared, accepting: None };
         backend.restart();
         backend
     }

@@ -12,6 +12,7 @@ pub(crate) mod backend;
 pub(crate) mod call;
 pub(crate) mod client;
 pub(crate) mod curl;
+pub(crate) mod dns;
 pub(crate) mod echo;
 pub(crate) mod flow;
 pub(crate) mod frames;

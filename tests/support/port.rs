@@ -18,9 +18,14 @@ pub(crate) struct Port {
 impl Port {
     /// Reserves a free one.
     pub(crate) fn reserve() -> Self {
+        Self::at(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+    }
+
+    /// Reserves this one, of any loopback address.
+    pub(crate) fn at(address: SocketAddr) -> Self {
         let holder = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
         holder.set_reuse_address(true).expect("SO_REUSEADDR");
-        holder.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into()).expect("a free port");
+        holder.bind(&address.into()).expect("a free port");
         let address = holder.local_addr().ok().and_then(|address| address.as_socket()).expect("bound");
         Self { _holder: holder, address }
     }

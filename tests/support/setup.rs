@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::{
     backend::Backend,
+    dns::Dns,
     pki::Leaf,
     process::{Ended, Homing, Process},
     raw_backend::RawBackend,
@@ -78,6 +79,14 @@ impl Setup {
         let lines = format!("[[pool.backend]]\nname = \"{name}\"\nurl = \"http://{address}\"\n\n");
         self.members.push_str(&lines);
         self
+    }
+
+    /// And with those behind this name, as this DNS server knows it: their names begin with `app-`.
+    pub(crate) fn discovering(mut self, dns: &Dns, host: &str, port: u16) -> Self {
+        let url = format!("url = \"http://{host}:{port}\"");
+        let lines = format!("[[pool.backend]]\nname = \"app\"\n{url}\ndiscover = \"dns\"\n\n");
+        self.members.push_str(&lines);
+        self.top(&format!("resolver = \"{}\"", dns.address))
     }
 
     /// Adds top-level lines.

@@ -80,6 +80,10 @@ pub struct PoolStatus {
 pub struct BackendStatus {
     pub name: String,
     pub url: String,
+    /// The entry of the configuration that it was discovered for; none when it is written there itself.
+    pub discovered: Option<String>,
+    /// Whether its address has left DNS, so that it drains and then goes.
+    pub left_dns: bool,
     /// `up`, `down`, `draining` or `maintenance`.
     pub state: String,
     pub up: bool,

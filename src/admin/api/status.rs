@@ -104,6 +104,8 @@ fn backend_status(pool: &Pool, backend: &Backend, stats: &Stats) -> BackendStatu
     BackendStatus {
         name: backend.name().to_owned(),
         url: format_backend_url(&backend.host, backend.port),
+        discovered: backend.discovered.as_deref().map(str::to_owned),
+        left_dns: backend.standing.steering.is_leaving(),
         state: state(backend).to_owned(),
         up: member.is_up(),
         admin: member.admin().as_str().to_owned(),

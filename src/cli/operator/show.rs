@@ -137,9 +137,14 @@ pub(super) fn backend_table(pools: &[PoolStatus]) -> Table {
     table
 }
 
-/// What else there is to say about a backend: how its drain goes, or why it is down.
+/// What else there is to say about a backend: where it comes from, how its drain goes, or why it is down.
 fn note(backend: &BackendStatus) -> String {
     let mut notes = Vec::new();
+    match &backend.discovered {
+        Some(_) if backend.left_dns => notes.push("left DNS".to_owned()),
+        Some(entry) => notes.push(format!("discovered: {entry}")),
+        None => {}
+    }
     match backend.drain_eta_seconds {
         Some(eta) if eta > 0.0 => notes.push(format!("drained in {}", human_seconds(eta))),
         Some(_) => notes.push("drained".to_owned()),
