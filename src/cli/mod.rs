@@ -4,6 +4,7 @@ pub mod args;
 pub mod check;
 pub mod demo;
 pub mod demo_app;
+mod notify;
 pub mod operator;
 pub mod print_config;
 pub mod serve;

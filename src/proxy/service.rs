@@ -63,7 +63,8 @@ pub(super) async fn serve(
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     headers::prepare_response(response.headers_mut(), upgraded, snapshot.hsts.as_ref());
     response.headers_mut().insert(headers::X_REQUEST_ID, request_id);
-    if closes && http1 {
+    let last = closes || client.worker.world.is_handed_over();
+    if last && http1 && !upgraded {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -139,6 +140,8 @@ async fn handle(
     *outgoing.method_mut() = parts.method;
     *outgoing.headers_mut() = parts.headers;
 
+    // A session that another process of ours has only just begun is looked for there first.
+    client.worker.world.kin.look_up(pool, keys.as_slice()).await;
     let forward = Forward {
         client,
         pool,
