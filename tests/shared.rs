@@ -336,7 +336,7 @@ async fn the_least_that_redis_must_allow_is_enough() {
 }
 
 /// As docs/cluster.md gives it.
-const ACL: &str = "~homing:* &homing:announce -@all +ping +get +getrange +set +del +evalsha +eval +scan \
+const ACL: &str = "~homing:* &homing:announce -@all +ping +getrange +set +del +evalsha +eval +scan \
     +publish +subscribe +zadd +zrem +zrange +zremrangebyscore";
 
 #[tokio::test]
