@@ -26,6 +26,7 @@ pub mod config;
 pub mod control;
 pub mod demo;
 pub mod error;
+pub mod handover;
 pub mod issue;
 pub mod listener;
 pub mod logging;

@@ -4,6 +4,7 @@
 //! It never leaves its file but into memory, and is not printed.
 
 use std::{
+    fmt,
     fs::{self, OpenOptions},
     io::{self, Write},
     os::unix::fs::{OpenOptionsExt, PermissionsExt},
@@ -45,14 +46,74 @@ pub enum SecretError {
 /// Bytes of the secret.
 const SIZE: usize = 16;
 
-/// Takes the secret from `file`, which is made if it is missing; without a file, one that dies with the
-/// process.
+/// A secret, and where it is kept.
+pub struct Secret {
+    bytes: [u8; SIZE],
+    file: Option<PathBuf>,
+}
+
+// === impl Secret ===
+
+impl Secret {
+    /// Takes the secret from `file`, which is made if it is missing; without a file, one that dies with the
+    /// process.
+    ///
+    /// # Errors
+    ///
+    /// Each names the file and what to do.
+    pub fn load(file: Option<&Path>) -> Result<Self, SecretError> {
+        let bytes = match file {
+            Some(path) => read(path)?,
+            None => random()?,
+        };
+        Ok(Self { bytes, file: file.map(Path::to_owned) })
+    }
+
+    /// One that another process had, in the hexadecimal digits of [`hex`](Self::hex).
+    pub fn from_hex(digits: &str) -> Option<Self> {
+        decode(digits).map(|bytes| Self { bytes, file: None })
+    }
+
+    /// Its digits, for the process that takes over; they go nowhere else.
+    pub fn hex(&self) -> String {
+        encode(&self.bytes)
+    }
+
+    /// What tells it from another one without telling what it is.
+    pub fn mark(&self) -> String {
+        self.hasher().tagged(MARK, b"").to_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    }
+
+    /// The file it is kept in, if any.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// Makes keys under it.
+    pub fn hasher(&self) -> KeyHasher {
+        KeyHasher::new(self.bytes)
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Secret").field("file", &self.file).finish_non_exhaustive()
+    }
+}
+
+/// The name space of [`Secret::mark`], away from those of ids.
+const MARK: u8 = 200;
+
+/// A hasher under the secret that [`Secret::load`] gives.
 ///
 /// # Errors
 ///
 /// Each names the file and what to do.
 pub fn key_hasher(file: Option<&Path>) -> Result<KeyHasher, SecretError> {
-    let Some(path) = file else { return Ok(KeyHasher::new(random()?)) };
+    Secret::load(file).map(|secret| secret.hasher())
+}
+
+fn read(path: &Path) -> Result<[u8; SIZE], SecretError> {
     let io = |error| SecretError::Io { path: path.to_owned(), error };
     match fs::read_to_string(path) {
         Ok(text) => {
@@ -60,15 +121,13 @@ pub fn key_hasher(file: Option<&Path>) -> Result<KeyHasher, SecretError> {
             if mode & 0o077 != 0 {
                 return Err(SecretError::Exposed { path: path.to_owned() });
             }
-            let secret =
-                decode(text.trim()).ok_or_else(|| SecretError::Malformed { path: path.to_owned() })?;
-            Ok(KeyHasher::new(secret))
+            decode(text.trim()).ok_or_else(|| SecretError::Malformed { path: path.to_owned() })
         }
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             make(path).map_err(io)?;
             tracing::info!(file = %path.display(), "secret made; replicas need a copy of it");
             // Another process may have been first: what is in the file counts.
-            key_hasher(file)
+            read(path)
         }
         Err(error) => Err(io(error)),
     }
@@ -76,7 +135,7 @@ pub fn key_hasher(file: Option<&Path>) -> Result<KeyHasher, SecretError> {
 
 /// Makes the file, whole or not at all, readable by its owner alone; or leaves the one that is there by then.
 fn make(path: &Path) -> Result<(), io::Error> {
-    let text: String = random().map_err(io::Error::other)?.iter().map(|byte| format!("{byte:02x}")).collect();
+    let text = encode(&random().map_err(io::Error::other)?);
     let mut name = path.file_name().unwrap_or_default().to_owned();
     // Not the process id: in containers that share a folder, everybody may be number 1.
     name.push(format!(".{:016x}", fastrand::u64(..)));
@@ -109,6 +168,10 @@ fn random() -> Result<[u8; SIZE], SecretError> {
     Ok(secret)
 }
 
+fn encode(secret: &[u8; SIZE]) -> String {
+    secret.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 fn decode(text: &str) -> Option<[u8; SIZE]> {
     if text.len() != 2 * SIZE || !text.bytes().all(|byte| byte.is_ascii_hexdigit()) {
         return None;
@@ -135,6 +198,17 @@ mod tests {
         let first = key_hasher(Some(&path)).unwrap().key(b"id");
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
         assert_eq!(key_hasher(Some(&path)).unwrap().key(b"id"), first);
+    }
+
+    #[test]
+    fn a_secret_that_is_handed_over_is_the_same_and_is_told_from_another_by_its_mark() {
+        let (one, other) = (Secret::load(None).unwrap(), Secret::load(None).unwrap());
+        let same = Secret::from_hex(&one.hex()).unwrap();
+        assert_eq!(same.hasher().key(b"id"), one.hasher().key(b"id"));
+        assert_eq!(same.mark(), one.mark());
+        assert_ne!(one.mark(), other.mark());
+        assert!(!format!("{one:?}").contains(&one.hex()[..4]));
+        assert!(Secret::from_hex("0011").is_none());
     }
 
     #[test]

@@ -6,7 +6,7 @@
 use std::{
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -21,10 +21,11 @@ use crate::{
     backend::{Backend, Families, Instance, Listed},
     clock,
     config::{self, Changes, Config, HealthCheck, PoolTimeouts},
+    handover::Kin,
     issue::Issuer,
     materials::Materials,
     route::Routes,
-    store::Courier,
+    store::{Courier, redis::Shared},
 };
 
 /// The configured world at one moment. Built aside, swapped in whole; a request loads it once.
@@ -85,6 +86,8 @@ pub struct World {
     https_port: u16,
     /// Where the process is in its life; written by the control thread.
     phase: watch::Sender<Phase>,
+    /// Whether another process has taken over; written by the control thread, read for each answer.
+    handed_over: AtomicBool,
     /// Counts the snapshots published, to tell of new ones.
     published: watch::Sender<u64>,
     /// Wishes for a reload; read by the control thread.
@@ -93,6 +96,10 @@ pub struct World {
     loaded: Mutex<Loaded>,
     /// Tells what has changed to those who keep or share bindings.
     pub courier: Courier,
+    /// Shares sessions with other replicas, if that is configured.
+    pub shared: Option<Arc<Shared>>,
+    /// The processes before and after this one, while they serve the same sessions.
+    pub kin: Kin,
 }
 
 /// How the last attempt to load the configuration went.
@@ -121,6 +128,9 @@ pub enum Phase {
     Starting,
     /// Serving.
     Ready,
+    /// Another process has the sockets, and whoever waits there; what is under way here may finish, and clients
+    /// are told to come again, which leads them to the new process.
+    HandedOver,
     /// No new connections; what is under way may finish.
     Draining,
     /// Whatever is still open is closed.
@@ -308,10 +318,13 @@ impl World {
             hasher,
             connections: AtomicUsize::new(0),
             phase: watch::Sender::new(Phase::Starting),
+            handed_over: AtomicBool::new(false),
             published: watch::Sender::new(0),
             reloads,
             loaded: Mutex::new(Loaded { at: clock::wall(), error: None }),
             courier: Courier::default(),
+            shared: None,
+            kin: Kin::default(),
         };
         (world, wishes)
     }
@@ -367,8 +380,16 @@ impl World {
         self.phase.subscribe()
     }
 
+    /// Whether another process has taken over.
+    pub fn is_handed_over(&self) -> bool {
+        self.handed_over.load(Ordering::Relaxed)
+    }
+
     /// Moves on to a later phase; never back.
     pub fn advance(&self, phase: Phase) {
+        if phase == Phase::HandedOver {
+            self.handed_over.store(true, Ordering::Relaxed);
+        }
         self.phase.send_if_modified(|current| {
             let later = phase > *current;
             if later {

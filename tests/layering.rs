@@ -18,12 +18,13 @@ enum May {
     AllBut(&'static [&'static str]),
 }
 
-const LAYERS: [Layer; 5] = [
+const LAYERS: [Layer; 6] = [
     Layer { folder: "affinity", may: May::Only(&[]) },
     Layer { folder: "backend", may: May::Only(&["affinity", "config", "clock", "error"]) },
     Layer { folder: "proxy", may: May::AllBut(&["control", "admin"]) },
     Layer { folder: "control", may: May::AllBut(&["proxy", "admin"]) },
     Layer { folder: "admin", may: May::AllBut(&["proxy", "control"]) },
+    Layer { folder: "handover", may: May::AllBut(&["proxy", "control", "admin"]) },
 ];
 
 /// Imports that break a rule for a reason: file, module, reason.

@@ -21,6 +21,8 @@ use self::support::{
     flow::full,
     metrics::Metrics,
     plain,
+    redis::RedisServer,
+    replicas::Replicas,
     setup::Setup,
 };
 
@@ -119,18 +121,15 @@ fn the_dashboard_can_be_imported_anywhere() {
     assert_eq!(ids.len(), panels.len(), "every panel has an id of its own");
 }
 
-/// The metrics of a program that has served, keeps its state, and has a backend that drains.
+/// The metrics of a program that has served, keeps and shares its sessions, and has a backend that drains.
 async fn page() -> Metrics {
     let apps = app::several(2);
-    let dns = Dns::knowing(&[]).await;
+    let (dns, redis) = (Dns::knowing(&[]).await, RedisServer::start().await);
     let state = tempfile::tempdir().expect("a directory");
-    let homing = Setup::new(&apps)
-        .discovering(&dns, HOST, 80)
-        .redirecting()
-        .section("[admin]\nallow_changes = true")
-        .section(&format!("[state]\nfile = {:?}", state.path().join("homing.state").display().to_string()))
-        .start()
-        .await;
+    let file = format!("file = {:?}", state.path().join("homing.state").display().to_string());
+    let setup = Setup::new(&apps).discovering(&dns, HOST, 80).redirecting();
+    let setup = setup.section("[admin]\nallow_changes = true");
+    let homing = Replicas::new().start(setup, "one", &redis.url(), &file).await;
     app::login_all(&Client::h2(&homing), 4).await;
     let drain = Request::builder()
         .method(Method::POST)

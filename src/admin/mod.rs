@@ -13,11 +13,9 @@ mod metrics;
 mod reply;
 mod router;
 mod server;
-mod socket;
 
 pub use self::{
     collector::AffinityCollector,
     events::publish as publish_events,
     server::{Admin, serve, serve_socket},
-    socket::{AdminSocket, SocketError},
 };

@@ -14,6 +14,7 @@ pub(super) enum Route<'a> {
     Ready,
     Page(&'a str),
     Status,
+    Cluster,
     Events,
     Sessions(Target<'a>),
     Explain,
@@ -64,6 +65,7 @@ impl<'a> Route<'a> {
         let segments: Vec<&str> = path.split('/').collect();
         match segments[..] {
             ["status"] => get(method, Self::Status),
+            ["cluster"] => get(method, Self::Cluster),
             ["events"] => get(method, Self::Events),
             ["explain"] => post(method, Self::Explain),
             ["sessions", "forget"] => post(method, Self::Forget),
@@ -99,6 +101,7 @@ impl<'a> Route<'a> {
             Self::Metrics | Self::Alive | Self::Ready => Need::Health,
             Self::Page(_) => Need::Page,
             Self::Status
+            | Self::Cluster
             | Self::Events
             | Self::Sessions(_)
             | Self::Explain

@@ -22,10 +22,9 @@ use super::{
     metrics::Metrics,
     reply::{Failure, Reply, events as event_stream, json, plain, text},
     router::{API, Route},
-    socket::AdminSocket,
 };
 use crate::{
-    listener::accept,
+    listener::{LocalSocket, accept},
     world::{Phase, World},
 };
 
@@ -109,7 +108,8 @@ impl fmt::Debug for Admin {
     }
 }
 
-/// Serves until the process is forced to stop: readiness and metrics are of most use while it drains.
+/// Serves until the process is forced to stop: readiness and metrics are of most use while it drains. After a
+/// hand-over they are those of the new process, which has the socket then.
 ///
 /// # Errors
 ///
@@ -126,7 +126,7 @@ pub async fn serve(admin: Rc<Admin>, listener: TcpListener) -> io::Result<()> {
     let accepting = accept(
         listener,
         phase,
-        Phase::Forced,
+        |phase| matches!(phase, Phase::HandedOver | Phase::Forced),
         || {},
         |stream, peer| {
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else { return };
@@ -136,7 +136,9 @@ pub async fn serve(admin: Rc<Admin>, listener: TcpListener) -> io::Result<()> {
             tokio::task::spawn_local(connection.serve(stream, place));
         },
     );
-    accepting.await
+    accepting.await?;
+    // Whoever is connected is served on; a task that ends means that something broke.
+    std::future::pending().await
 }
 
 /// Serves the Unix socket until the process is forced to stop; its file goes then.
@@ -144,7 +146,7 @@ pub async fn serve(admin: Rc<Admin>, listener: TcpListener) -> io::Result<()> {
 /// # Errors
 ///
 /// Only when the socket itself is broken.
-pub async fn serve_socket(admin: Rc<Admin>, socket: AdminSocket) -> io::Result<()> {
+pub async fn serve_socket(admin: Rc<Admin>, socket: LocalSocket) -> io::Result<()> {
     let (listener, _file) = socket.into_parts();
     let listener = UnixListener::from_std(listener)?;
     let places = Arc::new(Semaphore::new(MAX_LOCAL_CLIENTS));
@@ -230,6 +232,7 @@ impl Connection {
             Route::Ready => Ok(ready(world.phase())),
             Route::Page(path) => page(path),
             Route::Status => Ok(json(&api::status(&self.admin, changes))),
+            Route::Cluster => api::cluster(world),
             Route::Events => self.follow(),
             Route::Sessions(target) => api::sessions(world, target, query),
             Route::Explain => api::explain(world, &head.headers, body).await,
@@ -266,7 +269,9 @@ fn ready(phase: Phase) -> Reply {
     match phase {
         Phase::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         Phase::Ready => text(StatusCode::OK, "ready\n"),
-        Phase::Draining | Phase::Forced => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        Phase::HandedOver | Phase::Draining | Phase::Forced => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
+        }
     }
 }
 

@@ -188,7 +188,7 @@ impl Member {
         self.weight.store(weight, Relaxed);
     }
 
-    /// The weight that the configuration gives it.
+    /// The weight of the configuration, whatever operators have set since.
     pub fn configured_weight(&self) -> u32 {
         self.configured_weight.load(Relaxed)
     }

@@ -101,6 +101,11 @@ impl SealingKey {
     pub const fn new(bytes: [u8; Self::LEN]) -> Self {
         Self(bytes)
     }
+
+    /// Its bytes, which nobody else may see.
+    pub const fn bytes(&self) -> &[u8; Self::LEN] {
+        &self.0
+    }
 }
 
 impl fmt::Debug for SealingKey {

@@ -206,6 +206,14 @@ impl Backend {
         self.standing.steering.evicted().await;
     }
 
+    /// Another process of ours knew that it is down; `by` and `why` are for its history.
+    pub fn found_down(&self, by: &'static str, why: &str) {
+        if self.member.set_up(false, clock::tick()) {
+            self.standing.history.push(HealthChange { at: clock::wall(), up: false, by, why: why.into() });
+            self.standing.suspicion.notify_one();
+        }
+    }
+
     /// Its address has left DNS, so that it drains, or is there again; whether that is news.
     pub fn leave(&self, leaving: bool) -> bool {
         let changed = self.standing.steering.set_leaving(&self.member, leaving);

@@ -60,6 +60,11 @@ impl Steering {
         self.lock().deadline.map(|deadline| deadline.saturating_duration_since(clock::now()))
     }
 
+    /// What operators want of it.
+    pub fn wanted(&self) -> Admin {
+        self.lock().wanted
+    }
+
     /// Whether its address has left DNS, so that it drains whatever operators want.
     pub fn is_leaving(&self) -> bool {
         self.lock().leaving

@@ -86,6 +86,9 @@ pub struct ServeArgs {
     pub config: Option<PathBuf>,
     #[command(flatten)]
     common: CommonArgs,
+    /// Take over from the running process (`[state] handover`): its sockets, its sessions, its clients
+    #[arg(long, requires = "config")]
+    pub takeover: bool,
     /// Certificate chain, PEM; repeat together with --key, the client's SNI chooses
     #[arg(long, value_name = "FILE", help_heading = NO_FILE)]
     cert: Vec<PathBuf>,

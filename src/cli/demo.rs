@@ -18,6 +18,7 @@ use crate::{
         AppSocket, Apps, Gone, bind_apps, certs,
         guide::{Guide, quoted},
     },
+    listener::Inherited,
 };
 
 /// Runs it all until a signal. Whatever the user may have to change is tried before anything runs.
@@ -31,7 +32,12 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let load = move || args.to_config(certificates.files.clone(), &addresses);
     let config = load()?;
     let session_timeout = config.pools[0].affinity.session_timeout;
-    let proxy = App::bind(config, Source { load: Box::new(load), file: None, hangup: false })?;
+    let proxy = App::bind(
+        config,
+        Source { load: Box::new(load), file: None, hangup: false },
+        Inherited::default(),
+        None,
+    )?;
 
     let program = env::current_exe().context("cannot find this program again")?;
     let shown = program.clone();

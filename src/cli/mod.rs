@@ -5,6 +5,7 @@ pub mod check;
 pub mod demo;
 pub mod demo_app;
 pub mod demo_files;
+mod notify;
 pub mod operator;
 pub mod print_config;
 pub mod serve;

@@ -2,15 +2,19 @@
 
 use std::process::ExitCode;
 
-use super::args::ServeArgs;
+use super::{args::ServeArgs, notify};
 use crate::{
     app::App,
     config::{Config, Listen},
     control::Source,
+    handover::Taker,
+    listener::Inherited,
 };
 
 /// Runs the proxy.
 pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
+    // While there is one thread: it takes the variables away.
+    let mut inherited = Inherited::from_environment();
     let config = match args.to_config() {
         Ok(config) => config,
         Err(errors) => {
@@ -28,12 +32,15 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
         file: args.config.clone(),
         hangup: true,
     };
-    App::bind(config, source)?.run(|bound| {
+    let handover = config.state.handover.as_deref();
+    let taker = args.takeover.then(|| Taker::connect(handover, &mut inherited)).transpose()?;
+    App::bind(config, source, inherited, taker)?.run(|bound| {
         announce(bound);
         if let Some(socket) = &socket {
             eprintln!("listening admin unix:{}", socket.display());
         }
         eprint!("{summary}");
+        notify::ready();
     })?;
     Ok(ExitCode::SUCCESS)
 }

@@ -6,7 +6,7 @@ use std::{
     ops::Range,
 };
 
-use super::excerpt::{Excerpt, shown};
+use super::excerpt::{Excerpt, shown, without_password};
 
 /// All errors of one configuration. `Display` renders each with its place and text, like rustc, and
 /// ends without a line feed.
@@ -110,7 +110,8 @@ impl Problem {
             let (number, start, line) = source.line(span.start);
             let from = span.start.saturating_sub(start).min(line.len());
             let to = span.end.saturating_sub(start).clamp(from, line.len());
-            let excerpt = Excerpt::cut(line, from, to);
+            let line = without_password(line);
+            let excerpt = Excerpt::cut(&line, from, to);
 
             let label = if source.numbered { number.to_string() } else { " ".to_owned() };
             margin = " ".repeat(label.len() + 2);

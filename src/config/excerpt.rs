@@ -1,6 +1,6 @@
 //! Text of the user's, made safe to print.
 
-use std::fmt::Write as _;
+use std::{borrow::Cow, fmt::Write as _};
 
 /// `text` in a form that is safe to print on a terminal and not too long to read.
 pub(super) fn shown(text: &str) -> String {
@@ -49,6 +49,20 @@ impl Excerpt {
             }
         }
         Self { text, indent, width: width.max(1) }
+    }
+}
+
+/// The line with the password of a URL in it masked, byte for byte, so that places in it stay what they are.
+pub(super) fn without_password(line: &str) -> Cow<'_, str> {
+    let secret = line.find("://").and_then(|scheme| {
+        let start = scheme + 3;
+        let end = start + line[start..].rfind('@')?;
+        let colon = start + line[start..end].find(':')?;
+        Some((colon + 1, end))
+    });
+    match secret {
+        Some((start, end)) => Cow::Owned([&line[..start], &"*".repeat(end - start), &line[end..]].concat()),
+        None => Cow::Borrowed(line),
     }
 }
 

@@ -18,6 +18,7 @@ mod model;
 mod parse;
 mod quantity;
 mod raw;
+mod redis_url;
 mod schema;
 mod section;
 mod session;
@@ -36,7 +37,7 @@ pub use self::{
         Limits, Listen, PassiveHealth, Pool, PoolTimeouts, Redis, Route, SameSite, State, Timeouts,
     },
     quantity::{format_duration, format_size, parse_duration, parse_size},
+    redis_url::{Node, Password, RedisUrl, RedisUrlError, Topology},
     session::{format_balance, parse_balance},
-    state::RedisUrl,
     token::{Token, TokenError},
 };

@@ -1,12 +1,16 @@
 //! `[state]`: where bindings are kept and shared beyond the process.
 
-use std::{fmt, path::Path, path::PathBuf, time::Duration};
+use std::{
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use super::{
     address::parse_name,
     errors::Report,
     model::{Redis, State},
     raw::{path, socket_path},
+    redis_url::RedisUrl,
     section::{Field, Section},
 };
 
@@ -22,18 +26,13 @@ pub(super) struct RawState {
     handover: Field<PathBuf>,
 }
 
-/// The address of a Redis or Valkey server, of a cluster of them, or of Sentinels; may hold a password, and so
-/// does not show it.
-#[derive(Clone, PartialEq, Eq)]
-pub struct RedisUrl(Box<str>);
-
 // === impl RawState ===
 
 impl RawState {
     pub(super) fn read(mut section: Section<'_>) -> Self {
         let state = Self {
             file: section.text("file", path),
-            redis: section.text("redis", RedisUrl::parse),
+            redis: section.text("redis", redis_url),
             redis_password_file: section.text("redis_password_file", path),
             redis_ca: section.text("redis_ca", path),
             redis_timeout: section.positive("redis_timeout"),
@@ -52,6 +51,14 @@ impl RawState {
                 "`redis` needs `secret_file`, the same on all replicas: under different secrets none would know \
                  the others' sessions",
             );
+        }
+        if let Field::Set(url) = &self.redis {
+            if let (Some(_), Some(span)) = (&url.get_ref().password, self.redis_password_file.span()) {
+                report.add(span, "the URL of `redis` has a password already: leave it out there, or this");
+            }
+            if let (false, Some(span)) = (url.get_ref().tls, self.redis_ca.span()) {
+                report.add(span, "`redis_ca` does nothing without TLS: `redis` must begin with `rediss`");
+            }
         }
         if self.redis.is_absent() {
             for (name, span) in [
@@ -81,80 +88,8 @@ impl RawState {
     }
 }
 
-// === impl RedisUrl ===
-
-impl RedisUrl {
-    /// The schemes, and what they mean.
-    pub const SCHEMES: [&'static str; 6] =
-        ["redis", "rediss", "redis+cluster", "rediss+cluster", "redis+sentinel", "rediss+sentinel"];
-
-    /// Reads a URL.
-    ///
-    /// # Errors
-    ///
-    /// What is wrong, without the password.
-    pub fn parse(text: &str) -> Result<Self, String> {
-        let (scheme, rest) = text.split_once("://").unwrap_or((text, ""));
-        if !Self::SCHEMES.contains(&scheme) {
-            return Err(format!(
-                "a Redis URL begins with one of {}",
-                Self::SCHEMES.map(|s| format!("{s}://")).join(", ")
-            ));
-        }
-        let hosts = rest.split('/').next().unwrap_or_default();
-        let hosts = hosts.rsplit_once('@').map_or(hosts, |(_, hosts)| hosts);
-        if hosts.is_empty() || text.contains(|c: char| c.is_whitespace() || c.is_control()) {
-            return Err("a Redis URL is scheme://user:password@host:port/database".to_owned());
-        }
-        Ok(Self(text.into()))
-    }
-
-    /// All of it, password included: for the client library only.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for RedisUrl {
-    /// Without its password.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, rest) = self.0.split_once("://").unwrap_or(("", &self.0));
-        let Some((login, hosts)) = rest.rsplit_once('@') else { return f.write_str(&self.0) };
-        match login.split_once(':') {
-            Some((user, _)) => write!(f, "{scheme}://{user}:***@{hosts}"),
-            None => f.write_str(&self.0),
-        }
-    }
-}
-
-impl fmt::Debug for RedisUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
-    }
+fn redis_url(text: &str) -> Result<RedisUrl, String> {
+    text.parse().map_err(|error| format!("this URL {error}"))
 }
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(50);
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_password_is_never_shown() {
-        let url = RedisUrl::parse("rediss://app:s3cret@db.example:6380/0").unwrap();
-        assert_eq!(format!("{url} {url:?}").matches("s3cret").count(), 0);
-        assert_eq!(url.to_string(), "rediss://app:***@db.example:6380/0");
-        let error = RedisUrl::parse("http://app:s3cret@db").unwrap_err();
-        assert!(error.contains("redis+sentinel://") && !error.contains("s3cret"), "{error}");
-    }
-
-    #[test]
-    fn every_kind_of_server_has_a_scheme() {
-        for text in ["redis://h", "redis+cluster://a:1,b:2", "rediss+sentinel://u:p@a:1,b:2/mymaster"] {
-            assert_eq!(RedisUrl::parse(text).unwrap().reveal(), text);
-        }
-        for text in ["", "redis", "redis://", "redis://u:p@", "redis://a b"] {
-            assert!(RedisUrl::parse(text).is_err(), "{text}");
-        }
-    }
-}

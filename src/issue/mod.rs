@@ -167,8 +167,24 @@ pub fn begin_session() -> Option<(TokenId, Duration)> {
 }
 
 /// One key for all pools without a file; tokens are bound to their pool anyway.
+/// The key of cookies without a key file, in hexadecimal digits; none when none was needed. For the process that
+/// takes over, which must know these cookies.
+pub fn process_key_hex() -> Option<String> {
+    KEY.get().map(|key| data_encoding::HEXLOWER.encode(key.bytes()))
+}
+
+/// Takes the key that [`process_key_hex`] gave in the process before; before any configuration is loaded.
+pub fn adopt_process_key(digits: &str) {
+    let bytes = data_encoding::HEXLOWER.decode(digits.as_bytes()).ok();
+    if let Some(bytes) = bytes.and_then(|bytes| bytes.try_into().ok()) {
+        // The first one counts.
+        let _ = KEY.set(SealingKey::new(bytes));
+    }
+}
+
+static KEY: OnceLock<SealingKey> = OnceLock::new();
+
 fn process_key() -> Result<SealingKey, KeyFileError> {
-    static KEY: OnceLock<SealingKey> = OnceLock::new();
     if let Some(key) = KEY.get() {
         return Ok(key.clone());
     }

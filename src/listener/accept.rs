@@ -25,7 +25,7 @@ enum Trouble {
 /// Pause after running out of file descriptors or memory.
 const PAUSE: Duration = Duration::from_millis(50);
 
-/// Hands every accepted connection to `serve` until the process reaches `until`.
+/// Hands every accepted connection to `serve` until the process reaches a phase that `ends` it.
 ///
 /// # Errors
 ///
@@ -33,7 +33,7 @@ const PAUSE: Duration = Duration::from_millis(50);
 pub async fn accept(
     listener: TcpListener,
     mut phase: watch::Receiver<Phase>,
-    until: Phase,
+    ends: impl Fn(Phase) -> bool,
     exhausted: impl Fn(),
     mut serve: impl FnMut(TcpStream, SocketAddr),
 ) -> io::Result<()> {
@@ -42,7 +42,11 @@ pub async fn accept(
         let accepted = tokio::select! {
             biased;
             // The sender cannot be gone: the world has it.
-            _ = phase.wait_for(|phase| *phase >= until) => {
+            ended = phase.wait_for(|phase| ends(*phase)) => {
+                if ended.is_ok_and(|phase| *phase == Phase::HandedOver) {
+                    // Whoever is in the queue is accepted by the process that has taken over.
+                    return Ok(());
+                }
                 // Whoever is in the queue already has connected: closing the socket would reset them.
                 while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
                     serve(stream, peer);

@@ -100,6 +100,11 @@ impl Guard {
                     if phase == Phase::Forced {
                         return End::Now;
                     }
+                    if phase == Phase::HandedOver && self.head.is_some() {
+                        // The next answer says that it is the last one. Until then nothing would tell a client
+                        // whose next request is on its way already.
+                        continue;
+                    }
                     // A client that has only just connected has its first request on the way: hyper would
                     // close without reading it.
                     let _ = timeout(PARTING, self.activity.first_request()).await;

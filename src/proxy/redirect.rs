@@ -1,13 +1,21 @@
 //! The plain-HTTP listener: everybody is sent to HTTPS, method and body kept (308).
 
 use bytes::Bytes;
-use http::{Request, Response, StatusCode};
+use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION};
 
 use super::{body::AnswerBody, respond, target};
 use crate::world::World;
 
 /// The answer to a plain request.
 pub(super) fn answer<B>(world: &World, request: Request<B>) -> Response<AnswerBody> {
+    let mut response = redirect(world, request);
+    if world.is_handed_over() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+fn redirect<B>(world: &World, request: Request<B>) -> Response<AnswerBody> {
     let (parts, _) = request.into_parts();
     let snapshot = world.snapshot.load();
     let host = match target::check(&parts, &snapshot.config.limits) {

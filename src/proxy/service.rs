@@ -23,6 +23,7 @@ use crate::{
     backend::{Evidence, InFlight},
     clock,
     error::Fault,
+    store::redis::Shared,
     upstream::Connection,
     world::{Pool, Snapshot},
 };
@@ -62,7 +63,8 @@ pub(super) async fn serve(
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     headers::prepare_response(response.headers_mut(), upgraded, snapshot.hsts.as_ref());
     response.headers_mut().insert(headers::X_REQUEST_ID, request_id);
-    if closes && http1 {
+    let last = closes || client.worker.world.is_handed_over();
+    if last && http1 && !upgraded {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
     Ok(response)
@@ -115,6 +117,13 @@ async fn handle(
         }
     };
 
+    // Only for an id that is not known here; a known session costs no round trip.
+    let shared = client.worker.world.shared.as_deref();
+    let mut budget = shared.map(Shared::budget);
+    if let (Some(shared), Some(budget)) = (shared, &mut budget) {
+        shared.look_up(pool, &keys, budget).await;
+    }
+
     let websocket = headers::wants_websocket(parts.version, &parts.headers);
     let upgrade = websocket.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
     let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: !alone };
@@ -131,6 +140,8 @@ async fn handle(
     *outgoing.method_mut() = parts.method;
     *outgoing.headers_mut() = parts.headers;
 
+    // A session that another process of ours has only just begun is looked for there first.
+    client.worker.world.kin.look_up(pool, keys.as_slice()).await;
     let forward = Forward {
         client,
         pool,
@@ -168,7 +179,11 @@ async fn handle(
         ),
     };
     let slot = backend.member.slot();
-    let key = held.settle(slot, status, effect, &keys).and_then(|settled| settled.key);
+    let settled = held.settle(slot, status, effect, &keys);
+    let key = settled.and_then(|settled| settled.key);
+    if let (Some(shared), Some(settled), Some(budget)) = (shared, settled, &mut budget) {
+        shared.publish(pool, &keys, settled, own.is_some(), budget).await;
+    }
     if let Some(own) = own {
         own.put(response.headers_mut(), status, backend.name());
     }

@@ -6,6 +6,7 @@
 mod courier;
 mod entry;
 pub mod file;
+pub mod redis;
 #[cfg(test)]
 mod testing;
 

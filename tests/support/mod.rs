@@ -25,6 +25,9 @@ pub(crate) mod port;
 pub(crate) mod process;
 pub(crate) mod raw;
 pub(crate) mod raw_backend;
+pub(crate) mod redis;
+pub(crate) mod relay;
+pub(crate) mod replicas;
 pub(crate) mod setup;
 pub(crate) mod webdriver;
 

@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsStr,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
+    os::fd::OwnedFd,
     path::Path,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Mutex, PoisonError},
@@ -67,8 +68,25 @@ impl Process {
         Self::run_command(command)
     }
 
+    /// Starts the program with these arguments and this socket, as systemd passes sockets: number 3, with the
+    /// variables that say so.
+    pub(crate) fn spawn_activated<A: AsRef<OsStr>>(
+        socket: TcpListener,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Self {
+        let line = "exec 3<&0 </dev/null; LISTEN_FDS=1 LISTEN_PID=$$ exec \"$0\" \"$@\"";
+        let mut command = Command::new("sh");
+        command.args(["-c", line, PROGRAM]).args(arguments).stdin(Stdio::from(OwnedFd::from(socket)));
+        Self::run_with_input(command)
+    }
+
     fn run_command(mut command: Command) -> Self {
-        command.env("NO_COLOR", "1").env_remove("HOMING_LOG").stdin(Stdio::null());
+        command.stdin(Stdio::null());
+        Self::run_with_input(command)
+    }
+
+    fn run_with_input(mut command: Command) -> Self {
+        command.env("NO_COLOR", "1").env_remove("HOMING_LOG");
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("our program");
         let stderr = Lines::collect("stderr", child.stderr.take().expect("piped"));
         let stdout = Lines::collect("stdout", child.stdout.take().expect("piped"));

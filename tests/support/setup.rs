@@ -3,7 +3,7 @@
 use std::{
     fmt::Write as _,
     fs,
-    net::SocketAddr,
+    net::{SocketAddr, TcpListener},
     path::{Path, PathBuf},
 };
 
@@ -36,6 +36,8 @@ pub(crate) struct Setup {
     https: SocketAddr,
     access_log: String,
     files: Option<usize>,
+    takeover: bool,
+    activated: Option<TcpListener>,
 }
 
 /// A backend as the configuration names it.
@@ -65,6 +67,8 @@ impl Setup {
             https: SocketAddr::from(([127, 0, 0, 1], 0)),
             access_log: "true".to_owned(),
             files: None,
+            takeover: false,
+            activated: None,
         };
         members.into_iter().fold(setup, Self::backend)
     }
@@ -100,6 +104,19 @@ impl Setup {
     /// With no more file descriptors than these.
     pub(crate) fn files(mut self, files: usize) -> Self {
         self.files = Some(files);
+        self
+    }
+
+    /// Gets this socket as systemd passes it, and has its front door there.
+    pub(crate) fn activated(mut self, socket: TcpListener) -> Self {
+        self.https = socket.local_addr().expect("a bound socket");
+        self.activated = Some(socket);
+        self
+    }
+
+    /// Takes over from the program that runs with the same `[state] handover`.
+    pub(crate) fn takeover(mut self) -> Self {
+        self.takeover = true;
         self
     }
 
@@ -182,21 +199,28 @@ impl Setup {
     }
 
     /// Writes it all down and starts the program, until it is ready.
-    pub(crate) async fn start(self) -> Homing {
-        let (redirects, files) = (self.redirects, self.files);
+    pub(crate) async fn start(mut self) -> Homing {
+        let (redirects, files, takeover) = (self.redirects, self.files, self.takeover);
+        let activated = self.activated.take();
         let (directory, file) = self.write();
-        let arguments = ["serve".as_ref(), "--config".as_ref(), file.as_os_str()];
-        let process = match files {
-            Some(files) => Process::spawn_with_files(files, arguments),
-            None => Process::spawn(arguments),
+        let mut arguments = vec!["serve".as_ref(), "--config".as_ref(), file.as_os_str()];
+        if takeover {
+            arguments.push("--takeover".as_ref());
+        }
+        let process = match (files, activated) {
+            (Some(files), _) => Process::spawn_with_files(files, arguments),
+            (None, Some(socket)) => Process::spawn_activated(socket, arguments),
+            (None, None) => Process::spawn(arguments),
         };
         Homing::ready(process, redirects, directory).await
     }
 
     /// Writes it all down and runs the program with it, to the end that it should come to by itself.
     pub(crate) async fn run_to_end(self, subcommand: &str) -> Ended {
+        let takeover = self.takeover.then_some("--takeover".as_ref());
         let (_directory, file) = self.write();
-        Process::run([subcommand.as_ref(), "--config".as_ref(), file.as_os_str()]).await
+        let arguments = [subcommand.as_ref(), "--config".as_ref(), file.as_os_str()];
+        Process::run(arguments.into_iter().chain(takeover)).await
     }
 
     /// Writes it all down: the directory that holds it, and the configuration file in it.

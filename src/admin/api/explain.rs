@@ -68,8 +68,16 @@ pub(in crate::admin) async fn forget(
 ) -> Result<Reply, Failure> {
     let question: Question = read(headers, body, "{\"id\": \"<session id>\", \"pool\": \"<name>\"}").await?;
     let Asked { pool, key, .. } = ask(world, &question.id, question.pool.as_deref())?;
+    // First, so that no request in between finds it there again.
+    let shared = match &world.shared {
+        Some(shared) => Some(shared.forget(&pool, key).await),
+        None => None,
+    };
     let forgotten = pool.affinity.forget(&pool.settings, key, clock::tick());
     tracing::info!(by = %caller, pool = %pool.name, session = %key.fingerprint(), forgotten, "forget session");
+    if shared == Some(false) {
+        tracing::warn!(session = %key.fingerprint(), "redis has not heard of it: other replicas keep the session");
+    }
     Ok(json(&Forgotten { forgotten }))
 }
 

@@ -3,6 +3,7 @@
 //! Session ids come in bodies only, are hashed where they are read, and go nowhere else: not into answers,
 //! not into errors, not into the log.
 
+mod cluster;
 mod control;
 mod drain;
 mod explain;
@@ -12,12 +13,14 @@ mod status;
 
 use std::{fmt, sync::Arc, time::Duration};
 
+pub use self::cluster::ClusterStatus;
 pub use self::model::{
     BackendStatus, ChangesBy, ConfigStatus, Counts, DrainProgress, Explained, ExplainedKnown, ExplainedMove,
     Failed, Forgotten, HealthEntry, Latency, LogFilter, Moved, PoolStatus, Reloaded, SessionEntry,
     SessionPage, Status,
 };
 pub(super) use self::{
+    cluster::cluster,
     control::{log, reload, set_log},
     drain::{drain, maintenance, progress, undrain, weigh},
     explain::{explain, forget, move_to},

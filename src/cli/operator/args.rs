@@ -15,6 +15,9 @@ pub enum Operator {
     /// Show every backend: state, sessions, share, latency
     #[command(after_help = EXIT)]
     Backends(Connect),
+    /// Show the replicas that share sessions through Redis, and how many sessions live where
+    #[command(after_help = EXIT)]
+    Cluster(Connect),
     /// List the sessions of a backend, by the short form of their keys
     #[command(after_help = EXIT)]
     Sessions(Sessions),

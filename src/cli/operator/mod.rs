@@ -5,6 +5,7 @@
 pub mod args;
 mod change;
 mod client;
+mod cluster;
 mod find;
 mod probe;
 mod screen;
@@ -36,6 +37,7 @@ async fn dispatch(command: &Operator) -> Result<(), Trouble> {
     match command {
         Operator::Status(connect) => show::status(connect).await,
         Operator::Backends(connect) => show::backends(connect).await,
+        Operator::Cluster(connect) => cluster::cluster(connect).await,
         Operator::Sessions(args) => show::sessions(args).await,
         Operator::Explain(args) => session::explain(args).await,
         Operator::Forget(args) => session::forget(args).await,

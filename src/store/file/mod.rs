@@ -69,6 +69,10 @@ pub struct Keeper {
     running: mpsc::Receiver<()>,
 }
 
+/// Leaves the file to another process, from any thread.
+#[derive(Debug)]
+pub struct Releaser(mpsc::Sender<Command>);
+
 /// The longest wait for the thread at a clean stop; a disk that hangs must not keep the process.
 const LAST_WAIT: Duration = Duration::from_secs(15);
 /// What is hashed to tell one secret from another.
@@ -256,6 +260,11 @@ impl Keeper {
         }
     }
 
+    /// What leaves the file to another process, for a thread that may block.
+    pub fn releaser(&self) -> Releaser {
+        Releaser(self.commands.clone())
+    }
+
     /// Takes the file that another process has left, and writes everything anew that is known here. What the
     /// file has is not read.
     ///
@@ -283,6 +292,19 @@ impl Keeper {
     pub async fn finish(mut self) {
         if timeout(LAST_WAIT, self.ended()).await.is_err() {
             tracing::error!(waited = ?LAST_WAIT, "the state file is not written: the disk does not answer");
+        }
+    }
+}
+
+// === impl Releaser ===
+
+impl Releaser {
+    /// As [`Keeper::release`], blocking; not for a thread that runs tasks.
+    pub fn release(&self) {
+        let (done, released) = oneshot::channel();
+        if self.0.blocking_send(Command::Release(done)).is_ok() {
+            // The thread has ended, or has done it: either way the file is closed.
+            let _ = released.blocking_recv();
         }
     }
 }

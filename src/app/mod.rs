@@ -4,36 +4,35 @@
 //! certificates, log file, sockets. A worker or a background task that ends by itself is an event: it
 //! brings the process down, loudly.
 
+mod worker;
+
 use std::{
-    io,
-    net::{SocketAddr, TcpListener},
+    net::TcpListener,
     path::PathBuf,
     rc::Rc,
-    sync::Arc,
-    thread::JoinHandle,
-    time::Duration,
+    sync::{Arc, OnceLock},
 };
 
 use anyhow::{Context, anyhow};
 use prometheus::Registry;
-use tokio::{
-    runtime::{Builder, Runtime},
-    sync::mpsc,
-    task::LocalSet,
-    time::{sleep, timeout},
-};
+use tokio::{sync::mpsc, task::LocalSet, time::sleep};
 
+use self::worker::{Workers, runtime};
 use crate::{
-    admin::{self, Admin, AdminSocket, AffinityCollector},
+    admin::{self, Admin, AffinityCollector},
+    affinity::KeyHasher,
     backend::Families,
     config::{self, Config, Listen},
     control::{self, Discovery, DiscoveryMetrics, ReloadMetrics, Reloader, Source},
-    listener::{self, accept},
+    handover::{Giver, Taker},
+    listener::{self, Inherited, LocalSocket},
     materials::Materials,
-    proxy::{self, AccessLog, Metrics, Worker, Writer},
-    secret,
-    socket::tune,
-    store::file::{Keeper, StateFile},
+    proxy::{AccessLog, Metrics, Writer},
+    secret::Secret,
+    store::{
+        file::{Keeper, Releaser, StateFile},
+        redis::{Keeper as SharedKeeper, Shared},
+    },
     tls::Ticketer,
     world::{Phase, Reload, Snapshot, World},
 };
@@ -47,54 +46,62 @@ pub struct App {
     https: Vec<TcpListener>,
     http: Vec<TcpListener>,
     admin: Option<TcpListener>,
-    admin_socket: Option<AdminSocket>,
+    admin_socket: Option<LocalSocket>,
     state: Option<StateFile>,
+    /// Closes the state file, once there is one, for the process to come.
+    leave_file: Arc<OnceLock<Releaser>>,
     file: Option<PathBuf>,
     bound: Listen,
     reloader: Reloader,
     reloads: mpsc::Receiver<Reload>,
     discovery: Discovery,
+    /// The process to take over from.
+    taker: Option<Taker>,
+    /// What the process to come can be given, and the socket where it asks.
+    giver: Option<(Giver, LocalSocket)>,
 }
-
-/// A running worker thread.
-#[derive(Debug)]
-struct Running {
-    thread: JoinHandle<anyhow::Result<()>>,
-}
-
-/// Tells that a worker has ended, whether it returned or panicked.
-struct Ended(mpsc::UnboundedSender<()>);
 
 /// File descriptors for listeners, logs, checks, operators.
 const OTHER_FILES: u64 = 256;
-/// How often workers close idle connections to backends.
-const SWEEP: Duration = Duration::from_secs(5);
-/// Time for the last bytes after everything was told to end.
-const LAST_WORDS: Duration = Duration::from_millis(500);
 
 // === impl App ===
 
 impl App {
-    /// Does everything that can fail.
+    /// Does everything that can fail. `inherited` are sockets that were opened for this process, `taker` has what
+    /// a running process gives to this one, which serves until this one does.
     ///
     /// # Errors
     ///
     /// Bad certificates or key files, busy ports, a log that cannot be opened: each says what to change.
-    pub fn bind(config: Config, source: Source) -> anyhow::Result<Self> {
+    pub fn bind(
+        config: Config,
+        source: Source,
+        mut inherited: Inherited,
+        taker: Option<Taker>,
+    ) -> anyhow::Result<Self> {
         let workers = config.workers.get();
         raise_file_limit(config.limits.connections.get());
         let ticketer = Ticketer::new()?;
         let materials = Materials::load(&config, &ticketer)?;
-        let https = listener::bind("https", "--https", config.listen.https, workers)?;
+        let https = listener::open("https", "--https", config.listen.https, workers, &mut inherited)?;
         let http = match config.listen.http {
-            Some(address) => listener::bind("http", "--http", address, workers)?,
+            Some(address) => listener::open("http", "--http", address, workers, &mut inherited)?,
             None => Vec::new(),
         };
         let admin = match config.listen.admin {
-            Some(address) => listener::bind("admin", "--admin", address, 1)?.pop(),
+            Some(address) => listener::open("admin", "--admin", address, 1, &mut inherited)?.pop(),
             None => None,
         };
-        let admin_socket = config.admin.socket.as_deref().map(AdminSocket::bind).transpose()?;
+        inherited.close_rest();
+        let local_socket = |setting, path| match taker {
+            // It replaces that of the process before, but not yet.
+            Some(_) => LocalSocket::prepare(setting, path),
+            None => LocalSocket::bind(setting, path),
+        };
+        let admin_socket = config.admin.socket.as_deref();
+        let admin_socket = admin_socket.map(|path| local_socket("[admin] socket", path)).transpose()?;
+        let handover = config.state.handover.as_deref();
+        let handover = handover.map(|path| local_socket("[state] handover", path)).transpose()?;
         let file = source.file.clone();
         let local = |socket: Option<&TcpListener>| socket.map(TcpListener::local_addr).transpose();
         let bound = Listen {
@@ -116,15 +123,22 @@ impl App {
                     _ => "cannot start the access log".to_owned(),
                 }
             })?;
-        let hasher = secret::key_hasher(config.secret_file.as_deref())?;
+        let secret_file = config.secret_file.as_deref();
+        let secret = match &taker {
+            Some(taker) => taker.secret(secret_file)?,
+            None => Secret::load(secret_file)?,
+        };
         // What is discovered joins before the workers start.
         let lists = control::written(&config);
         let snapshot = Snapshot::build(Arc::new(config), Arc::new(materials), &lists, &families, None);
-        let (world, reloads) = World::new(snapshot, hasher, bound.https.port());
+        let hasher = secret.hasher();
+        let shared = share(&snapshot.config.state, &hasher, &registry)?;
+        let (mut world, reloads) = World::new(snapshot, hasher, bound.https.port());
+        world.shared = shared;
         let world = Arc::new(world);
         let (discovery, findings) =
             Discovery::new(Arc::clone(&world), DiscoveryMetrics::register(&registry)?);
-        let state = state_file(&world, &registry)?;
+        let state = state_file(&world, taker.is_some(), &registry)?;
         let reloader = Reloader::new(
             Arc::clone(&world),
             source,
@@ -134,6 +148,17 @@ impl App {
             findings,
         );
         registry.register(Box::new(AffinityCollector(Arc::clone(&world))))?;
+        let sockets = [("https", &https[..]), ("http", &http), ("admin", admin.as_slice())];
+        let sockets = sockets.iter().flat_map(|(name, sockets)| sockets.iter().map(|socket| (*name, socket)));
+        // What only one process can have open is let go of here, and opened by the other after `Taking::ready`.
+        let leave_file: Arc<OnceLock<Releaser>> = Arc::default();
+        let release = {
+            let leave_file = Arc::clone(&leave_file);
+            move || leave_file.get().into_iter().for_each(Releaser::release)
+        };
+        let giver = handover
+            .map(|socket| Giver::new(&world, secret, sockets, release).map(|giver| (giver, socket)))
+            .transpose()?;
         Ok(Self {
             world,
             registry,
@@ -144,11 +169,14 @@ impl App {
             admin,
             admin_socket,
             state,
+            leave_file,
             file,
             bound,
             reloader,
             reloads,
             discovery,
+            taker,
+            giver,
         })
     }
 
@@ -181,37 +209,60 @@ impl App {
             }
         }
         let world = Arc::clone(&self.world);
-        // With the backends that were discovered, and before anybody is served.
-        if let Some(state) = &mut self.state {
-            state.restore(&world.snapshot.load())?;
-        }
+        let mut taking = match self.taker {
+            // After the first answers of DNS: what is known of backends is for those that there are.
+            Some(mut taker) => {
+                taker.restore(&world)?;
+                Some(taker.follow(&world)?)
+            }
+            None => {
+                // With the backends that were discovered, and before anybody is served.
+                if let Some(state) = &mut self.state {
+                    state.restore(&world.snapshot.load())?;
+                }
+                None
+            }
+        };
         let mut keeper = self.state.map(|state| state.start(&world)).transpose()?;
+        if let Some(keeper) = &keeper {
+            // Nobody has set it before.
+            let _ = self.leave_file.set(keeper.releaser());
+        }
+        let sharing = match &world.shared {
+            Some(shared) => {
+                let deliveries = world.courier.subscribe("redis");
+                Some(SharedKeeper::start(Arc::clone(shared), Arc::clone(&world), deliveries)?)
+            }
+            None => None,
+        };
         // After the last subscription, and before anybody can change a binding.
         world.courier.open(&world.snapshot.load());
         let (log, writer) = self.log.unzip();
-        let (ended, mut endings) = mpsc::unbounded_channel();
-        let mut workers = Vec::new();
-        let mut http = self.http.into_iter();
-        for (index, https) in self.https.into_iter().enumerate() {
-            let worker = (Arc::clone(&world), Arc::clone(&self.metrics), log.clone());
-            let sockets = (https, http.next());
-            let ended = Ended(ended.clone());
-            let thread = std::thread::Builder::new()
-                .name(format!("homing-{index}"))
-                .spawn(move || {
-                    let _ended = ended;
-                    run_worker(worker, sockets)
-                })
-                .context("cannot start a worker")?;
-            workers.push(Running { thread });
+        let sockets = (self.https, self.http);
+        let mut workers = Workers::start(&world, &self.metrics, log, sockets)?;
+        workers.accept().await?;
+        let (mut admin_socket, mut giver) = (self.admin_socket, self.giver);
+        if let Some(taking) = &mut taking {
+            // From here on clients of the process before are this one's.
+            taking.ready().await?;
+            for socket in admin_socket.iter_mut().chain(giver.as_mut().map(|(_, socket)| socket)) {
+                if let Err(error) = socket.install() {
+                    tracing::error!(%error, "a socket of the process before is not replaced");
+                }
+            }
+            if let Some(keeper) = &keeper
+                && let Err(error) = keeper.open().await
+            {
+                tracing::error!(%error, "the state file of the process before is not taken over");
+            }
         }
-        // Only the workers have these from here on: when they are gone, the log's thread ends, and so
-        // does the wait for endings.
-        drop((log, ended));
 
         background.spawn_local(control::expire(Arc::clone(&world)));
         background.spawn_local(control::advise(Arc::clone(&world)));
         background.spawn_local(control::carry(Arc::clone(&world)));
+        if let Some(sharing) = &sharing {
+            background.spawn_local(sharing.ended());
+        }
         background.spawn_local(control::end_drains(Arc::clone(&world)));
         background.spawn_local(control::watch_health(Arc::clone(&world)));
         background.spawn_local(self.reloader.run(self.reloads));
@@ -219,7 +270,7 @@ impl App {
         let requests = move || requests.requests_total();
         let admin = Rc::new(Admin::new(self.registry, Arc::clone(&world), self.file, requests)?);
         background.spawn_local(admin::publish_events(Rc::clone(&admin)));
-        if let Some(socket) = self.admin_socket {
+        if let Some(socket) = admin_socket {
             let admin = Rc::clone(&admin);
             background.spawn_local(async move {
                 if let Err(error) = admin::serve_socket(admin, socket).await {
@@ -235,33 +286,66 @@ impl App {
                 }
             });
         }
+        let giver = giver.map(|(giver, socket)| {
+            let giver = Arc::new(giver);
+            let serving = Arc::clone(&giver);
+            background.spawn_local(async move {
+                if let Err(error) = serving.serve(socket).await {
+                    tracing::error!(%error, "the socket for hand-overs broke");
+                }
+            });
+            giver
+        });
+        let mut phase = world.watch();
         world.advance(Phase::Ready);
         ready(&self.bound);
 
         let outcome = tokio::select! {
+            // The sender cannot be gone: the world has it.
+            _ = phase.wait_for(|phase| *phase == Phase::HandedOver) => Ok(()),
             signal = stop.next() => {
                 tracing::info!(signal, "draining");
                 Ok(())
             }
-            _ = endings.recv() => Err(anyhow!("a worker ended by itself")),
+            () = workers.one_ended() => Err(anyhow!("a worker ended by itself")),
             () = keeper_ended(keeper.as_mut()) => Err(anyhow!("the writer of the state file ended by itself")),
             ended = background.join_next(), if !background.is_empty() => {
                 Err(anyhow!("a background task ended by itself: {ended:?}"))
             }
         };
-        world.advance(Phase::Draining);
+        // A worker without clients ends at once then, which is no fault.
+        let outcome = if world.is_handed_over() { Ok(()) } else { outcome };
+        if !world.is_handed_over() {
+            world.advance(Phase::Draining);
+            giver.iter().for_each(|giver| giver.withdraw());
+        }
         let drain = world.snapshot.load().config.timeouts.drain;
-        let all = async { while endings.recv().await.is_some() {} };
+        let all = async {
+            workers.all_ended().await;
+            if let Some(taking) = taking.as_ref().filter(|_| world.is_handed_over()) {
+                // What the process before still learns goes on to the next one through this one.
+                taking.ended().await;
+            }
+        };
         tokio::select! {
             () = all => {}
             signal = stop.next() => tracing::warn!(signal, "closing what is still open"),
             () = sleep(drain) => tracing::warn!(after = ?drain, "closing what is still open"),
         }
         world.advance(Phase::Forced);
-        let joined = tokio::task::spawn_blocking(move || join_workers(workers)).await?;
+        let joined = tokio::task::spawn_blocking(move || workers.join()).await?;
+        if let Some(giver) = giver.clone() {
+            tokio::task::spawn_blocking(move || giver.settle()).await?;
+        }
         world.courier.flush(&world.snapshot.load_full()).await;
+        if let Some(giver) = giver {
+            tokio::task::spawn_blocking(move || giver.finish()).await?;
+        }
         if let Some(keeper) = keeper {
             keeper.finish().await;
+        }
+        if let Some(sharing) = sharing {
+            tokio::task::spawn_blocking(move || sharing.join()).await?;
         }
         if let Some(writer) = writer {
             tokio::task::spawn_blocking(move || writer.join()).await?;
@@ -270,11 +354,12 @@ impl App {
     }
 }
 
-/// The state file, if there is to be one; nobody else has it from here on.
-fn state_file(world: &World, registry: &Registry) -> anyhow::Result<Option<StateFile>> {
+/// The state file, if there is to be one; nobody else has it from here on, but for the process to take over from.
+fn state_file(world: &World, takes_over: bool, registry: &Registry) -> anyhow::Result<Option<StateFile>> {
     let snapshot = world.snapshot.load();
+    let open = if takes_over { StateFile::closed } else { StateFile::open };
     let file = snapshot.config.state.file.as_deref();
-    file.map(|file| StateFile::open(file, &world.hasher, registry)).transpose()
+    file.map(|file| open(file, &world.hasher, registry)).transpose()
 }
 
 /// Resolves when the writer of the state file has ended; never without one.
@@ -285,84 +370,18 @@ async fn keeper_ended(keeper: Option<&mut Keeper>) {
     }
 }
 
-/// A process-wide panic in one worker must not leave the others serving half of the clients.
-fn join_workers(workers: Vec<Running>) -> anyhow::Result<()> {
-    let mut result = Ok(());
-    for worker in workers {
-        match worker.thread.join() {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => result = Err(error),
-            Err(_) => result = Err(anyhow!("a worker panicked")),
-        }
-    }
-    result
-}
-
-impl Drop for Ended {
-    fn drop(&mut self) {
-        // Nobody listens any more: then the process is ending anyway.
-        let _ = self.0.send(());
-    }
-}
-
-type Parts = (Arc<World>, Arc<Metrics>, Option<AccessLog>);
-
-fn run_worker(
-    (world, metrics, log): Parts,
-    (https, http): (TcpListener, Option<TcpListener>),
-) -> anyhow::Result<()> {
-    let runtime = runtime()?;
-    let worker = Rc::new(Worker::new(world, metrics, log));
-    LocalSet::new().block_on(&runtime, async {
-        let sweeper = Rc::clone(&worker);
-        tokio::task::spawn_local(async move {
-            loop {
-                sleep(SWEEP).await;
-                sweeper.sweep();
-            }
-        });
-        let https = accept_clients(&worker, https, true);
-        let http = async {
-            match http {
-                Some(http) => accept_clients(&worker, http, false).await,
-                None => Ok(()),
-            }
-        };
-        tokio::try_join!(https, http).context("a listener broke")?;
-        // Draining: the sockets are closed, what is open may finish.
-        let mut phase = worker.world.watch();
-        tokio::select! {
-            () = worker.open.none() => {}
-            _ = phase.wait_for(|phase| *phase == Phase::Forced) => {
-                // Connections have been told the same; their last bytes may still be on the way.
-                let _ = timeout(LAST_WORDS, worker.open.none()).await;
-            }
-        }
-        Ok(())
-    })
-}
-
-async fn accept_clients(worker: &Rc<Worker>, socket: TcpListener, tls: bool) -> io::Result<()> {
-    let listener = tokio::net::TcpListener::from_std(socket)?;
-    let phase = worker.world.watch();
-    let serve = |stream, peer: SocketAddr| {
-        // A peer that is gone already shows when it is read from.
-        let _ = tune(&stream);
-        let Some(permit) = worker.world.admit() else {
-            worker.metrics.over_limit.inc();
-            return;
-        };
-        if tls {
-            tokio::task::spawn_local(proxy::serve_tls(worker, stream, peer, permit));
-        } else {
-            tokio::task::spawn_local(proxy::serve_plain(worker, stream, permit));
-        }
+/// What is needed to share sessions with other replicas, if that is configured.
+fn share(
+    state: &config::State,
+    hasher: &KeyHasher,
+    registry: &Registry,
+) -> anyhow::Result<Option<Arc<Shared>>> {
+    let Some(redis) = &state.redis else { return Ok(None) };
+    let replica = match &state.replica {
+        Some(name) => name.to_string(),
+        None => rustix::system::uname().nodename().to_string_lossy().into_owned(),
     };
-    accept(listener, phase, Phase::Draining, || worker.metrics.accept_failed.inc(), serve).await
-}
-
-fn runtime() -> io::Result<Runtime> {
-    Builder::new_current_thread().enable_all().build()
+    Ok(Some(Arc::new(Shared::new(redis, &replica, hasher, registry)?)))
 }
 
 /// Each client connection needs a file descriptor, and one more to a backend. The usual limit of a shell, 1024,

@@ -1,0 +1,280 @@
+//! Two processes that serve the same sessions for a while: what one learns, the other hears.
+//!
+//! Each has a thread that reads and one that writes, so that neither a slow peer nor a table of a million
+//! bindings holds up anything else. Changes are told as soon as [`ROUND`] allows. A request that comes sooner,
+//! with an id that this process has never heard of, waits for the other one's word ([`Exchange::ask`]): the
+//! client of a session that was begun there a moment ago may have connected here.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    time::{MissedTickBehavior, interval, timeout},
+};
+
+use super::{
+    entries::{Entries, Reader},
+    link::Link,
+    message::kind,
+};
+use crate::{
+    affinity::{Rule, SessionKey},
+    store::{self, Delivery, Entry},
+    world::{Pool, World},
+};
+
+/// The running exchange with another process.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Frames for the writing thread; full when the peer does not read.
+    frames: mpsc::Sender<Frame>,
+    /// Questions that wait for their answer.
+    asked: Mutex<HashMap<u64, oneshot::Sender<()>>>,
+    /// Number of the next question.
+    next: AtomicU64,
+    /// Whether the other side has ended.
+    over: watch::Sender<bool>,
+}
+
+/// The parts of an exchange that its threads need.
+pub(super) struct Ends {
+    pub(super) exchange: Arc<Exchange>,
+    frames: mpsc::Receiver<Frame>,
+}
+
+type Frame = (u8, Vec<u8>);
+
+/// How soon a change is told.
+const ROUND: Duration = Duration::from_millis(5);
+/// Frames that wait for the other side to read.
+const QUEUE: usize = 1024;
+/// Questions at one time; requests beyond go on without an answer.
+const MAX_ASKED: usize = 4096;
+/// The longest that a request waits for the other process's word.
+const ANSWER: Duration = Duration::from_millis(250);
+
+// === impl Exchange ===
+
+impl Exchange {
+    /// Learns what the other process knows of a key; or nothing, if it has nothing to say in time.
+    pub async fn ask(&self, pool: &Pool, key: SessionKey) {
+        if *self.over.borrow() {
+            return;
+        }
+        let number = self.next.fetch_add(1, Relaxed);
+        let (answered, answer) = oneshot::channel();
+        {
+            let mut asked = self.asked();
+            if asked.len() >= MAX_ASKED {
+                return;
+            }
+            asked.insert(number, answered);
+        }
+        let mut question = Entries::new(Some(number), &pool.name);
+        question.add(key, &Entry::Gone);
+        let question = question.take().unwrap_or_default();
+        if self.frames.try_send((kind::ASK, question)).is_ok() {
+            // Too late or never: the request goes on with what is known here.
+            let _ = timeout(ANSWER, answer).await;
+        }
+        self.asked().remove(&number);
+    }
+
+    /// Resolves when the other side has ended.
+    pub async fn ended(&self) {
+        // The sender cannot be gone: it is borrowed.
+        let _ = self.over.subscribe().wait_for(|over| *over).await;
+    }
+
+    /// Queues a frame without content.
+    pub(super) async fn say(&self, kind: u8) -> io::Result<()> {
+        self.frames.send((kind, Vec::new())).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// The same, on a thread that may wait.
+    pub(super) fn say_blocking(&self, kind: u8) -> io::Result<()> {
+        self.frames.blocking_send((kind, Vec::new())).map_err(|_| io::ErrorKind::BrokenPipe.into())
+    }
+
+    /// Reads until the other side ends or breaks a rule. `other` gets the kinds of frames that are no bindings;
+    /// its error ends the exchange.
+    pub(super) fn read(
+        &self,
+        link: &mut Link,
+        world: &World,
+        other: impl FnMut(&Link, u8) -> io::Result<()>,
+    ) -> io::Result<()> {
+        let result = self.read_frames(link, world, other);
+        link.close();
+        self.over.send_replace(true);
+        self.asked().clear();
+        match result {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(()),
+            result => result,
+        }
+    }
+
+    fn read_frames(
+        &self,
+        link: &mut Link,
+        world: &World,
+        mut other: impl FnMut(&Link, u8) -> io::Result<()>,
+    ) -> io::Result<()> {
+        loop {
+            let frame = link.receive()?;
+            match frame.kind {
+                kind::ENTRIES => {
+                    absorb(world, Reader::new(&frame.payload))?;
+                }
+                kind::ASK => self.answer(world, &frame.payload)?,
+                kind::TOLD => {
+                    let mut reader = Reader::new(&frame.payload);
+                    let number = reader.number()?;
+                    absorb(world, reader)?;
+                    if let Some(asker) = self.asked().remove(&number) {
+                        // It may have stopped waiting.
+                        let _ = asker.send(());
+                    }
+                }
+                kind => other(link, kind)?,
+            }
+        }
+    }
+
+    fn answer(&self, world: &World, question: &[u8]) -> io::Result<()> {
+        let mut reader = Reader::new(question);
+        let (number, name) = (reader.number()?, reader.name()?);
+        let mut answer = Entries::new(Some(number), name);
+        let snapshot = world.snapshot.load();
+        if let (Some(pool), Some((key, _))) = (snapshot.pool(name), reader.entry()?) {
+            answer.add(key, &Entry::of(pool, key));
+            if let Some(payload) = answer.take() {
+                // Who does not read its answers does not need them.
+                let _ = self.frames.try_send((kind::TOLD, payload));
+            }
+        }
+        Ok(())
+    }
+
+    fn asked(&self) -> MutexGuard<'_, HashMap<u64, oneshot::Sender<()>>> {
+        self.asked.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Ends ===
+
+impl Ends {
+    /// Those of an exchange that does not run yet.
+    pub(super) fn new() -> Self {
+        let (sender, frames) = mpsc::channel(QUEUE);
+        let exchange = Exchange {
+            frames: sender,
+            asked: Mutex::default(),
+            next: AtomicU64::new(0),
+            over: watch::Sender::new(false),
+        };
+        Self { exchange: Arc::new(exchange), frames }
+    }
+
+    /// Writes until the other side ends, or until this process has told its last change.
+    pub(super) fn write(
+        mut self,
+        mut link: Link,
+        world: &World,
+        deliveries: mpsc::Receiver<Delivery>,
+    ) -> io::Result<()> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+        let result = runtime.block_on(self.write_frames(&mut link, world, deliveries));
+        link.close();
+        result
+    }
+
+    async fn write_frames(
+        &mut self,
+        link: &mut Link,
+        world: &World,
+        mut deliveries: mpsc::Receiver<Delivery>,
+    ) -> io::Result<()> {
+        let mut rounds = interval(ROUND);
+        rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut over = self.exchange.over.subscribe();
+        loop {
+            tokio::select! {
+                biased;
+                _ = over.wait_for(|over| *over) => return Ok(()),
+                // Never none: the exchange has the sender.
+                Some((kind, payload)) = self.frames.recv() => link.send(kind, &payload)?,
+                delivery = deliveries.recv() => match delivery {
+                    Some(delivery) => send(link, world, &delivery)?,
+                    None => {
+                        while let Ok((kind, payload)) = self.frames.try_recv() {
+                            link.send(kind, &payload)?;
+                        }
+                        return Ok(());
+                    }
+                },
+                _ = rounds.tick() => world.courier.deliver(&world.snapshot.load_full()).await,
+            }
+        }
+    }
+}
+
+/// Sends every binding of every pool; how many.
+pub(super) fn send_all(link: &mut Link, world: &World) -> io::Result<u64> {
+    let mut count = 0;
+    let mut result = Ok(());
+    for pool in &world.snapshot.load_full().pools {
+        let mut entries = Entries::new(None, &pool.name);
+        store::each(pool, |key, entry| {
+            count += 1;
+            if entries.add(key, &entry) {
+                result = send_entries(link, &mut entries);
+            }
+            result.is_ok()
+        });
+        result?;
+        result = send_entries(link, &mut entries);
+    }
+    result.map(|()| count)
+}
+
+fn send(link: &mut Link, world: &World, delivery: &Delivery) -> io::Result<()> {
+    let Delivery::Batch(batch) = delivery else {
+        return send_all(link, world).map(drop);
+    };
+    let mut entries = Entries::new(None, &batch.pool.name);
+    for (key, entry) in batch.changed.iter().chain(&batch.touched) {
+        if entries.add(*key, entry) {
+            send_entries(link, &mut entries)?;
+        }
+    }
+    send_entries(link, &mut entries)
+}
+
+fn send_entries(link: &mut Link, entries: &mut Entries) -> io::Result<()> {
+    entries.take().map_or(Ok(()), |payload| link.send(kind::ENTRIES, &payload))
+}
+
+/// Takes in the entries of a frame, if this process has their pool; how many there were.
+pub(super) fn absorb(world: &World, mut entries: Reader<'_>) -> io::Result<u64> {
+    let name = entries.name()?;
+    let snapshot = world.snapshot.load();
+    let pool = snapshot.pool(name);
+    let mut count = 0;
+    while let Some((key, entry)) = entries.entry()? {
+        count += 1;
+        if let Some(pool) = pool {
+            // What became of it is counted by the pool, and full tables are logged there.
+            let _ = entry.absorb(pool, key, Rule::Newer);
+        }
+    }
+    Ok(count)
+}

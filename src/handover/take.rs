@@ -1,0 +1,305 @@
+//! The side that is new and takes over.
+
+use std::{
+    fmt, io,
+    net::TcpListener,
+    os::unix::net::UnixStream,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use rustix::{
+    io::Errno,
+    process::{Pid, test_kill_process},
+};
+use tokio::{
+    sync::oneshot,
+    time::{Instant, timeout},
+};
+
+use super::{
+    backends,
+    entries::Reader,
+    exchange::{Ends, Exchange, absorb},
+    link::{Frame, Link},
+    message::{Labels, Offer, OfferedSecret, VERSION, decode, greeting, kind, version},
+};
+use crate::{
+    clock, issue,
+    listener::Inherited,
+    secret::{Secret, SecretError},
+    world::World,
+};
+
+/// What the running process has given; it serves until this one is [`ready`](Taking::ready).
+pub struct Taker {
+    link: Link,
+    offer: Offer,
+    began: Instant,
+}
+
+/// A process that has everything, and goes on hearing from the one before until that ends.
+#[derive(Debug)]
+pub struct Taking {
+    exchange: Arc<Exchange>,
+    /// Resolves when the process before has let go of what only one process can have.
+    released: oneshot::Receiver<()>,
+    /// Id of the process before.
+    pid: u32,
+    began: Instant,
+}
+
+/// Why nothing was taken over.
+#[derive(Debug, thiserror::Error)]
+pub enum TakeError {
+    /// The configuration does not say where.
+    #[error("nothing to take over from: the configuration has no `[state] handover`")]
+    NotConfigured,
+    /// No process is there.
+    #[error(
+        "nobody listens at {}, so there is nothing to take over: {error} (is a process running with the same `[state] handover`? To start without one, leave out --takeover)",
+        path.display()
+    )]
+    Nobody {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// Another user's process is there.
+    #[error("{} belongs to another user's process: nothing is taken from it", .0.display())]
+    Foreign(PathBuf),
+    /// It speaks another version.
+    #[error("the running process speaks version {0} of the hand-over, this one {VERSION}: restart instead")]
+    Version(u32),
+    /// It says no.
+    #[error("the running process refuses: {0}")]
+    Refused(String),
+    /// The connection broke, or what came makes no sense.
+    #[error("the hand-over broke off: {0}")]
+    Broken(#[from] io::Error),
+    /// The secret file is not what it should be.
+    #[error("{0}")]
+    Secret(#[from] SecretError),
+    /// Keys would not match.
+    #[error(
+        "the running process has another secret than {}: under it no session would be found again; {advice}",
+        path.display()
+    )]
+    OtherSecret {
+        /// The secret file of this process.
+        path: PathBuf,
+        /// What to do.
+        advice: String,
+    },
+    /// Keys would not match.
+    #[error("the running process has its secret in {0}: set `secret_file` to that")]
+    SecretFile(String),
+}
+
+/// The longest wait for the running process to say something.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// The longest wait for it to accept no more.
+const RELEASE: Duration = Duration::from_secs(10);
+/// Sockets that one process has, at most: a thousand workers with two each, and some.
+const MAX_SOCKETS: usize = 4096;
+
+// === impl Taker ===
+
+impl Taker {
+    /// Asks the process that listens at `path` for all it has. Its sockets go to `inherited`.
+    ///
+    /// # Errors
+    ///
+    /// When nobody is there, or when it refuses: each says what to do.
+    pub fn connect(path: Option<&Path>, inherited: &mut Inherited) -> Result<Self, TakeError> {
+        let path = path.ok_or(TakeError::NotConfigured)?;
+        let began = clock::now();
+        let nobody = |error| TakeError::Nobody { path: path.to_owned(), error };
+        let mut link = Link::new(UnixStream::connect(path).map_err(nobody)?, PATIENCE)?;
+        if !link.is_trusted()? {
+            return Err(TakeError::Foreign(path.to_owned()));
+        }
+        link.send(kind::HELLO, &greeting())?;
+        let hello = next(&mut link)?;
+        match version(&hello.payload).filter(|_| hello.kind == kind::HELLO) {
+            Some(VERSION) => {}
+            Some(other) => return Err(TakeError::Version(other)),
+            None => return Err(unexpected().into()),
+        }
+        let frame = next(&mut link)?;
+        if frame.kind != kind::OFFER {
+            return Err(unexpected().into());
+        }
+        let offer: Offer = decode(&frame.payload)?;
+        let mut count = 0;
+        while count < offer.sockets.min(MAX_SOCKETS) {
+            count += take_sockets(next(&mut link)?, inherited)?;
+        }
+        if let Some(key) = &offer.process_key {
+            issue::adopt_process_key(key);
+        }
+        tracing::info!(pid = offer.pid, release = %offer.release, sockets = count, "taking over from the running process");
+        Ok(Self { link, offer, began })
+    }
+
+    /// The secret under which the running process knows its sessions; `file` is where this one would take its
+    /// own from.
+    ///
+    /// # Errors
+    ///
+    /// When it is another one than in the file, or in a file that this process does not have.
+    pub fn secret(&self, file: Option<&Path>) -> Result<Secret, TakeError> {
+        let ours = file.map(|path| Secret::load(Some(path)).map(|secret| (path, secret))).transpose()?;
+        match (ours, &self.offer.secret) {
+            (None, OfferedSecret::Given(digits)) => Ok(Secret::from_hex(digits).ok_or_else(unexpected)?),
+            (None, OfferedSecret::File { path, .. }) => Err(TakeError::SecretFile(path.clone())),
+            (Some((_, secret)), OfferedSecret::Given(digits)) if secret.hex() == *digits => Ok(secret),
+            (Some((_, secret)), OfferedSecret::File { mark, .. }) if secret.mark() == *mark => Ok(secret),
+            (Some((path, _)), OfferedSecret::Given(_)) => Err(TakeError::OtherSecret {
+                path: path.to_owned(),
+                advice: "it has no `secret_file`: leave it out here, too, or restart".to_owned(),
+            }),
+            (Some((path, _)), OfferedSecret::File { path: theirs, .. }) => Err(TakeError::OtherSecret {
+                path: path.to_owned(),
+                advice: format!("it has that of {theirs}: use the same file, or restart"),
+            }),
+        }
+    }
+
+    /// Takes in the state of backends and every binding. The running process goes on serving meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// When the link breaks.
+    pub fn restore(&mut self, world: &World) -> Result<(), TakeError> {
+        backends::apply(&world.snapshot.load(), &self.offer.pools);
+        self.link.send(kind::TABLE, &[])?;
+        let mut bindings = 0;
+        loop {
+            let frame = next(&mut self.link)?;
+            match frame.kind {
+                kind::ENTRIES => bindings += absorb(world, Reader::new(&frame.payload))?,
+                kind::TABLE_END => break,
+                _ => return Err(unexpected().into()),
+            }
+        }
+        tracing::info!(bindings, took = ?(clock::now() - self.began), "bindings taken over");
+        Ok(())
+    }
+
+    /// From now on both processes hear of each other's changes.
+    ///
+    /// # Errors
+    ///
+    /// When there are no threads to be had.
+    pub fn follow(self, world: &Arc<World>) -> Result<Taking, TakeError> {
+        let Self { mut link, began, offer } = self;
+        // Until it ends: the process before may have nothing to say for long.
+        link.set_reading_patience(None)?;
+        let deliveries = world.courier.subscribe("hand-over");
+        world.courier.open(&world.snapshot.load_full());
+        let ends = Ends::new();
+        let exchange = Arc::clone(&ends.exchange);
+        world.kin.join(&exchange);
+        let writer = link.try_clone()?;
+        let telling = Arc::clone(world);
+        std::thread::Builder::new().name("homing-tell".to_owned()).spawn(move || {
+            if let Err(error) = ends.write(writer, &telling, deliveries) {
+                tracing::warn!(%error, "cannot tell the process before of changes any more");
+            }
+        })?;
+        let (release, released) = oneshot::channel();
+        let mut release = Some(release);
+        let (hearing, world) = (Arc::clone(&exchange), Arc::clone(world));
+        std::thread::Builder::new().name("homing-hear".to_owned()).spawn(move || {
+            let result = hearing.read(&mut link, &world, |_, kind| match release.take() {
+                Some(release) if kind == kind::RELEASED => {
+                    // Nobody waits for it if this process is ending.
+                    let _ = release.send(());
+                    Ok(())
+                }
+                _ => Err(unexpected()),
+            });
+            match result {
+                Ok(()) => tracing::info!("the process before has ended"),
+                Err(error) => tracing::warn!(%error, "the process before is not heard any more"),
+            }
+            world.kin.leave(&hearing);
+        })?;
+        Ok(Taking { exchange, released, pid: offer.pid, began })
+    }
+}
+
+impl fmt::Debug for Taker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Taker").field("offer", &self.offer).finish_non_exhaustive()
+    }
+}
+
+// === impl Taking ===
+
+impl Taking {
+    /// Tells the process before that this one accepts clients: it stops accepting, and what only one process
+    /// can have open is free when this returns.
+    ///
+    /// # Errors
+    ///
+    /// When it goes on by itself: this one must end then.
+    pub async fn ready(&mut self) -> Result<(), TakeError> {
+        let answer = async {
+            self.exchange.say(kind::READY).await?;
+            (&mut self.released).await.map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))
+        };
+        let answer = timeout(RELEASE, answer).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        match answer {
+            Ok(()) => {
+                tracing::info!(took = ?(clock::now() - self.began), "taken over: the process before drains")
+            }
+            Err(error) if lives(self.pid) => return Err(error.into()),
+            // Nobody else has the sockets: better this one without its last words than none.
+            Err(error) => {
+                tracing::error!(%error, "the process before has died: going on without its last changes")
+            }
+        }
+        Ok(())
+    }
+
+    /// Resolves when the process before has ended.
+    pub async fn ended(&self) {
+        self.exchange.ended().await;
+    }
+}
+
+fn lives(pid: u32) -> bool {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
+}
+
+/// The next frame, unless it is a refusal.
+fn next(link: &mut Link) -> Result<Frame, TakeError> {
+    let frame = link.receive()?;
+    if frame.kind == kind::REFUSED {
+        return Err(TakeError::Refused(String::from_utf8_lossy(&frame.payload).into_owned()));
+    }
+    Ok(frame)
+}
+
+/// How many sockets a frame brought.
+fn take_sockets(frame: Frame, inherited: &mut Inherited) -> io::Result<usize> {
+    let Frame { kind: kind::SOCKETS, payload, files } = frame else { return Err(unexpected()) };
+    let Labels(labels) = decode(&payload)?;
+    if labels.is_empty() || labels.len() != files.len() {
+        return Err(unexpected());
+    }
+    let count = files.len();
+    for (label, file) in labels.iter().zip(files) {
+        inherited.add(label, TcpListener::from(file))?;
+    }
+    Ok(count)
+}
+
+fn unexpected() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, "the running process says what does not come now")
+}

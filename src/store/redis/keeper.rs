@@ -1,0 +1,262 @@
+//! The state thread: connects, listens, tells, and starts over when the connection is gone.
+
+use std::{
+    io,
+    sync::Arc,
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use futures_util::StreamExt as _;
+use redis::{
+    aio::{PubSub, PubSubSink, PubSubStream},
+    cmd,
+};
+use tokio::{
+    runtime::Builder,
+    sync::{mpsc, watch},
+    task::LocalSet,
+    time::{sleep, timeout},
+};
+
+use super::{BreakerState, Operation, Shared, bytes, link::PATIENCE, metrics::Outcome, value};
+use crate::{
+    affinity::Rule,
+    clock,
+    store::{Delivery, Entry},
+    world::World,
+};
+
+/// The running state thread.
+#[derive(Debug)]
+pub struct Keeper {
+    thread: JoinHandle<()>,
+    /// Resolves when the thread has ended, even by a panic.
+    ended: watch::Receiver<()>,
+}
+
+/// Between two attempts to connect, at first and at most.
+const RETRY: Duration = Duration::from_millis(100);
+const MAX_RETRY: Duration = Duration::from_secs(2);
+/// A connection that lasted so long was a good one.
+const STABLE: Duration = Duration::from_secs(5);
+/// Between two looks whether Redis is still there.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Between two looks whether a trial of the breaker is due.
+const TRIAL: Duration = Duration::from_millis(20);
+/// Milliseconds by which the clocks of two replicas may differ without doubt about the order of two moves.
+const SAME_TIME: u64 = 1000;
+/// For the last words when everything ends.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+// === impl Keeper ===
+
+impl Keeper {
+    /// Starts the thread. It ends when no more `deliveries` can come, after the last of them has been told.
+    ///
+    /// # Errors
+    ///
+    /// When the system has no thread.
+    pub fn start(
+        shared: Arc<Shared>,
+        world: Arc<World>,
+        deliveries: mpsc::Receiver<Delivery>,
+    ) -> io::Result<Self> {
+        let runtime = Builder::new_current_thread().enable_all().build()?;
+        let (alive, ended) = watch::channel(());
+        let thread = thread::Builder::new().name("homing-redis".to_owned()).spawn(move || {
+            let _alive = alive;
+            LocalSet::new().block_on(&runtime, run(&shared, &world, deliveries));
+        })?;
+        Ok(Self { thread, ended })
+    }
+
+    /// Resolves when the thread has ended.
+    pub fn ended(&self) -> impl Future<Output = ()> + 'static {
+        let mut ended = self.ended.clone();
+        async move {
+            // Nothing is ever sent.
+            while ended.changed().await.is_ok() {}
+        }
+    }
+
+    /// Waits for its end. Whoever wants to know earlier asks [`ended`](Self::ended).
+    pub fn join(self) {
+        if self.thread.join().is_err() {
+            tracing::error!("the thread that speaks to redis panicked");
+        }
+    }
+}
+
+async fn run(shared: &Shared, world: &World, mut deliveries: mpsc::Receiver<Delivery>) {
+    let (last, mut ending) = watch::channel(false);
+    let hear = async {
+        while let Some(delivery) = deliveries.recv().await {
+            shared.hear(&delivery);
+        }
+        last.send_replace(true);
+        std::future::pending::<()>().await;
+    };
+    let work = async {
+        tokio::select! {
+            () = shared.keep(world) => {}
+            _ = ending.wait_for(|last| *last) => {}
+        }
+        // The connection is still there, unless it was not before.
+        let _ = timeout(LAST_WORDS, async {
+            shared.write_rest(world).await;
+            shared.leave().await;
+        })
+        .await;
+    };
+    tokio::select! {
+        () = hear => {}
+        () = work => {}
+    }
+}
+
+/// Whether one is the next step of the other, as in `merge.lua`.
+fn follows(one: &Entry, other: &Entry) -> bool {
+    match (one, other) {
+        (Entry::Session(one), Entry::Session(other)) => {
+            one.from.as_ref() == Some(&other.home) && one.placed + SAME_TIME >= other.placed
+        }
+        _ => false,
+    }
+}
+
+impl Shared {
+    /// Connects again and again; never returns.
+    async fn keep(&self, world: &World) {
+        let mut wait = RETRY;
+        let mut told = false;
+        loop {
+            match self.server.connect().await {
+                Ok((connection, heard)) => {
+                    let subscribed = timeout(PATIENCE, self.subscribe(heard)).await;
+                    if let Ok(Ok((sink, announcements))) = subscribed {
+                        tracing::info!(url = self.url(), "connected to redis");
+                        told = false;
+                        let since = clock::now();
+                        self.link.connected(connection);
+                        self.serve(world, sink, announcements).await;
+                        self.link.disconnected();
+                        if clock::now().saturating_duration_since(since) > STABLE {
+                            wait = RETRY;
+                        }
+                        tracing::warn!(url = self.url(), "lost the connection to redis");
+                    } else if !told {
+                        told = true;
+                        tracing::warn!(
+                            url = self.url(),
+                            "redis does not let us subscribe: requests go on without it"
+                        );
+                    }
+                }
+                Err(error) if !told => {
+                    told = true;
+                    tracing::warn!(url = self.url(), %error, "cannot reach redis: requests go on without it");
+                }
+                Err(_) => {}
+            }
+            sleep(wait).await;
+            wait = (wait * 2).min(MAX_RETRY);
+        }
+    }
+
+    async fn subscribe(&self, mut heard: PubSub) -> redis::RedisResult<(PubSubSink, PubSubStream)> {
+        heard.subscribe(&self.names.channel).await?;
+        Ok(heard.split())
+    }
+
+    /// As long as the connection lasts. We are subscribed already, so whatever changes from here on is heard;
+    /// what changed before is compared.
+    async fn serve(&self, world: &World, sink: PubSubSink, announcements: PubSubStream) {
+        self.recent.clear();
+        self.compare_all();
+        self.check_secret().await;
+        tokio::select! {
+            () = self.link.lost() => {}
+            () = self.listen(world, announcements) => {}
+            () = self.watch(sink) => {}
+            () = self.write_back(world) => {}
+            () = self.compare(world) => {}
+            () = self.view(world) => {}
+        }
+    }
+
+    /// Takes in what other replicas announce; returns when there is nothing more to hear.
+    async fn listen(&self, world: &World, mut announcements: PubSubStream) {
+        while let Some(message) = announcements.next().await {
+            let outcome = self.heard(world, message.get_payload_bytes());
+            self.link.metrics.count(Operation::Announcement, outcome);
+        }
+    }
+
+    fn heard(&self, world: &World, text: &[u8]) -> Outcome {
+        let Some(announcement) = value::decode_announcement(text, clock::unix_ms()) else {
+            self.link.metrics.bad.inc();
+            return Outcome::Error;
+        };
+        let snapshot = world.snapshot.load();
+        let Some(pool) = snapshot.pool(&announcement.pool) else { return Outcome::Skipped };
+        let known = Entry::of(pool, announcement.key);
+        // Our own, or that of a session that this replica does not serve.
+        if announcement.by == self.names.id || known == Entry::Gone {
+            return Outcome::Skipped;
+        }
+        let rule = if follows(&announcement.entry, &known) { Rule::Always } else { Rule::Newer };
+        self.absorb(pool, announcement.key, &announcement.entry, rule);
+        Outcome::Ok
+    }
+
+    /// Looks whether Redis is still there, and whether requests may wait for it again; returns when the
+    /// subscription is dead.
+    async fn watch(&self, mut sink: PubSubSink) {
+        let trial = self.names.of("trial");
+        let write = |_| {
+            let mut command = cmd("SET");
+            command.arg(&trial).arg(1).arg("PX").arg(10_000);
+            command
+        };
+        let mut last = clock::now();
+        loop {
+            if self.link.state() == BreakerState::Closed {
+                sleep(HEARTBEAT).await;
+            } else {
+                self.link.try_out(self.budget, write).await;
+                sleep(TRIAL).await;
+            }
+            if clock::now().saturating_duration_since(last) >= HEARTBEAT {
+                last = clock::now();
+                let alive = timeout(PATIENCE, sink.ping::<redis::Value>()).await;
+                if !matches!(alive, Ok(Ok(_))) {
+                    return;
+                }
+                let _ = self.link.tell(Operation::Heartbeat, |_| cmd("PING")).await;
+            }
+        }
+    }
+
+    /// Whether the other replicas have the same secret: with another one, none knows the others' sessions.
+    async fn check_secret(&self) {
+        let name = self.names.of("secret");
+        let claim = |_| {
+            let mut command = cmd("SET");
+            command.arg(&name).arg(&self.mark).arg("NX");
+            command
+        };
+        let _ = self.link.tell(Operation::Heartbeat, claim).await;
+        let Ok(there) = self.link.tell(Operation::Heartbeat, |_| super::script::read(&name)).await else {
+            return;
+        };
+        let differs = bytes(&there).is_some_and(|there| !there.is_empty() && there != self.mark.as_bytes());
+        if differs {
+            tracing::error!(
+                key = name,
+                "other replicas have another `secret_file`: none knows the others' sessions. Copy it to all; \
+                 after changing it everywhere, delete this key in redis"
+            );
+        }
+    }
+}
