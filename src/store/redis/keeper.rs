@@ -115,6 +115,15 @@ async fn run(shared: &Shared, world: &World, mut deliveries: mpsc::Receiver<Deli
     }
 }
 
+/// Whether an application set the id of one and only accepted that of the other, as in `merge.lua`: a replica
+/// that had to guess where a session lives gives way to the one that knows.
+fn set_not_guessed(one: &Entry, other: &Entry) -> bool {
+    match (one, other) {
+        (Entry::Session(one), Entry::Session(other)) => !one.unlearned && other.unlearned,
+        _ => false,
+    }
+}
+
 /// Whether one is the next step of the other, as in `merge.lua`.
 fn follows(one: &Entry, other: &Entry) -> bool {
     match (one, other) {
@@ -205,7 +214,8 @@ impl Shared {
         if announcement.by == self.names.id || known == Entry::Gone {
             return Outcome::Skipped;
         }
-        let rule = if follows(&announcement.entry, &known) { Rule::Always } else { Rule::Newer };
+        let decided = follows(&announcement.entry, &known) || set_not_guessed(&announcement.entry, &known);
+        let rule = if decided { Rule::Always } else { Rule::Newer };
         self.absorb(pool, announcement.key, &announcement.entry, rule);
         Outcome::Ok
     }
