@@ -283,7 +283,9 @@ impl Affinity {
         // A held session is looked at once per timeout, so that the end of its stream is noticed.
         let soon = now.after(settings.session_timeout).min(self.journal.next_look(now));
         let next = idle.min(soon).min(gone);
-        if idle > now && self.journal.was_used(binding.last_seen(), binding.due) {
+        // A session that an open stream holds is in use all the time.
+        let held = idle == Tick::NEVER;
+        if held || (idle > now && self.journal.was_used(binding.last_seen(), binding.due)) {
             self.journal.touched(key);
         }
         let turn = match (binding.flags.retained, idle > now) {

@@ -101,7 +101,8 @@ impl Affinity {
     /// What is known of a key now.
     pub fn trace(&self, key: SessionKey, now: Tick) -> Trace {
         let record = self.table.look(key, |binding| {
-            (!binding.flags.leaving && self.ledger.knows(binding.home)).then(|| self.record(key, binding))
+            (!binding.flags.leaving && self.ledger.knows(binding.home))
+                .then(|| self.record(key, binding, now))
         });
         // Neither a ghost nor one that is being renamed, which is remembered as such already.
         if let Some(Some(record)) = record {
@@ -309,7 +310,7 @@ impl Affinity {
     }
 
     /// Under the lock of the binding's shard.
-    fn record(&self, key: SessionKey, binding: &Binding) -> Record {
+    fn record(&self, key: SessionKey, binding: &Binding, now: Tick) -> Record {
         let extra = if binding.flags.rare { self.rare.of(key) } else { super::rare::Extra::default() };
         let moved = extra.moves.last().filter(|step| step.to == binding.home.slot);
         Record {
@@ -317,7 +318,8 @@ impl Affinity {
             created: binding.created,
             placed: moved.map_or(binding.created, |step| step.at),
             from: moved.map(|step| step.from),
-            last_seen: binding.last_seen(),
+            // An open stream is a use of it all the time.
+            last_seen: if extra.held() > 0 { now } else { binding.last_seen() },
             ttl: extra.ttl,
             unlearned: binding.flags.unlearned,
         }
@@ -337,16 +339,28 @@ impl Affinity {
     ) -> Absorbed {
         if binding.home == home {
             binding.created = binding.created.min(record.created);
+            self.acknowledge(binding, record);
             return Absorbed::Same;
         }
-        let known = self.ledger.knows(binding.home).then(|| self.record(key, binding).placed);
+        let known = self.ledger.knows(binding.home).then(|| self.record(key, binding, now).placed);
         if rule == Rule::Newer && known.is_some_and(|placed| placed >= record.placed) {
             return Absorbed::Older;
         }
         match self.move_binding(key, binding, home, (MoveReason::Announced, record.placed.min(now)), now, due)
         {
-            Change::Moved => Absorbed::Moved,
+            Change::Moved => {
+                self.acknowledge(binding, record);
+                Absorbed::Moved
+            }
             _ => Absorbed::Restarted,
+        }
+    }
+
+    /// An id that a backend set, as the other side knows, takes up none of the quota for made-up ones.
+    fn acknowledge(&self, binding: &mut Binding, record: &Record) {
+        if binding.flags.unlearned && !record.unlearned {
+            binding.flags.unlearned = false;
+            self.counters.unlearned.fetch_sub(1, Relaxed);
         }
     }
 

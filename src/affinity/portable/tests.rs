@@ -223,6 +223,30 @@ fn the_journal_tells_of_every_change_and_coarsely_of_use() {
 }
 
 #[test]
+fn a_session_that_a_stream_holds_is_in_use_all_the_time() {
+    let mut pool = Pool::new(1);
+    pool.affinity.journal().open(Tick::new(100));
+    let home = pool.login(1);
+    let hold = pool.affinity.hold(key(1), &pool.member(home), pool.at()).unwrap();
+    drain(&pool);
+    pool.pass(200);
+    assert_eq!(pool.affinity.journal().drain().touched, [key(1)]);
+    let Trace::Bound(record) = pool.affinity.trace(key(1), pool.at()) else { panic!("it is known") };
+    assert_eq!(record.last_seen, pool.at());
+    pool.affinity.release(hold, pool.at());
+}
+
+#[test]
+fn an_id_that_a_backend_set_elsewhere_is_learned_here_too() {
+    let (mut here, mut there) = (Pool::new(1), Pool::new(1));
+    there.exchange(&[1], 200, crate::affinity::Effect::Silent);
+    assert_eq!(there.stats().unlearned, 1);
+    here.login(1);
+    hand_over(&here, &there, Rule::Newer);
+    assert_eq!(there.stats().unlearned, 0);
+}
+
+#[test]
 fn sessions_of_an_instance_that_is_gone_do_not_leave_the_process() {
     let mut pool = Pool::new(1);
     let home = pool.login(1);
