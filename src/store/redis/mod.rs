@@ -43,7 +43,7 @@ use std::{
 use prometheus::Registry;
 use redis::Value;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::timeout};
 
 pub use self::{
     breaker::BreakerState,
@@ -122,6 +122,8 @@ pub enum SharedError {
     Metrics(#[from] prometheus::Error),
 }
 
+/// How long a start waits for Redis.
+const FIRST_CONNECTION: Duration = Duration::from_secs(2);
 /// Bytes of a password file or certificate bundle.
 const MAX_FILE: u64 = 1 << 20;
 /// For how long other replicas remember at least that an operator ended a session.
@@ -174,6 +176,14 @@ impl Shared {
     /// Whether there is a connection.
     pub fn is_connected(&self) -> bool {
         self.link.is_connected()
+    }
+
+    /// Waits for the first connection, though not for long: whoever serves before there is one has to guess where
+    /// the sessions of other replicas live.
+    pub async fn first_connection(&self) {
+        if timeout(FIRST_CONNECTION, self.link.is_up()).await.is_err() {
+            tracing::warn!(url = self.url(), after = ?FIRST_CONNECTION, "redis does not answer: starting without it");
+        }
     }
 
     /// Changes of sessions that Redis has yet to be told of.
