@@ -4,7 +4,10 @@
 //! `tokio::time::pause()` drives in-memory tests through the very code that production runs.
 
 use std::{
-    sync::OnceLock,
+    sync::{
+        OnceLock,
+        atomic::{AtomicU64, Ordering::Relaxed},
+    },
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -26,8 +29,7 @@ pub fn wall() -> SystemTime {
 
 /// The wall-clock time now, in milliseconds since 1970: what leaves the process carries it.
 pub fn unix_ms() -> u64 {
-    let since = wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+    millis(wall().duration_since(UNIX_EPOCH).unwrap_or_default())
 }
 
 /// The affinity core's time now: ticks of [`Tick::LENGTH`], see [`PAST`].
@@ -42,15 +44,32 @@ pub fn tick_at(instant: Instant) -> Tick {
 
 /// The tick of a wall-clock time in Unix milliseconds; the future is now.
 pub fn tick_of_unix_ms(time: u64) -> Tick {
-    let ago = Duration::from_millis(unix_ms().saturating_sub(time));
-    Tick::from_elapsed((PAST + uptime()).saturating_sub(ago))
+    Tick::from_elapsed(Duration::from_millis(time.saturating_sub(anchor()))).min(tick())
 }
 
-/// The wall-clock time of a tick in Unix milliseconds; that of a tick to come, too.
+/// The wall-clock time of a tick in Unix milliseconds; that of a tick to come, too. The same whenever it is asked,
+/// unless the wall clock was set meanwhile.
 pub fn unix_ms_of_tick(tick: Tick) -> u64 {
-    let now = self::tick();
-    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    unix_ms().saturating_sub(millis(now.since(tick))).saturating_add(millis(tick.since(now)))
+    anchor().saturating_add(millis(tick.since(Tick::ZERO)))
+}
+
+/// The wall-clock time of tick zero in Unix milliseconds. It stays when the clock is slewed, so that a time does
+/// not change while it is compared; it follows when the clock is set.
+fn anchor() -> u64 {
+    static ANCHOR: AtomicU64 = AtomicU64::new(0);
+    let known = ANCHOR.load(Relaxed);
+    let now = unix_ms().saturating_sub(millis(PAST + uptime()));
+    if known != 0 && known.abs_diff(now) <= SLEW {
+        return known;
+    }
+    match ANCHOR.compare_exchange(known, now, Relaxed, Relaxed) {
+        Ok(_) => now,
+        Err(other) => other,
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Time since the process first asked for a tick.
@@ -62,7 +81,29 @@ pub fn uptime() -> Duration {
 /// have times before it. As long as the longest duration that can be configured.
 const PAST: Duration = Duration::from_secs(5 * 366 * 24 * 60 * 60);
 
+/// Milliseconds by which the wall clock may drift from the monotonic one before it counts as set.
+const SLEW: u64 = 500;
+
 fn origin() -> Instant {
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     *ORIGIN.get_or_init(now)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tick_has_one_wall_clock_time_and_back() {
+        let tick = Tick::new(tick().get() - 12_345);
+        let time = unix_ms_of_tick(tick);
+        let until = now() + Duration::from_millis(150);
+        while now() < until {
+            assert_eq!(unix_ms_of_tick(tick), time);
+            assert_eq!(tick_of_unix_ms(time), tick);
+        }
+        assert!(unix_ms().abs_diff(unix_ms_of_tick(self::tick())) <= 100 + SLEW);
+        assert_eq!(tick_of_unix_ms(u64::MAX), self::tick());
+        assert_eq!(tick_of_unix_ms(0), Tick::ZERO);
+    }
 }

@@ -161,7 +161,7 @@ async fn a_logout_at_one_replica_ends_the_session_at_the_other() {
 }
 
 async fn sessions(homing: &Homing) -> u64 {
-    homing.metric("homing_sessions", &[]).await as u64
+    homing.metric("homing_affinity_table_entries", &[]).await as u64
 }
 
 #[tokio::test]

@@ -33,11 +33,8 @@ local wins = true
 local agreed = was ~= nil and was.home == new.home and was.renamed == new.renamed and was.ended == new.ended
 if was and mode ~= 'set' then
   if agreed then
-    if since(new) ~= since(was) then
-      wins = since(new) > since(was)
-    else
-      wins = number(new.seen) >= number(was.seen) or (was.unlearned and not new.unlearned)
-    end
+    -- Whoever used it last prolongs its life. Not by since when it lives there: clocks differ.
+    wins = number(new.seen) >= number(was.seen) or (was.unlearned and not new.unlearned)
   elseif mode == 'new' then
     wins = false
   elseif mode == 'move' then
