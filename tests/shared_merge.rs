@@ -95,6 +95,14 @@ async fn two_words_of_the_same_home_do_not_contradict() {
 }
 
 #[tokio::test]
+async fn a_use_counts_though_the_clocks_of_two_replicas_differ() {
+    let redis = RedisServer::start().await;
+    let used = |placed: u64, seen: u64| json!({"home": "a", "created": 1, "placed": placed, "seen": seen});
+    let (was, new) = (used(5_000, 5_000), used(4_999, 9_000));
+    assert_eq!(merge(&redis, &was.to_string(), "merge", &new, "").await, (new.to_string(), false));
+}
+
+#[tokio::test]
 async fn what_is_not_ours_is_replaced() {
     let redis = RedisServer::start().await;
     for was in ["x", "7", "[1]", "\"text\"", "{}", "{\"home\":7}", &"[".repeat(2000), &"y".repeat(5000)] {
