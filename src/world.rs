@@ -301,6 +301,7 @@ fn came_back(config: &config::Pool, listed: &Listed, former: &Backend, member: &
     member.set_up(true, clock::tick());
     if !same {
         affinity.restarted(member.slot(), clock::tick());
+        former.standing.instances.forget();
     }
     tracing::info!(pool = %config.name, backend = member.name(), same, "the address of a backend that had left is back");
 }

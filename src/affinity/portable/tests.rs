@@ -188,6 +188,15 @@ fn names_that_nobody_configured_are_bounded() {
 }
 
 #[test]
+fn names_that_have_no_session_any_more_do_not_count() {
+    let pool = Pool::new(1);
+    for number in 0..2 * MAX_ABSENT {
+        assert!(pool.affinity.home_named(&format!("x{number}"), &pool.settings).is_some());
+    }
+    assert!(pool.affinity.sizes().names <= 2, "a slot without sessions is used again");
+}
+
+#[test]
 fn what_comes_from_outside_displaces_no_live_session() {
     let (mut old, mut new) = (Pool::new(1), Pool::new(1));
     old.login(1);
