@@ -165,6 +165,35 @@ fn sessions_of_a_backend_that_is_not_configured_wait_for_it() {
 }
 
 #[test]
+fn a_session_whose_home_may_yet_come_is_not_moved_away() {
+    let (mut old, mut new) = (Pool::new(2), Pool::new(1));
+    let homes = [old.login(1), old.login(2)];
+    hand_over(&old, &new, Rule::Newer);
+    let absent = new.affinity.home_named("b", &new.settings).unwrap();
+    absent.await_until(Tick::new(100));
+    let number = if old.member(homes[0]).name() == "b" { 1 } else { 2 };
+    assert!(new.affinity.awaits_home(&new.roster, key(number), new.at()));
+    let (_, verdict, change) = new.exchange(&[number], 200, crate::affinity::Effect::Silent);
+    assert_eq!((verdict, change), (Verdict::Provisional, Change::None));
+    new.reload(&["a", "b"]);
+    assert_eq!(new.look(&[number]), (Some(absent.slot()), Verdict::Home));
+}
+
+#[test]
+fn a_home_that_did_not_come_is_given_up() {
+    let (mut old, mut new) = (Pool::new(2), Pool::new(1));
+    let homes = [old.login(1), old.login(2)];
+    hand_over(&old, &new, Rule::Newer);
+    let absent = new.affinity.home_named("b", &new.settings).unwrap();
+    absent.await_until(Tick::new(100));
+    absent.await_until(Tick::new(1_000));
+    let number = if old.member(homes[0]).name() == "b" { 1 } else { 2 };
+    new.pass(10);
+    assert!(!new.affinity.awaits_home(&new.roster, key(number), new.at()));
+    assert_eq!(new.look(&[number]).1, Verdict::Moved);
+}
+
+#[test]
 fn names_that_nobody_configured_are_bounded() {
     let pool = Pool::new(1);
     for number in 0..MAX_ABSENT {

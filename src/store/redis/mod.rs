@@ -282,6 +282,7 @@ impl Shared {
     /// Takes in what Redis, or another replica, knows of a key.
     fn absorb(&self, pool: &Pool, key: SessionKey, entry: &Entry, rule: Rule) -> Absorbed {
         let absorbed = entry.absorb(pool, key, rule);
+        entry.await_home(pool);
         let known = Entry::of(pool, key);
         if agree(&known, entry) {
             self.recent.note(Subject::new(pool, key), &known);

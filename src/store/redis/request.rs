@@ -16,12 +16,14 @@ use crate::{
 #[derive(Debug)]
 pub struct Budget {
     left: Duration,
+    /// Whether Redis was asked.
+    asked: bool,
 }
 
 impl Shared {
     /// A request begins.
     pub fn budget(&self) -> Budget {
-        Budget { left: self.budget }
+        Budget { left: self.budget, asked: false }
     }
 
     /// Asks for the session of a request, unless it is known here. Afterwards it is, if any replica knows it.
@@ -31,6 +33,7 @@ impl Shared {
         if keys.is_empty() || !keys.as_slice().iter().all(unknown) {
             return;
         }
+        budget.asked = true;
         let aliases = self.fetch(pool, keys.as_slice(), budget).await;
         if !aliases.is_empty() {
             self.fetch(pool, &aliases, budget).await;
@@ -147,6 +150,11 @@ impl Shared {
 // === impl Budget ===
 
 impl Budget {
+    /// Whether Redis was asked for the session of the request.
+    pub fn asked(&self) -> bool {
+        self.asked
+    }
+
     fn spend(&mut self, since: tokio::time::Instant) {
         self.left = self.left.saturating_sub(clock::now().saturating_duration_since(since));
     }
