@@ -237,6 +237,10 @@ impl App {
         };
         // After the last subscription, and before anybody can change a binding.
         world.courier.open(&world.snapshot.load());
+        if let Some(shared) = &world.shared {
+            // Clients wait in the sockets meanwhile.
+            shared.met().await;
+        }
         let (log, writer) = self.log.unzip();
         let sockets = (self.https, self.http);
         let mut workers = Workers::start(&world, &self.metrics, log, sockets)?;

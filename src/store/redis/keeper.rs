@@ -168,6 +168,7 @@ impl Shared {
                 }
                 Err(_) => {}
             }
+            self.met.send_replace(true);
             sleep(wait).await;
             wait = (wait * 2).min(MAX_RETRY);
         }
@@ -234,7 +235,9 @@ impl Shared {
             if self.link.state() == BreakerState::Closed {
                 sleep(HEARTBEAT).await;
             } else {
-                self.link.try_out(self.budget, write).await;
+                if self.link.try_out(self.budget, write).await {
+                    self.met.send_replace(true);
+                }
                 sleep(TRIAL).await;
             }
             if clock::now().saturating_duration_since(last) >= HEARTBEAT {

@@ -43,7 +43,10 @@ use std::{
 use prometheus::Registry;
 use redis::Value;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use tokio::sync::Notify;
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 
 pub use self::{
     breaker::BreakerState,
@@ -84,6 +87,8 @@ pub struct Shared {
     /// A hash under the secret of `secret_file`, the same at all replicas.
     mark: String,
     cluster: Mutex<Cluster>,
+    /// Whether the state thread has found out how Redis does. Only it writes, once.
+    met: watch::Sender<bool>,
 }
 
 /// Names in Redis.
@@ -126,6 +131,8 @@ pub enum SharedError {
 const MAX_FILE: u64 = 1 << 20;
 /// For how long other replicas remember at least that an operator ended a session.
 const MIN_GRACE: Duration = Duration::from_secs(1);
+/// How long the start waits for Redis, which may be slow or silent.
+const FIRST_CONTACT: Duration = Duration::from_secs(2);
 /// The name space of [`Shared::mark`] among keyed hashes.
 const MARK: u8 = 0xfd;
 
@@ -163,7 +170,16 @@ impl Shared {
             compare: Notify::new(),
             mark: value::hex(hasher.tagged(MARK, b"do all replicas have this secret?")),
             cluster: Mutex::default(),
+            met: watch::Sender::new(false),
         })
+    }
+
+    /// Resolves when requests can ask Redis, when it is known that they cannot yet, or after [`FIRST_CONTACT`].
+    /// A replica that serves earlier has to guess where sessions live that the others know.
+    pub async fn met(&self) {
+        let mut met = self.met.subscribe();
+        // The sender is here.
+        let _ = timeout(FIRST_CONTACT, met.wait_for(|met| *met)).await;
     }
 
     /// Whether requests wait for Redis.
