@@ -21,10 +21,10 @@ use tokio::{
 
 use super::{BreakerState, Operation, Shared, bytes, link::PATIENCE, metrics::Outcome, value};
 use crate::{
-    affinity::Rule,
+    affinity::{Rule, SessionKey},
     clock,
-    store::{Delivery, Entry},
-    world::World,
+    store::{Delivery, Entry, Session},
+    world::{Pool, World},
 };
 
 /// The running state thread.
@@ -134,6 +134,18 @@ fn follows(one: &Entry, other: &Entry) -> bool {
     }
 }
 
+/// An id was replaced by another replica, where its session lives at `home` by then: what is known here of the
+/// old id, which the new one is about to inherit, may not be true any more.
+fn stand_at(pool: &Pool, key: SessionKey, known: &Entry, home: &str) {
+    if let Entry::Session(session) = known
+        && *session.home != *home
+    {
+        let (from, placed) = (Some(session.home.clone()), clock::unix_ms());
+        let moved = Session { home: home.into(), instance: 0, from, placed, ..session.clone() };
+        Entry::Session(moved).absorb(pool, key, Rule::Always);
+    }
+}
+
 impl Shared {
     /// Connects again and again; never returns.
     async fn keep(&self, world: &World) {
@@ -214,6 +226,9 @@ impl Shared {
         // Our own, or that of a session that this replica does not serve.
         if announcement.by == self.names.id || known == Entry::Gone {
             return Outcome::Skipped;
+        }
+        if let Some(home) = &announcement.home {
+            stand_at(pool, announcement.key, &known, home);
         }
         let decided = follows(&announcement.entry, &known) || set_not_guessed(&announcement.entry, &known);
         let rule = if decided { Rule::Always } else { Rule::Newer };

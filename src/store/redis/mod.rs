@@ -234,7 +234,7 @@ impl Shared {
         let ended = Entry::Ended { home, until: now + view::millis(pool.settings.grace.max(MIN_GRACE)) };
         let Some((value, _)) = value::encode(&ended, &pool.settings, now) else { return false };
         let name = self.names.session(pool, key);
-        let message = format!("{}{value}}}", value::announcement_head(&self.names.id, &pool.name, key));
+        let message = format!("{}{value}}}", value::announcement_head(&self.names.id, &pool.name, key, None));
         let delete = view::with("DEL", &[&name]);
         let publish = view::with("PUBLISH", &[&self.names.channel, &message]);
         let deleted = self.link.tell(Operation::WriteBack, |_| delete.clone()).await.is_ok();
@@ -251,10 +251,18 @@ impl Shared {
         text: &'a mut Texts,
     ) -> Option<Write<'a>> {
         let (value, life) = value::encode(entry, &pool.settings, clock::unix_ms())?;
+        let session = match entry {
+            Entry::Renamed { to, .. } => Entry::of(pool, *to),
+            _ => Entry::Gone,
+        };
+        let home = match &session {
+            Entry::Session(session) => Some(&*session.home),
+            _ => None,
+        };
         *text = Texts {
             key: self.names.session(pool, key),
             value,
-            head: value::announcement_head(&self.names.id, &pool.name, key),
+            head: value::announcement_head(&self.names.id, &pool.name, key, home),
         };
         Some(Write {
             key: &text.key,
