@@ -110,6 +110,7 @@ struct Session {
     home: String,
     began: Instant,
     moved: bool,
+    lost: bool,
 }
 
 /// One user's connections.
@@ -146,7 +147,7 @@ impl Load {
             if let Habit::Stays(door) = habit {
                 feet.steps = door;
             }
-            let session = feet.login(&name, &Jar::default(), habit).await.expect("a login");
+            let session = feet.login(&name, &Jar::default(), habit, "").await.expect("a login");
             let user = Arc::new(User {
                 name,
                 stays: Mutex::new(habit),
@@ -294,19 +295,23 @@ impl Feet {
         if who(&answer).as_deref() == Some(&*user.name) {
             return;
         }
-        self.ground.account().lost.push(Lost { habit, home: session.home.clone(), began: session.began });
+        if !session.lost {
+            lock(&user.session).lost = true;
+            self.ground.account().lost.push(Lost { habit, home: session.home.clone(), began: session.began });
+        }
         // A login that fails is taken down, and comes after the next look.
-        if let Some(session) = self.login(&user.name, &session.jar, habit).await {
+        if let Some(session) = self.login(&user.name, &session.jar, habit, &session.home).await {
             *lock(&user.session) = session;
         }
     }
 
-    async fn login(&mut self, user: &str, jar: &Jar, habit: Habit) -> Option<Session> {
+    /// Logs in, after a session at `from` if there was one.
+    async fn login(&mut self, user: &str, jar: &Jar, habit: Habit, from: &str) -> Option<Session> {
         let mut jar = jar.clone();
-        let answer = self.ask(Method::POST, &format!("/login?user={user}"), &jar, habit, "").await?;
+        let answer = self.ask(Method::POST, &format!("/login?user={user}"), &jar, habit, from).await?;
         jar.store(&answer.headers);
         let home = answer.header("x-backend").to_owned();
-        Some(Session { jar, home, began: clock::now(), moved: false })
+        Some(Session { jar, home, began: clock::now(), moved: false, lost: false })
     }
 
     /// One request, tried until somebody answers; none when that answer is no good one.
