@@ -51,6 +51,19 @@ fn sessions_are_at_home_in_the_next_process() {
 }
 
 #[test]
+fn a_session_that_is_known_by_its_new_key_stays_where_that_says() {
+    let mut pool = Pool::new(2);
+    let (old, new) = (pool.login(1), pool.login(2));
+    assert_ne!(old, new);
+    let until = pool.at().after(pool.settings.grace);
+    pool.affinity.absorb_renamed(&pool.settings, key(1), key(2), until, false, pool.at());
+    for number in [1, 2] {
+        assert_eq!(pool.look(&[number]), (Some(new), Verdict::Home), "{number}");
+    }
+    assert_eq!((pool.counts(), pool.moved(MoveReason::Relearned)), ((1, 0), 0));
+}
+
+#[test]
 fn what_is_known_already_changes_nothing_and_is_not_told_again() {
     let (mut old, new) = (Pool::new(3), Pool::new(3));
     old.login(1);

@@ -6,7 +6,6 @@
 
 use std::{
     fmt,
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -36,8 +35,6 @@ pub(super) struct Link {
     places: Semaphore,
     /// The connection is of no use any more.
     lost: Notify,
-    /// There is a connection.
-    up: Notify,
     pub(super) metrics: Metrics,
 }
 
@@ -72,7 +69,6 @@ impl Link {
             breaker: Mutex::new(Breaker::new(clock::now())),
             places: Semaphore::new(PLACES),
             lost: Notify::new(),
-            up: Notify::new(),
             metrics,
         }
     }
@@ -127,7 +123,6 @@ impl Link {
         // What was found out about the one before.
         let _ = self.lost.notified().now_or_never();
         self.connection.store(Some(Arc::new(connection)));
-        self.up.notify_waiters();
     }
 
     /// There is none, from now on.
@@ -140,16 +135,6 @@ impl Link {
     }
 
     /// Whether there is one.
-    /// Resolves when there is a connection.
-    pub(super) async fn is_up(&self) {
-        let mut up = pin!(self.up.notified());
-        // Before the look: what comes in between is not missed.
-        up.as_mut().enable();
-        if !self.is_connected() {
-            up.await;
-        }
-    }
-
     pub(super) fn is_connected(&self) -> bool {
         self.connection.load().is_some()
     }
