@@ -253,10 +253,9 @@ impl App {
                     tracing::error!(%error, "a socket of the process before is not replaced");
                 }
             }
-            if let Some(keeper) = &keeper
-                && let Err(error) = keeper.open().await
-            {
-                tracing::error!(%error, "the state file of the process before is not taken over");
+            if let Some(keeper) = &keeper {
+                // It has been left.
+                keeper.open(tokio::sync::oneshot::channel().1).await;
             }
         }
 
