@@ -134,6 +134,24 @@ async fn the_file_is_taken_the_moment_it_is_said_to_be_free() {
 }
 
 #[tokio::test]
+async fn an_address_that_has_left_dns_is_not_drained_when_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = world();
+    let mut state = open(folder.path(), &old).unwrap();
+    state.restore(&old.snapshot.load()).unwrap();
+    let keeper = state.start(&old).unwrap();
+    old.courier.open(&old.snapshot.load());
+    old.snapshot.load().pools[0].backend("app-1").unwrap().leave(true);
+    old.snapshot.load().pools[0].backend("app-2").unwrap().drain(crate::backend::Deadline::Never);
+    stop(&old, keeper).await;
+
+    let (new, _) = found(folder.path());
+    let pool = &new.snapshot.load().pools[0];
+    let admin = BACKENDS.map(|name| pool.backend(name).unwrap().member.admin());
+    assert_eq!(admin, [crate::affinity::Admin::Ready, crate::affinity::Admin::Draining]);
+}
+
+#[tokio::test]
 async fn values_that_make_no_sense_are_counted_and_removed() {
     let folder = tempfile::tempdir().unwrap();
     run(folder.path(), &[session("app-1"), session("app-2")]).await;
