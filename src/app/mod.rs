@@ -254,8 +254,7 @@ impl App {
                 }
             }
             if let Some(keeper) = &keeper {
-                // It has been left.
-                keeper.open(tokio::sync::oneshot::channel().1).await;
+                keeper.open(taking.freed()).await;
             }
         }
 
