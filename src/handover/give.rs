@@ -219,6 +219,7 @@ impl Giver {
             }
         })?;
         let mut writing = Some(writing);
+        self.world.kin.join(&exchange);
         let result = exchange.read(link, &self.world, |link, kind| {
             if kind != kind::READY || self.world.phase() > Phase::Ready {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "ready at the wrong time"));
@@ -234,7 +235,6 @@ impl Giver {
                 return Err(io::Error::new(io::ErrorKind::TimedOut, "it has given up"));
             }
             *lock(&self.telling) = writing.take();
-            self.world.kin.join(&exchange);
             self.world.advance(Phase::HandedOver);
             self.withdraw();
             tracing::info!(took = ?(clock::now() - began), "handed over: the new process accepts clients");

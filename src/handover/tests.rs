@@ -4,10 +4,11 @@ use std::{sync::mpsc, time::Duration};
 
 use super::*;
 use crate::{
-    affinity::KeyHasher,
+    affinity::{KeyHasher, Rule, Trace},
+    clock,
     listener::{Inherited, LocalSocket},
     secret::Secret,
-    store::testing::snapshot,
+    store::testing::{key, session, snapshot},
     world::{Phase, World},
 };
 
@@ -45,4 +46,26 @@ async fn a_file_that_is_slow_to_close_holds_nobody_up() {
     assert!(freed.try_recv().is_err(), "it is not closed yet");
     close.send(()).unwrap();
     tokio::time::timeout(Duration::from_secs(20), freed).await.expect("soon").expect("the word");
+}
+
+#[tokio::test]
+async fn what_begins_at_the_new_process_before_it_is_ready_is_asked_for() {
+    let [(giving, _), (taking, follower)] = meet(|| ());
+    let known = async |number| {
+        session("app-2").absorb(&taking.snapshot.load().pools[0], key(number), Rule::Newer);
+        let pool = &giving.snapshot.load_full().pools[0];
+        giving.kin.look_up(pool, &[key(number)]).await;
+        !matches!(pool.affinity.trace(key(number), clock::tick()), Trace::Unknown)
+    };
+    // The exchange begins a moment after the new process has everything.
+    let mut in_a_row = 0;
+    for number in 0..500 {
+        in_a_row = if known(number).await { in_a_row + 1 } else { 0 };
+        if in_a_row == 10 {
+            break;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(in_a_row, 10, "faster than changes are told");
+    drop(follower);
 }
