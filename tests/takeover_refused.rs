@@ -13,7 +13,7 @@ use http::StatusCode;
 use tempfile::TempDir;
 
 use self::support::{
-    DEADLINE, app, backend::Backend, client::Client, port::Port, process::Homing, setup::Setup,
+    DEADLINE, app, backend::Backend, client::Client, port::Port, process::Homing, setup::Setup, within,
 };
 
 /// Where processes meet.
@@ -28,6 +28,7 @@ const REFUSED: u8 = 2;
 const OFFER: u8 = 3;
 const TABLE: u8 = 5;
 const TABLE_END: u8 = 7;
+const READY: u8 = 8;
 const VERSION: u32 = 1;
 
 // === impl Meeting ===
@@ -128,6 +129,48 @@ async fn a_new_process_that_dies_before_it_is_ready_leaves_the_old_one_serving()
     peer.take_everything();
     drop(peer);
     old.process.stderr.wait_for("it ended before it was ready").await;
+    goes_on(&old, &meeting, &backends).await;
+}
+
+#[tokio::test]
+async fn an_old_process_that_stands_still_serves_again_when_the_new_one_has_given_up() {
+    let (backends, meeting) = (app::several(2), Meeting::place());
+    let secret = format!("secret_file = \"{}\"", meeting.0.path().join("secret").display());
+    let old = meeting.setup(&backends).top(&secret).start().await;
+    // The new one waits a while for a Redis that says nothing: when it has everything, and before it is ready.
+    let redis = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = redis.local_addr().expect("bound");
+    let state =
+        format!("[state]\nhandover = \"{}\"\nredis = \"redis://{address}\"", meeting.socket().display());
+    let new = Setup::new(&backends).top(&secret).section(&state).takeover();
+    let stop = async {
+        let connection = within("a connection to Redis", redis.accept()).await;
+        old.process.signal("STOP");
+        connection
+    };
+    let (ended, _connection) = tokio::join!(new.run_to_end("serve"), stop);
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("does not answer"), "{}", ended.stderr);
+    old.process.signal("CONT");
+    old.process.stderr.wait_for("going on as before").await;
+    let (jar, _) = app::login(&Client::h1(&old), "user").await;
+    let new = meeting.setup(&backends).top(&secret).takeover().start().await;
+    assert_eq!(Client::h1(&new).get("/").jar(&jar).send().await.text(), "user");
+    assert_eq!(old.process.wait_exit().await.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn an_old_process_that_stands_still_does_not_hand_over_to_one_that_is_dead() {
+    let (backends, meeting) = (app::several(2), Meeting::place());
+    let old = meeting.setup(&backends).start().await;
+    let mut peer = Peer::connect(&meeting);
+    assert_eq!(peer.greet(VERSION).0, OFFER);
+    peer.take_everything();
+    old.process.signal("STOP");
+    peer.say(READY, &[]);
+    drop(peer);
+    old.process.signal("CONT");
+    old.process.stderr.wait_for("going on as before").await;
     goes_on(&old, &meeting, &backends).await;
 }
 

@@ -254,10 +254,8 @@ impl App {
                     tracing::error!(%error, "a socket of the process before is not replaced");
                 }
             }
-            if let Some(keeper) = &keeper
-                && let Err(error) = keeper.open().await
-            {
-                tracing::error!(%error, "the state file of the process before is not taken over");
+            if let Some(keeper) = &keeper {
+                keeper.open(taking.freed()).await;
             }
         }
 

@@ -2,7 +2,7 @@
 //!
 //! Each has a thread that reads and one that writes, so that neither a slow peer nor a table of a million
 //! bindings holds up anything else. Changes are told as soon as [`ROUND`] allows. A request that comes sooner,
-//! with an id that this process has never heard of, waits for the other one's word ([`Exchange::ask`]): the
+//! with an id that this process has never heard of, waits for the other one's word ([`Kin`](super::Kin)): the
 //! client of a session that was begun there a moment ago may have connected here.
 
 use std::{
@@ -10,14 +10,14 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
 
 use tokio::{
     sync::{mpsc, oneshot, watch},
-    time::{MissedTickBehavior, interval, timeout},
+    time::{MissedTickBehavior, interval},
 };
 
 use super::{
@@ -27,6 +27,7 @@ use super::{
 };
 use crate::{
     affinity::{Rule, SessionKey},
+    clock,
     store::{self, Delivery, Entry},
     world::{Pool, World},
 };
@@ -40,8 +41,22 @@ pub struct Exchange {
     asked: Mutex<HashMap<u64, oneshot::Sender<()>>>,
     /// Number of the next question.
     next: AtomicU64,
+    /// Requests in a row that have waited for an answer in vain.
+    misses: AtomicU32,
+    /// The tick until which it is not asked again; 0 while it answers.
+    silent_until: AtomicU32,
+    /// Whether it has been told that it does not answer.
+    told: AtomicBool,
     /// Whether the other side has ended.
     over: watch::Sender<bool>,
+}
+
+/// A question that waits for its answer; forgotten when dropped.
+#[derive(Debug)]
+pub(super) struct Question<'a> {
+    exchange: &'a Exchange,
+    number: u64,
+    answer: oneshot::Receiver<()>,
 }
 
 /// The parts of an exchange that its threads need.
@@ -58,34 +73,57 @@ const ROUND: Duration = Duration::from_millis(5);
 const QUEUE: usize = 1024;
 /// Questions at one time; requests beyond go on without an answer.
 const MAX_ASKED: usize = 4096;
-/// The longest that a request waits for the other process's word.
-const ANSWER: Duration = Duration::from_millis(250);
+/// Requests in a row without an answer after which the other process is not asked for a while.
+const MISSES: u32 = 3;
+/// How long it is not asked then.
+const SILENCE: Duration = Duration::from_secs(5);
 
 // === impl Exchange ===
 
 impl Exchange {
-    /// Learns what the other process knows of a key; or nothing, if it has nothing to say in time.
-    pub async fn ask(&self, pool: &Pool, key: SessionKey) {
+    /// Whether it is worth a request's while to ask now. After a silence one request finds out.
+    pub(super) fn is_worth_asking(&self) -> bool {
+        let (now, until) = (clock::tick(), self.silent_until.load(Relaxed));
+        let next = now.after(SILENCE).get();
+        until == 0
+            || (now.get() >= until
+                && self.silent_until.compare_exchange(until, next, Relaxed, Relaxed).is_ok())
+    }
+
+    /// Notes whether a request that asked got all its answers in time.
+    pub(super) fn judge(&self, in_time: bool) {
+        if in_time {
+            self.misses.store(0, Relaxed);
+            self.silent_until.store(0, Relaxed);
+        } else if self.misses.fetch_add(1, Relaxed) >= MISSES - 1 {
+            self.silent_until.store(clock::tick().after(SILENCE).get(), Relaxed);
+            if !self.told.swap(true, Relaxed) {
+                tracing::warn!(
+                    "the other process of a hand-over does not answer: sessions that it has only just begun may be guessed here"
+                );
+            }
+        }
+    }
+
+    /// Asks the other process what it knows of a key, which is known here when the answer has come.
+    pub(super) fn ask(&self, pool: &Pool, key: SessionKey) -> Option<Question<'_>> {
         if *self.over.borrow() {
-            return;
+            return None;
         }
         let number = self.next.fetch_add(1, Relaxed);
         let (answered, answer) = oneshot::channel();
         {
             let mut asked = self.asked();
             if asked.len() >= MAX_ASKED {
-                return;
+                return None;
             }
             asked.insert(number, answered);
         }
+        let waiting = Question { exchange: self, number, answer };
         let mut question = Entries::new(Some(number), &pool.name);
         question.add(key, &Entry::Gone);
         let question = question.take().unwrap_or_default();
-        if self.frames.try_send((kind::ASK, question)).is_ok() {
-            // Too late or never: the request goes on with what is known here.
-            let _ = timeout(ANSWER, answer).await;
-        }
-        self.asked().remove(&number);
+        self.frames.try_send((kind::ASK, question)).is_ok().then_some(waiting)
     }
 
     /// Resolves when the other side has ended.
@@ -169,6 +207,22 @@ impl Exchange {
     }
 }
 
+// === impl Question ===
+
+impl Question<'_> {
+    /// Resolves when it is answered, or will not be.
+    pub(super) async fn answered(&mut self) {
+        // The other side's end is an answer, too: it knows nothing more.
+        let _ = (&mut self.answer).await;
+    }
+}
+
+impl Drop for Question<'_> {
+    fn drop(&mut self) {
+        self.exchange.asked().remove(&self.number);
+    }
+}
+
 // === impl Ends ===
 
 impl Ends {
@@ -179,6 +233,9 @@ impl Ends {
             frames: sender,
             asked: Mutex::default(),
             next: AtomicU64::new(0),
+            misses: AtomicU32::new(0),
+            silent_until: AtomicU32::new(0),
+            told: AtomicBool::new(false),
             over: watch::Sender::new(false),
         };
         Self { exchange: Arc::new(exchange), frames }

@@ -22,6 +22,7 @@ use super::{
     exchange::{Ends, send_all},
     link::{Link, MAX_FILES},
     message::{Labels, Offer, OfferedSecret, VERSION, encode, greeting, kind, version},
+    verdict::Verdict,
 };
 use crate::{
     clock, issue,
@@ -197,7 +198,8 @@ impl Giver {
             }
         };
         let began = clock::now();
-        let sockets = self.offer(link)?;
+        let verdict = Verdict::new()?;
+        let sockets = self.offer(link, &verdict)?;
         let deliveries = self.world.courier.subscribe("hand-over");
         self.world.courier.open(&self.world.snapshot.load_full());
         // It may have to wait for DNS first.
@@ -217,20 +219,29 @@ impl Giver {
             }
         })?;
         let mut writing = Some(writing);
+        self.world.kin.join(&exchange);
         let result = exchange.read(link, &self.world, |link, kind| {
             if kind != kind::READY || self.world.phase() > Phase::Ready {
                 return Err(io::Error::new(io::ErrorKind::InvalidData, "ready at the wrong time"));
             }
+            // It may have been ready a while ago, if this process stood still; then somebody has to go on serving.
+            if !link.is_open()? {
+                return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "it has ended"));
+            }
             // From here on it is the end of this process that matters, not the patience with the new one.
             link.set_reading_patience(None)?;
             let _leaving = lock(&self.leaving);
+            if !verdict.claim()? {
+                return Err(io::Error::new(io::ErrorKind::TimedOut, "it has given up"));
+            }
             *lock(&self.telling) = writing.take();
-            self.world.kin.join(&exchange);
             self.world.advance(Phase::HandedOver);
             self.withdraw();
-            (self.release)();
             tracing::info!(took = ?(clock::now() - began), "handed over: the new process accepts clients");
-            exchange.say_blocking(kind::RELEASED)
+            let told = exchange.say_blocking(kind::RELEASED);
+            // However slow the disk is: the new process serves meanwhile.
+            (self.release)();
+            told.and_then(|()| exchange.say_blocking(kind::FREED))
         });
         drop(turn);
         self.world.kin.leave(&exchange);
@@ -244,7 +255,7 @@ impl Giver {
     }
 
     /// Everything but bindings; how many sockets.
-    fn offer(&self, link: &mut Link) -> Result<usize, GiveError> {
+    fn offer(&self, link: &mut Link, verdict: &Verdict) -> Result<usize, GiveError> {
         // The files stay open until they are sent, even if this process lets go of them meanwhile.
         let sockets = match lock(&self.sockets).as_ref() {
             Some(sockets) => sockets
@@ -265,7 +276,7 @@ impl Giver {
             process_key: issue::process_key_hex(),
             pools: backends::capture(&self.world.snapshot.load()),
         };
-        link.send(kind::OFFER, &encode(&offer)?)?;
+        link.send_files(kind::OFFER, &encode(&offer)?, &[verdict.as_fd()])?;
         for sockets in sockets.chunks(MAX_FILES) {
             let labels = Labels(sockets.iter().map(|(listener, _)| (*listener).to_owned()).collect());
             let files: Vec<_> = sockets.iter().map(|(_, socket)| socket.as_fd()).collect();

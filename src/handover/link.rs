@@ -15,9 +15,12 @@ use std::{
     time::Duration,
 };
 
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
-    SendFlags, recvmsg, sendmsg, sockopt,
+use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
+    net::{
+        RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
+        SendFlags, recvmsg, sendmsg, sockopt,
+    },
 };
 
 /// One end of the connection. Every wait ends after [`set_patience`](Self::set_patience).
@@ -71,6 +74,13 @@ impl Link {
     pub(super) fn is_trusted(&self) -> io::Result<bool> {
         let peer = sockopt::socket_peercred(&self.0)?.uid;
         Ok(peer.is_root() || peer == rustix::process::geteuid())
+    }
+
+    /// Whether the other side can still be told something; what it has sent may wait to be read all the same.
+    pub(super) fn is_open(&self) -> io::Result<bool> {
+        let mut fds = [PollFd::new(&self.0, PollFlags::RDHUP)];
+        poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
+        Ok(fds[0].revents().is_empty())
     }
 
     /// Ends it, for every thread that has it.
@@ -196,6 +206,16 @@ mod tests {
         assert_eq!(other.receive().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         drop(one);
         assert_eq!(other.receive().unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+    }
+
+    #[test]
+    fn an_end_shows_before_all_that_came_is_read() {
+        let (mut one, mut other) = pair();
+        one.send(1, b"last").unwrap();
+        assert!(other.is_open().unwrap());
+        drop(one);
+        assert!(!other.is_open().unwrap());
+        assert_eq!(&*other.receive().unwrap().payload, b"last");
     }
 
     #[test]

@@ -18,7 +18,7 @@ pub(super) mod kind {
     pub(crate) const HELLO: u8 = 1;
     /// Giver: why not, as text; the last frame.
     pub(crate) const REFUSED: u8 = 2;
-    /// Giver: an [`Offer`](super::Offer).
+    /// Giver: an [`Offer`](super::Offer), and the file descriptor of the [`Verdict`](super::super::verdict::Verdict).
     pub(crate) const OFFER: u8 = 3;
     /// Giver: a [`Labels`](super::Labels), and as many file descriptors.
     pub(crate) const SOCKETS: u8 = 4;
@@ -30,12 +30,14 @@ pub(super) mod kind {
     pub(crate) const TABLE_END: u8 = 7;
     /// Taker: it accepts clients.
     pub(crate) const READY: u8 = 8;
-    /// Giver: it accepts none any more, and has let go of files that only one process can have.
+    /// Giver: it accepts none any more.
     pub(crate) const RELEASED: u8 = 9;
     /// Both: what is known of one key? A number (u64) for the answer, and the key as in `ENTRIES`, as `Gone`.
     pub(crate) const ASK: u8 = 10;
     /// Both: the number of the question (u64), and what is known as in `ENTRIES`.
     pub(crate) const TOLD: u8 = 11;
+    /// Giver: it has let go of files that only one process can have.
+    pub(crate) const FREED: u8 = 12;
 }
 
 /// What the giver has, but for bindings.

@@ -13,10 +13,14 @@
 //! TABLE                    ──────▶
 //!                          ◀──────      ENTRIES … TABLE_END
 //!                          ◀─────▶      ENTRIES as things change, ASK and TOLD
-//! (workers accept) READY   ──────▶      accepts no more, lets go of files
+//! (workers accept) READY   ──────▶      accepts no more
 //!                          ◀──────      RELEASED
+//!                          ◀──────      FREED, once it has closed its files
 //!                          ◀─────▶      ENTRIES, ASK, TOLD until the giver has drained and ends
 //! ```
+//!
+//! Whether the giver acts on READY or the taker gives up is decided once, by whoever is first ([`verdict`]), so that
+//! a process that stands still for a while neither ends nor serves beside one that has gone on without it.
 //!
 //! Invariants: a failure before READY changes nothing for the running process; every frame, queue and wait is
 //! bounded; the peer is the same user, or root; session ids never cross the link, only keys.
@@ -29,6 +33,7 @@ mod kin;
 mod link;
 mod message;
 mod take;
+mod verdict;
 
 pub use self::{
     exchange::Exchange,
@@ -36,3 +41,6 @@ pub use self::{
     kin::Kin,
     take::{TakeError, Taker, Taking},
 };
+
+#[cfg(test)]
+mod tests;

@@ -24,6 +24,7 @@ use super::{
     exchange::{Ends, Exchange, absorb},
     link::{Frame, Link},
     message::{Labels, Offer, OfferedSecret, VERSION, decode, greeting, kind, version},
+    verdict::Verdict,
 };
 use crate::{
     clock, issue,
@@ -36,6 +37,7 @@ use crate::{
 pub struct Taker {
     link: Link,
     offer: Offer,
+    verdict: Verdict,
     began: Instant,
 }
 
@@ -43,8 +45,11 @@ pub struct Taker {
 #[derive(Debug)]
 pub struct Taking {
     exchange: Arc<Exchange>,
-    /// Resolves when the process before has let go of what only one process can have.
+    /// Resolves when the process before has stopped accepting.
     released: oneshot::Receiver<()>,
+    /// Resolves when it has let go of what only one process can have, too.
+    freed: Option<oneshot::Receiver<()>>,
+    verdict: Verdict,
     /// Id of the process before.
     pid: u32,
     began: Instant,
@@ -100,7 +105,7 @@ pub enum TakeError {
 
 /// The longest wait for the running process to say something.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// The longest wait for it to accept no more.
+/// The longest wait for it to accept no more, while both processes serve.
 const RELEASE: Duration = Duration::from_secs(10);
 /// Sockets that one process has, at most: a thousand workers with two each, and some.
 const MAX_SOCKETS: usize = 4096;
@@ -133,6 +138,7 @@ impl Taker {
             return Err(unexpected().into());
         }
         let offer: Offer = decode(&frame.payload)?;
+        let verdict = Verdict::from(frame.files.into_iter().next().ok_or_else(unexpected)?);
         let mut count = 0;
         while count < offer.sockets.min(MAX_SOCKETS) {
             count += take_sockets(next(&mut link)?, inherited)?;
@@ -141,7 +147,7 @@ impl Taker {
             issue::adopt_process_key(key);
         }
         tracing::info!(pid = offer.pid, release = %offer.release, sockets = count, "taking over from the running process");
-        Ok(Self { link, offer, began })
+        Ok(Self { link, offer, verdict, began })
     }
 
     /// The secret under which the running process knows its sessions; `file` is where this one would take its
@@ -195,7 +201,7 @@ impl Taker {
     ///
     /// When there are no threads to be had.
     pub fn follow(self, world: &Arc<World>) -> Result<Taking, TakeError> {
-        let Self { mut link, began, offer } = self;
+        let Self { mut link, began, offer, verdict } = self;
         // Until it ends: the process before may have nothing to say for long.
         link.set_reading_patience(None)?;
         let deliveries = world.courier.subscribe("hand-over");
@@ -210,17 +216,19 @@ impl Taker {
                 tracing::warn!(%error, "cannot tell the process before of changes any more");
             }
         })?;
-        let (release, released) = oneshot::channel();
-        let mut release = Some(release);
+        let ((release, released), (free, freed)) = (oneshot::channel(), oneshot::channel());
+        let (mut release, mut free) = (Some(release), Some(free));
         let (hearing, world) = (Arc::clone(&exchange), Arc::clone(world));
         std::thread::Builder::new().name("homing-hear".to_owned()).spawn(move || {
-            let result = hearing.read(&mut link, &world, |_, kind| match release.take() {
-                Some(release) if kind == kind::RELEASED => {
-                    // Nobody waits for it if this process is ending.
-                    let _ = release.send(());
-                    Ok(())
-                }
-                _ => Err(unexpected()),
+            let result = hearing.read(&mut link, &world, |_, kind| {
+                let waiting = match kind {
+                    kind::RELEASED => release.take(),
+                    kind::FREED if release.is_none() => free.take(),
+                    _ => None,
+                };
+                // Nobody waits for it if this process is ending.
+                let _ = waiting.ok_or_else(unexpected)?.send(());
+                Ok(())
             });
             match result {
                 Ok(()) => tracing::info!("the process before has ended"),
@@ -228,7 +236,7 @@ impl Taker {
             }
             world.kin.leave(&hearing);
         })?;
-        Ok(Taking { exchange, released, pid: offer.pid, began })
+        Ok(Taking { exchange, released, freed: Some(freed), verdict, pid: offer.pid, began })
     }
 }
 
@@ -241,12 +249,11 @@ impl fmt::Debug for Taker {
 // === impl Taking ===
 
 impl Taking {
-    /// Tells the process before that this one accepts clients: it stops accepting, and what only one process
-    /// can have open is free when this returns.
+    /// Tells the process before that this one accepts clients: it stops accepting.
     ///
     /// # Errors
     ///
-    /// When it goes on by itself: this one must end then.
+    /// When it has not heard it in time and goes on by itself: this one must end then.
     pub async fn ready(&mut self) -> Result<(), TakeError> {
         let answer = async {
             self.exchange.say(kind::READY).await?;
@@ -257,6 +264,11 @@ impl Taking {
             Ok(()) => {
                 tracing::info!(took = ?(clock::now() - self.began), "taken over: the process before drains")
             }
+            // It has decided to end, whatever it can say or do just now.
+            Err(error) if !matches!(self.verdict.claim(), Ok(true)) => {
+                tracing::warn!(%error, "the process before has handed over and does not say that it accepts no more")
+            }
+            // It cannot decide so any more, and goes on.
             Err(error) if lives(self.pid) => return Err(error.into()),
             // Nobody else has the sockets: better this one without its last words than none.
             Err(error) => {
@@ -264,6 +276,12 @@ impl Taking {
             }
         }
         Ok(())
+    }
+
+    /// Resolves when the process before has closed what only one process can have open, with an error when it
+    /// will not say so any more; to be asked for once.
+    pub fn freed(&mut self) -> oneshot::Receiver<()> {
+        self.freed.take().unwrap_or_else(|| oneshot::channel().1)
     }
 
     /// Resolves when the process before has ended.

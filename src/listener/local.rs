@@ -54,6 +54,16 @@ pub enum SocketError {
         /// The key of the configuration.
         setting: &'static str,
     },
+    /// There is no folder to make the socket in.
+    #[error("cannot make the folder {} for the socket of `{setting}`: {error}", folder.display())]
+    Folder {
+        /// Its path.
+        folder: PathBuf,
+        /// The key of the configuration.
+        setting: &'static str,
+        /// What the system says.
+        error: io::Error,
+    },
     /// Anything else.
     #[error("cannot listen on {}: {error} (`{setting}`)", path.display())]
     Io {
@@ -68,6 +78,8 @@ pub enum SocketError {
 
 /// Name of a socket within the folder it is made in.
 const INNER: &str = "s";
+/// Folders that other processes of the same id may be making sockets in: each container has its own process 1.
+const FOLDERS: u32 = 16;
 
 // === impl LocalSocket ===
 
@@ -99,8 +111,7 @@ impl LocalSocket {
         is_socket(setting, path)?;
         let failed = |error| SocketError::Io { path: path.to_owned(), setting, error };
         let name = path.file_name().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
-        let folder = path.with_file_name(format!(".{}.{}", name.to_string_lossy(), std::process::id()));
-        DirBuilder::new().mode(0o700).create(&folder).map_err(failed)?;
+        let folder = make_folder(setting, path, &name.to_string_lossy())?;
         let inner = folder.join(INNER);
         let mut file = SocketFile { setting, path: path.to_owned(), inode: (0, 0), draft: Some(folder) };
         let listener = UnixListener::bind(&inner).map_err(failed)?;
@@ -139,6 +150,38 @@ impl LocalSocket {
     pub fn into_parts(self) -> (UnixListener, SocketFile) {
         (self.listener, self.file)
     }
+}
+
+/// Makes a folder to make a socket in. What a process left there that was killed goes.
+fn make_folder(setting: &'static str, path: &Path, name: &str) -> Result<PathBuf, SocketError> {
+    let pid = std::process::id();
+    let mut names = (0..FOLDERS).map(|again| match again {
+        0 => path.with_file_name(format!(".{name}.{pid}")),
+        _ => path.with_file_name(format!(".{name}.{pid}-{again}")),
+    });
+    let mut last = names.next().unwrap_or_default();
+    loop {
+        let make = || DirBuilder::new().mode(0o700).create(&last);
+        let error = match make() {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists && clear(&last) => make().err(),
+            made => made.err(),
+        };
+        let Some(error) = error else { return Ok(last) };
+        last = match names.next() {
+            Some(next) if error.kind() == io::ErrorKind::AlreadyExists => next,
+            _ => return Err(SocketError::Folder { folder: last, setting, error }),
+        };
+    }
+}
+
+/// Removes a folder with a socket that nobody listens at; whether it is gone.
+fn clear(folder: &Path) -> bool {
+    // One who has made the folder and not yet the socket is left alone, and so is whatever else has the name.
+    let inner = folder.join(INNER);
+    let ours = fs::symlink_metadata(folder)
+        .is_ok_and(|data| data.is_dir() && data.uid() == rustix::process::geteuid().as_raw());
+    let refused = || matches!(UnixStream::connect(&inner), Err(error) if error.kind() == io::ErrorKind::ConnectionRefused);
+    ours && refused() && fs::remove_file(&inner).and_then(|()| fs::remove_dir(folder)).is_ok()
 }
 
 /// Whether a socket has this name, used or not.
@@ -226,6 +269,31 @@ mod tests {
         drop(first);
         UnixStream::connect(&path).unwrap();
         assert!(second.listener.accept().is_ok());
+    }
+
+    #[test]
+    fn what_a_killed_process_of_the_same_id_has_left_is_in_nobodys_way() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("admin.sock");
+        let left = folder.path().join(format!(".admin.sock.{}", std::process::id()));
+        fs::create_dir(&left).unwrap();
+        drop(UnixListener::bind(left.join(INNER)).unwrap());
+        let socket = bind(&path).unwrap();
+        assert!(!left.exists(), "it does not pile up");
+        drop(socket);
+        // Killed a moment earlier, or another one that is at it right now: neither can be told from the other.
+        fs::create_dir(&left).unwrap();
+        let first = LocalSocket::prepare(SETTING, &path).unwrap();
+        let _second = LocalSocket::prepare(SETTING, &path).unwrap();
+        assert!(first.file.draft.as_ref().unwrap().join(INNER).exists());
+        UnixStream::connect(first.file.draft.as_ref().unwrap().join(INNER)).unwrap();
+    }
+
+    #[test]
+    fn a_folder_that_cannot_be_made_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let error = bind(&folder.path().join("no/admin.sock")).unwrap_err().to_string();
+        assert!(error.contains("no/.admin.sock.") && error.contains(SETTING), "{error}");
     }
 
     #[test]

@@ -8,7 +8,7 @@ mod entry;
 pub mod file;
 pub mod redis;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use self::{
     courier::{Batch, Courier, Delivery},

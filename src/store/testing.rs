@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// The world of one pool with these backends.
-pub(super) fn snapshot(backends: &[&str]) -> Snapshot {
+pub(crate) fn snapshot(backends: &[&str]) -> Snapshot {
     let folder = tempfile::tempdir().expect("a folder");
     let files = demo::certs::prepare(folder.path(), clock::wall()).expect("certificates");
     let list: Vec<String> = (1..)
@@ -32,14 +32,14 @@ pub(super) fn snapshot(backends: &[&str]) -> Snapshot {
     Snapshot::build(Arc::new(config), Arc::new(materials), &lists, &families, None)
 }
 
-pub(super) fn key(number: u32) -> SessionKey {
+pub(crate) fn key(number: u32) -> SessionKey {
     let mut bytes = [0x5a; 16];
     bytes[..4].copy_from_slice(&number.to_be_bytes());
     SessionKey::from_bytes(bytes)
 }
 
 /// A session that was bound just now.
-pub(super) fn session(home: &str) -> Entry {
+pub(crate) fn session(home: &str) -> Entry {
     let now = clock::unix_ms();
     Entry::Session(Session {
         home: home.into(),

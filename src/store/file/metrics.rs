@@ -10,10 +10,11 @@ use crate::{clock, world::Snapshot};
 pub(super) struct Metrics {
     restored: IntCounterVec,
     ok: IntCounter,
-    failed: IntCounter,
+    pub(super) failed: IntCounter,
     pending: IntGauge,
     size: IntGauge,
     at: IntGauge,
+    pub(super) held: IntGauge,
 }
 
 // === impl Metrics ===
@@ -45,13 +46,17 @@ impl Metrics {
             "homing_state_last_write_timestamp_seconds",
             "When the state file was last written.",
         )?;
+        let held = IntGauge::new(
+            "homing_state_file_held",
+            "Whether the state file is this process's: 1, or 0 while another one has it.",
+        )?;
         registry.register(Box::new(restored.clone()))?;
         registry.register(Box::new(writes.clone()))?;
-        for gauge in [&pending, &size, &at] {
+        for gauge in [&pending, &size, &at, &held] {
             registry.register(Box::new(gauge.clone()))?;
         }
         let [ok, failed] = ["ok", "failed"].map(|result| writes.with_label_values(&[result]));
-        Ok(Self { restored, ok, failed, pending, size, at })
+        Ok(Self { restored, ok, failed, pending, size, at, held })
     }
 
     /// What came of reading the file: counts for each pool of this snapshot, and for no pool of it.
@@ -75,6 +80,10 @@ impl Metrics {
 
     pub(super) fn size(&self, bytes: u64) {
         self.size.set(whole(bytes));
+    }
+
+    pub(super) fn held(&self, held: bool) {
+        self.held.set(held.into());
     }
 
     pub(super) fn written(&self) {

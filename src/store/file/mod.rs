@@ -112,6 +112,7 @@ impl StateFile {
         let writer = Writer {
             place,
             lock: None,
+            wanted: None,
             fingerprint: fingerprint(hasher),
             database: None,
             names: Names::default(),
@@ -193,6 +194,7 @@ impl StateFile {
     fn acquire(&mut self) -> Result<(), StateError> {
         let writer = &mut self.writer;
         writer.lock = Some(writer.place.lock()?);
+        writer.metrics.held(true);
         if writer.place.file().exists() {
             let io = |error| StateError::Io { file: writer.place.file().to_owned(), error };
             writer.place.make_private().map_err(io)?;
@@ -265,21 +267,12 @@ impl Keeper {
         Releaser(self.commands.clone())
     }
 
-    /// Takes the file that another process has left, and writes everything anew that is known here. What the
-    /// file has is not read.
-    ///
-    /// # Errors
-    ///
-    /// When another process still has it.
-    pub async fn open(&self) -> Result<(), StateError> {
-        let (done, opened) = oneshot::channel();
-        if self.commands.send(Command::Open(done)).await.is_ok()
-            && let Ok(result) = opened.await
-        {
-            return result;
-        }
-        // Only while the process ends.
-        Ok(())
+    /// Takes the file of another process when `freed` says that it has left it, and writes everything anew that
+    /// is known here; what the file has is not read. Does not wait for it: where the other process says nothing,
+    /// or has the file all the same, it is tried until it works.
+    pub async fn open(&self, freed: oneshot::Receiver<()>) {
+        // The thread has ended only while the process ends.
+        let _ = self.commands.send(Command::Open(freed)).await;
     }
 
     /// Resolves when the thread has ended, which it does after the courier's last round only.

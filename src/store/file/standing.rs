@@ -86,7 +86,8 @@ fn steered(backend: &Backend) -> Steered {
     let left = backend.standing.steering.deadline_in();
     let (set, configured) = (member.weight(), member.configured_weight());
     Steered {
-        admin: match member.admin() {
+        // Not that its address has left DNS, which passes, and which the next process sees for itself.
+        admin: match backend.standing.steering.wanted() {
             Admin::Ready => Wish::Ready,
             Admin::Draining => Wish::Draining,
             Admin::Maintenance => Wish::Maintenance,

@@ -49,6 +49,15 @@ async fn run(folder: &Path, entries: &[Entry]) {
     stop(&world, keeper).await;
 }
 
+async fn until(what: &str, holds: impl Fn() -> bool) {
+    let holds = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    assert!(timeout(Duration::from_secs(20), holds).await.is_ok(), "{what}");
+}
+
 async fn stop(world: &World, keeper: Keeper) {
     world.courier.flush(&world.snapshot.load()).await;
     keeper.finish().await;
@@ -73,13 +82,16 @@ async fn what_one_process_leaves_the_next_writes_anew_and_does_not_read() {
 
     let new = world();
     let path = folder.path().join("homing.state");
-    let taking = StateFile::closed(&path, &new.hasher, &Registry::new()).unwrap().start(&new).unwrap();
+    let taking = StateFile::closed(&path, &new.hasher, &Registry::new()).unwrap();
+    let taking_metrics = taking.writer.metrics.clone();
+    let taking = taking.start(&new).unwrap();
     new.courier.open(&new.snapshot.load());
     learn(&new, 2, &session("app-2"));
-    assert!(matches!(taking.open().await, Err(StateError::Locked(_))), "it is not left yet");
+    // The word comes too soon: it is not left yet.
+    taking.open(oneshot::channel().1).await;
+    until("it tries", || taking_metrics.failed.get() > 0).await;
     held.release().await;
-    taking.open().await.unwrap();
-    assert!(matches!(held.open().await, Err(StateError::Locked(_))), "it is the other's now");
+    until("it has the file", || taking_metrics.held.get() == 1).await;
     learn(&old, 3, &session("app-1"));
     stop(&old, held).await;
     stop(&new, taking).await;
@@ -97,9 +109,46 @@ async fn a_process_that_left_the_file_can_take_it_back() {
     world.courier.open(&world.snapshot.load());
     keeper.release().await;
     learn(&world, 1, &session("app-1"));
-    keeper.open().await.unwrap();
+    keeper.open(oneshot::channel().1).await;
     stop(&world, keeper).await;
     assert_eq!(found(folder.path()).1.of(Outcome::Restored), 1);
+}
+
+#[tokio::test]
+async fn the_file_is_taken_the_moment_it_is_said_to_be_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let world = world();
+    let state =
+        StateFile::closed(&folder.path().join("homing.state"), &world.hasher, &Registry::new()).unwrap();
+    let metrics = state.writer.metrics.clone();
+    let keeper = state.start(&world).unwrap();
+    world.courier.open(&world.snapshot.load());
+    let (free, freed) = oneshot::channel();
+    keeper.open(freed).await;
+    let waits = timeout(Duration::from_millis(700), until("it has the file", || metrics.held.get() == 1));
+    assert!(waits.await.is_err(), "before it is free");
+    free.send(()).unwrap();
+    until("it has the file", || metrics.held.get() == 1).await;
+    assert_eq!(metrics.failed.get(), 0);
+    stop(&world, keeper).await;
+}
+
+#[tokio::test]
+async fn an_address_that_has_left_dns_is_not_drained_when_it_is_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = world();
+    let mut state = open(folder.path(), &old).unwrap();
+    state.restore(&old.snapshot.load()).unwrap();
+    let keeper = state.start(&old).unwrap();
+    old.courier.open(&old.snapshot.load());
+    old.snapshot.load().pools[0].backend("app-1").unwrap().leave(true);
+    old.snapshot.load().pools[0].backend("app-2").unwrap().drain(crate::backend::Deadline::Never);
+    stop(&old, keeper).await;
+
+    let (new, _) = found(folder.path());
+    let pool = &new.snapshot.load().pools[0];
+    let admin = BACKENDS.map(|name| pool.backend(name).unwrap().member.admin());
+    assert_eq!(admin, [crate::affinity::Admin::Ready, crate::affinity::Admin::Draining]);
 }
 
 #[tokio::test]

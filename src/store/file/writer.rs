@@ -17,7 +17,7 @@ use super::{
     database::{ALIASES, Database, Fingerprint, SESSIONS, SessionId, WriteError},
     metrics::Metrics,
     names::Names,
-    place::{Lock, Place, StateError},
+    place::{Lock, Place},
     standing::Standing,
 };
 use crate::{
@@ -32,6 +32,8 @@ pub(super) struct Writer {
     pub(super) place: Place,
     /// Held while the file is ours.
     pub(super) lock: Option<Lock>,
+    /// There while the file is to be ours and is another process's yet.
+    pub(super) wanted: Option<Wanted>,
     pub(super) fingerprint: Fingerprint,
     /// The file; none after a failed write, and when it is not ours.
     pub(super) database: Option<Database>,
@@ -58,13 +60,26 @@ pub(super) struct Writer {
 pub(super) enum Command {
     /// Write what is left, close the file and leave it to another process.
     Release(oneshot::Sender<()>),
-    /// Take the file and write everything anew.
-    Open(oneshot::Sender<Result<(), StateError>>),
+    /// Take the file and write everything anew, as soon as another process says that it has left it, or has
+    /// had time enough for that.
+    Open(oneshot::Receiver<()>),
+}
+
+/// A file that another process has.
+#[derive(Debug)]
+pub(super) struct Wanted {
+    /// Resolves when it has left the file, or will not say so.
+    freed: Option<oneshot::Receiver<()>>,
+    /// When to try to take it.
+    at: Instant,
+    /// How long after that to try again.
+    pause: Duration,
 }
 
 enum Event {
     Told(Option<Delivery>),
     Asked(Command),
+    Freed,
     Due,
 }
 
@@ -75,6 +90,10 @@ const PAUSE: Duration = Duration::from_millis(500);
 const TOUCHED_PAUSE: Duration = Duration::from_secs(5);
 /// The pause after a failure.
 const RETRY: Duration = Duration::from_secs(2);
+/// The longest wait for another process to say that it has left the file.
+const LEAVE: Duration = Duration::from_secs(10);
+/// The longest pause between two attempts to take it.
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
 /// Changes that wait at most; then they are written at once.
 const MAX_PENDING: usize = 1 << 16;
 /// The longest time for the last sweep of a clean stop.
@@ -104,6 +123,7 @@ impl Writer {
                 tokio::select! {
                     biased;
                     Some(command) = commands.recv() => Event::Asked(command),
+                    () = freed(&mut self.wanted) => Event::Freed,
                     () = sleep_until(due) => Event::Due,
                     delivery = deliveries.recv() => Event::Told(delivery),
                 }
@@ -127,8 +147,15 @@ impl Writer {
                     // Whoever asked may have gone.
                     let _ = done.send(());
                 }
-                Event::Asked(Command::Open(done)) => {
-                    let _ = done.send(self.open(world));
+                Event::Asked(Command::Open(freed)) => {
+                    let at = clock::now() + LEAVE;
+                    self.wanted = Some(Wanted { freed: Some(freed), at, pause: PAUSE });
+                }
+                Event::Freed => {
+                    if let Some(wanted) = &mut self.wanted {
+                        (wanted.freed, wanted.at) = (None, clock::now());
+                    }
+                    self.open(world);
                 }
                 Event::Told(None) => {
                     self.finish(world);
@@ -177,6 +204,7 @@ impl Writer {
 
     fn write_due(&mut self, world: &World) {
         if self.lock.is_none() {
+            self.open(world);
             return;
         }
         let now = clock::now();
@@ -291,6 +319,7 @@ impl Writer {
 
     /// Closes the file and leaves it to another process.
     fn release(&mut self, world: &World) {
+        self.wanted = None;
         if self.lock.is_some() {
             self.standing.follow(&world.snapshot.load(), &mut self.names);
             if self.anew.is_some() {
@@ -301,21 +330,47 @@ impl Writer {
             self.forget_database();
             self.anew = None;
             self.lock = None;
+            self.metrics.held(false);
             tracing::info!(file = %self.place.file().display(), "the state file is left to another process");
         }
     }
 
-    /// Takes the file and writes everything anew; what it has is not read.
-    fn open(&mut self, world: &World) -> Result<(), StateError> {
+    /// Takes the file, if it is wanted and the time has come, and writes everything anew; what it has is not
+    /// read. One that another process has not left yet is tried again.
+    fn open(&mut self, world: &World) {
+        let Some(wanted) = &mut self.wanted else { return };
+        let now = clock::now();
         if self.lock.is_none() {
-            self.lock = Some(self.place.lock()?);
+            if wanted.at > now {
+                return;
+            }
+            match self.place.lock() {
+                Ok(lock) => self.lock = Some(lock),
+                Err(error) => {
+                    self.metrics.failed();
+                    // Once, not at each try.
+                    if !self.failing {
+                        self.failing = true;
+                        tracing::warn!(%error, "the state file of the process before is not left to this one: bindings do not survive a restart; tried again until it is");
+                    }
+                    wanted.at = now + wanted.pause;
+                    wanted.pause = (2 * wanted.pause).min(LONGEST_RETRY);
+                    return;
+                }
+            }
+            self.metrics.held(true);
             self.rewrite(world, None);
         }
-        Ok(())
+        self.wanted = None;
     }
 
     /// The clean stop: what changed, and then the time of the last request of every session.
     fn finish(&mut self, world: &World) {
+        if let Some(wanted) = &mut self.wanted {
+            // The last time to try.
+            wanted.at = clock::now();
+            self.open(world);
+        }
         if self.lock.is_none() {
             return;
         }
@@ -328,6 +383,15 @@ impl Writer {
             tracing::info!(file = %self.place.file().display(), ?took, "state written");
         }
         self.database = None;
+    }
+}
+
+/// Resolves when the file that is wanted is said to be free; never if nothing will be said.
+async fn freed(wanted: &mut Option<Wanted>) {
+    match wanted.as_mut().and_then(|wanted| wanted.freed.as_mut()) {
+        // Whose word does not come any more has ended, or has no word to give.
+        Some(freed) => drop(freed.await),
+        None => std::future::pending().await,
     }
 }
 
