@@ -18,7 +18,7 @@ use self::support::{
     eventually,
     flow::{drain_pattern, patterned},
     operator,
-    process::Process,
+    process::{Homing, Process},
     setup::Setup,
     within,
 };
@@ -335,4 +335,23 @@ async fn the_proxys_own_cookies_are_good_in_the_new_process() {
     Client::h1(&new).get("/").cookie("__Host-homing", &token).send().await;
     new.wait_for_metric("homing_affinity_tokens_total", &[("result", "accepted")], 1.0).await;
     new.wait_for_metric("homing_affinity_requests_total", &[("verdict", "home")], 1.0).await;
+}
+
+#[tokio::test]
+async fn sessions_of_backends_and_pools_with_other_names_are_counted_apart() {
+    let (backends, meeting) = (app::several(3), Meeting::place());
+    let old = meeting.setup(&backends).start().await;
+    app::login_all(&Client::h1(&old), 9).await;
+    let new = meeting.setup(&backends[..2]).takeover().start().await;
+    new.process.stderr.wait_for("bindings taken over taken=6 unknown=3 gone=0").await;
+    assert_eq!(old.process.wait_exit().await.status.code(), Some(0));
+
+    let (directory, file) = meeting.setup(&backends).write();
+    let text = std::fs::read_to_string(&file).expect("just written");
+    std::fs::write(&file, text.replace("name = \"app\"\n", "name = \"shop\"\n")).expect("ours");
+    let arguments = ["serve".as_ref(), "--takeover".as_ref(), "--config".as_ref(), file.as_os_str()];
+    let renamed = Homing::ready(Process::spawn(arguments), false, directory).await;
+    let line = renamed.process.stderr.wait_for("of pools that this configuration does not have").await;
+    assert!(line.contains("WARN") && line.contains("taken=0 unknown=0 gone=9"), "{line}");
+    assert!(line.contains("pools=app"), "{line}");
 }

@@ -29,6 +29,7 @@ mod kin;
 mod link;
 mod message;
 mod take;
+mod tally;
 
 pub use self::{
     exchange::Exchange,

@@ -24,6 +24,7 @@ use super::{
     exchange::{Ends, Exchange, absorb},
     link::{Frame, Link},
     message::{Labels, Offer, OfferedSecret, VERSION, decode, greeting, kind, version},
+    tally::Tally,
 };
 use crate::{
     clock, issue,
@@ -176,16 +177,16 @@ impl Taker {
     pub fn restore(&mut self, world: &World) -> Result<(), TakeError> {
         backends::apply(&world.snapshot.load(), &self.offer.pools);
         self.link.send(kind::TABLE, &[])?;
-        let mut bindings = 0;
+        let mut tally = Tally::default();
         loop {
             let frame = next(&mut self.link)?;
             match frame.kind {
-                kind::ENTRIES => bindings += absorb(world, Reader::new(&frame.payload))?,
+                kind::ENTRIES => absorb(world, Reader::new(&frame.payload), &mut tally)?,
                 kind::TABLE_END => break,
                 _ => return Err(unexpected().into()),
             }
         }
-        tracing::info!(bindings, took = ?(clock::now() - self.began), "bindings taken over");
+        tally.tell(clock::now() - self.began);
         Ok(())
     }
 
