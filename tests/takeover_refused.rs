@@ -182,11 +182,45 @@ async fn without_anybody_to_take_over_from_it_says_so() {
 }
 
 #[tokio::test]
+async fn a_state_file_can_be_added_unless_a_key_of_an_earlier_one_is_there() {
+    let (backends, meeting) = (app::several(2), Meeting::place());
+    let old = meeting.setup(&backends).start().await;
+    let (jar, _) = app::login(&Client::h1(&old), "user").await;
+    let key = meeting.0.path().join("homing.state.key");
+    let with_file = || {
+        let lines = format!("handover = {:?}\nfile = {:?}", meeting.socket(), key.with_extension(""));
+        Setup::new(&backends).section(&format!("[state]\n{lines}"))
+    };
+    std::fs::write(&key, "0123456789abcdef0123456789abcdef\n").expect("a file");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&key, private).expect("ours");
+    let ended = with_file().takeover().run_to_end("serve").await;
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.contains("the key file of `[state] file`"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("homing.state.key") && !ended.stderr.contains("`secret_file`"));
+    std::fs::remove_file(&key).expect("ours");
+    let new = with_file().takeover().start().await;
+    assert_eq!(Client::h1(&new).get("/").jar(&jar).send().await.text(), "user");
+    assert!(key.exists(), "the sessions can be found again after a restart");
+}
+
+#[tokio::test]
 async fn keys_under_another_secret_are_refused() {
     let (backends, meeting) = (app::several(2), Meeting::place());
     let secret = |name: &str| format!("secret_file = \"{}\"", meeting.0.path().join(name).display());
     let setup = |name: &str| meeting.setup(&backends).top(&secret(name));
     let old = setup("one").start().await;
+    let ended = setup("other").takeover().run_to_end("serve").await;
+    assert!(
+        ended.stderr.contains("there is no") && ended.stderr.contains("copy that there"),
+        "{}",
+        ended.stderr
+    );
+    let other = meeting.0.path().join("other");
+    assert!(!other.exists(), "no stray secret");
+    std::fs::write(&other, "0123456789abcdef0123456789abcdef\n").expect("a file");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&other, private).expect("ours");
     let ended = setup("other").takeover().run_to_end("serve").await;
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stderr.contains("no session would be found again"), "{}", ended.stderr);

@@ -82,7 +82,7 @@ impl App {
         let workers = config.workers.get();
         raise_file_limit(config.limits.connections.get());
         let ticketer = Ticketer::new()?;
-        let materials = Materials::load(&config, &ticketer)?;
+        let materials = Materials::load_first(&config, &ticketer)?;
         let https = listener::open("https", "--https", config.listen.https, workers, &mut inherited)?;
         let http = match config.listen.http {
             Some(address) => listener::open("http", "--http", address, workers, &mut inherited)?,
@@ -124,9 +124,14 @@ impl App {
                 }
             })?;
         let secret_file = config.secret_file.as_deref();
+        let state = config.key_is_of_state();
         let secret = match &taker {
-            Some(taker) => taker.secret(secret_file)?,
-            None => Secret::load(secret_file)?,
+            Some(taker) => taker.secret(secret_file, state.is_some())?,
+            None => {
+                let secret = Secret::load(secret_file)?;
+                secret.announce(state);
+                secret
+            }
         };
         // What is discovered joins before the workers start.
         let lists = control::written(&config);

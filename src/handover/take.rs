@@ -95,6 +95,17 @@ pub enum TakeError {
         advice: String,
     },
     /// Keys would not match.
+    #[error(
+        "there is no {}, and the running process has its secret in {theirs}: under another one no session would be found again; copy that there, or set `secret_file` to it",
+        path.display()
+    )]
+    NoSecret {
+        /// The secret file of this process.
+        path: PathBuf,
+        /// That of the running one.
+        theirs: String,
+    },
+    /// Keys would not match.
     #[error("the running process has its secret in {0}: set `secret_file` to that")]
     SecretFile(String),
 }
@@ -146,18 +157,47 @@ impl Taker {
     }
 
     /// The secret under which the running process knows its sessions; `file` is where this one would take its
-    /// own from.
+    /// own from, which is the key file beside the state file if it is `of_state`. Where that is missing, it gets the
+    /// running process's.
     ///
     /// # Errors
     ///
     /// When it is another one than in the file, or in a file that this process does not have.
-    pub fn secret(&self, file: Option<&Path>) -> Result<Secret, TakeError> {
+    pub fn secret(&self, file: Option<&Path>, of_state: bool) -> Result<Secret, TakeError> {
+        if let Some(path) = file.filter(|path| !path.exists()) {
+            match &self.offer.secret {
+                OfferedSecret::Given(digits) => {
+                    Secret::from_hex(digits).ok_or_else(unexpected)?.kept_in(path)?;
+                    tracing::info!(
+                        file = %path.display(),
+                        "the secret of the running process is kept in a file from now on"
+                    );
+                }
+                OfferedSecret::File { path: theirs, .. } => {
+                    return Err(TakeError::NoSecret { path: path.to_owned(), theirs: theirs.clone() });
+                }
+            }
+        }
         let ours = file.map(|path| Secret::load(Some(path)).map(|secret| (path, secret))).transpose()?;
         match (ours, &self.offer.secret) {
             (None, OfferedSecret::Given(digits)) => Ok(Secret::from_hex(digits).ok_or_else(unexpected)?),
             (None, OfferedSecret::File { path, .. }) => Err(TakeError::SecretFile(path.clone())),
             (Some((_, secret)), OfferedSecret::Given(digits)) if secret.hex() == *digits => Ok(secret),
             (Some((_, secret)), OfferedSecret::File { mark, .. }) if secret.mark() == *mark => Ok(secret),
+            (Some((path, _)), OfferedSecret::Given(_)) if of_state => Err(TakeError::OtherSecret {
+                path: path.to_owned(),
+                advice: "it is the key file of `[state] file`, left by an earlier process: move both away, then the \
+                         running process's secret is kept there; or restart"
+                    .to_owned(),
+            }),
+            (Some((path, _)), OfferedSecret::File { path: theirs, .. }) if of_state => {
+                Err(TakeError::OtherSecret {
+                    path: path.to_owned(),
+                    advice: format!(
+                        "it is the key file of `[state] file`: set `secret_file` to {theirs}, or restart"
+                    ),
+                })
+            }
             (Some((path, _)), OfferedSecret::Given(_)) => Err(TakeError::OtherSecret {
                 path: path.to_owned(),
                 advice: "it has no `secret_file`: leave it out here, too, or restart".to_owned(),

@@ -16,6 +16,7 @@ mod database;
 mod metrics;
 mod names;
 mod place;
+mod preview;
 mod restore;
 mod standing;
 mod writer;
@@ -45,6 +46,7 @@ use self::{
 };
 pub use self::{
     place::StateError,
+    preview::preview,
     restore::{Counts, Outcome},
 };
 use crate::{
