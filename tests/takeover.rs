@@ -355,3 +355,19 @@ async fn sessions_of_backends_and_pools_with_other_names_are_counted_apart() {
     assert!(line.contains("WARN") && line.contains("taken=0 unknown=0 gone=9"), "{line}");
     assert!(line.contains("pools=app"), "{line}");
 }
+
+#[tokio::test]
+async fn each_process_tells_of_its_own_end() {
+    let (backends, meeting) = (app::several(1), Meeting::place());
+    let old = meeting.setup(&backends).start().await;
+    let connection = Client::h1(&old).connect().await;
+    assert_eq!(connection.get("/public").send().await.status, StatusCode::OK);
+    let new = meeting.setup(&backends).takeover().start().await;
+    new.process.terminate();
+    let ended = new.process.wait_exit().await;
+    assert!(!ended.stderr.contains("the process before has ended"), "that one drains: {}", ended.stderr);
+    assert!(old.process.exit_status().is_none(), "for this connection");
+    drop(connection);
+    let ended = old.process.wait_exit().await;
+    assert!(ended.stderr.contains("drained, ending"), "{}", ended.stderr);
+}

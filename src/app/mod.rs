@@ -8,7 +8,7 @@ mod worker;
 
 use std::{
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::{Arc, OnceLock},
 };
@@ -22,10 +22,11 @@ use crate::{
     admin::{self, Admin, AffinityCollector},
     affinity::KeyHasher,
     backend::Families,
+    clock,
     config::{self, Config, Listen},
     control::{self, Discovery, DiscoveryMetrics, ReloadMetrics, Reloader, Source},
-    handover::{Giver, Taker},
-    listener::{self, Inherited, LocalSocket},
+    handover::{self, Giver, Taker},
+    listener::{self, BindError, Inherited, LocalSocket, SocketError},
     materials::Materials,
     proxy::{AccessLog, Metrics, Writer},
     secret::Secret,
@@ -83,13 +84,21 @@ impl App {
         raise_file_limit(config.limits.connections.get());
         let ticketer = Ticketer::new()?;
         let materials = Materials::load_first(&config, &ticketer)?;
-        let https = listener::open("https", "--https", config.listen.https, workers, &mut inherited)?;
+        let handover = config.state.handover.as_deref();
+        let mut open = |listener, flag, address, count| {
+            let opened = listener::open(listener, flag, address, count, &mut inherited);
+            opened.map_err(|error| {
+                let in_use = matches!(error, BindError::InUse { .. });
+                beside(error.into(), handover.filter(|_| in_use && taker.is_none()))
+            })
+        };
+        let https = open("https", "--https", config.listen.https, workers)?;
         let http = match config.listen.http {
-            Some(address) => listener::open("http", "--http", address, workers, &mut inherited)?,
+            Some(address) => open("http", "--http", address, workers)?,
             None => Vec::new(),
         };
         let admin = match config.listen.admin {
-            Some(address) => listener::open("admin", "--admin", address, 1, &mut inherited)?.pop(),
+            Some(address) => open("admin", "--admin", address, 1)?.pop(),
             None => None,
         };
         inherited.close_rest();
@@ -100,8 +109,14 @@ impl App {
         };
         let admin_socket = config.admin.socket.as_deref();
         let admin_socket = admin_socket.map(|path| local_socket("[admin] socket", path)).transpose()?;
-        let handover = config.state.handover.as_deref();
-        let handover = handover.map(|path| local_socket("[state] handover", path)).transpose()?;
+        let handover = handover
+            .map(|path| {
+                local_socket("[state] handover", path).map_err(|error| {
+                    let in_use = matches!(error, SocketError::InUse { .. });
+                    beside(error.into(), in_use.then_some(path))
+                })
+            })
+            .transpose()?;
         let file = source.file.clone();
         let local = |socket: Option<&TcpListener>| socket.map(TcpListener::local_addr).transpose();
         let bound = Listen {
@@ -327,6 +342,7 @@ impl App {
             world.advance(Phase::Draining);
             giver.iter().for_each(|giver| giver.withdraw());
         }
+        let began = clock::now();
         let drain = world.snapshot.load().config.timeouts.drain;
         let all = async {
             workers.all_ended().await;
@@ -336,7 +352,11 @@ impl App {
             }
         };
         tokio::select! {
-            () = all => {}
+            () = all => {
+                if world.is_handed_over() {
+                    tracing::info!(took = ?(clock::now() - began), "drained, ending");
+                }
+            }
             signal = stop.next() => tracing::warn!(signal, "closing what is still open"),
             () = sleep(drain) => tracing::warn!(after = ?drain, "closing what is still open"),
         }
@@ -359,6 +379,17 @@ impl App {
             tokio::task::spawn_blocking(move || writer.join()).await?;
         }
         outcome.and(joined)
+    }
+}
+
+/// Why this process cannot start beside another one; with a hint, where that one can be taken over from here.
+fn beside(error: anyhow::Error, handover: Option<&Path>) -> anyhow::Error {
+    match handover.filter(|path| handover::is_running(path)) {
+        Some(path) => anyhow!(
+            "{error}; a homing is running at {}: to take over from it, `homing serve --takeover`",
+            path.display()
+        ),
+        None => error,
     }
 }
 

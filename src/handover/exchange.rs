@@ -10,7 +10,7 @@ use std::{
     io,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -43,6 +43,8 @@ pub struct Exchange {
     next: AtomicU64,
     /// Whether the other side has ended.
     over: watch::Sender<bool>,
+    /// Whether it is this side that has said its last word.
+    left: AtomicBool,
 }
 
 /// The parts of an exchange that its threads need.
@@ -93,6 +95,11 @@ impl Exchange {
     pub async fn ended(&self) {
         // The sender cannot be gone: it is borrowed.
         let _ = self.over.subscribe().wait_for(|over| *over).await;
+    }
+
+    /// Whether this side ended it, with its last word said.
+    pub(super) fn is_left(&self) -> bool {
+        self.left.load(Relaxed)
     }
 
     /// Queues a frame without content.
@@ -183,6 +190,7 @@ impl Ends {
             asked: Mutex::default(),
             next: AtomicU64::new(0),
             over: watch::Sender::new(false),
+            left: AtomicBool::new(false),
         };
         Self { exchange: Arc::new(exchange), frames }
     }
@@ -196,6 +204,8 @@ impl Ends {
     ) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let result = runtime.block_on(self.write_frames(&mut link, world, deliveries));
+        let left = result.is_ok() && !*self.exchange.over.borrow();
+        self.exchange.left.store(left, Relaxed);
         link.close();
         result
     }

@@ -31,9 +31,16 @@ mod message;
 mod take;
 mod tally;
 
+use std::{os::unix::net::UnixStream, path::Path};
+
 pub use self::{
     exchange::Exchange,
     give::Giver,
     kin::Kin,
     take::{TakeError, Taker, Taking},
 };
+
+/// Whether a process can be taken over from at this socket.
+pub fn is_running(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
+}

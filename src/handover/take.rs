@@ -68,6 +68,17 @@ pub enum TakeError {
         /// What the system says.
         error: io::Error,
     },
+    /// It cannot be reached.
+    #[error(
+        "may not connect to {}: {error}; the running process is another user's, or the folder is closed to this one: take over as the user that runs it",
+        path.display()
+    )]
+    Denied {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
     /// Another user's process is there.
     #[error("{} belongs to another user's process: nothing is taken from it", .0.display())]
     Foreign(PathBuf),
@@ -78,10 +89,10 @@ pub enum TakeError {
     #[error("the running process refuses: {0}")]
     Refused(String),
     /// The connection broke, or what came makes no sense.
-    #[error("the hand-over broke off: {0}")]
+    #[error("the hand-over broke off")]
     Broken(#[from] io::Error),
     /// The secret file is not what it should be.
-    #[error("{0}")]
+    #[error(transparent)]
     Secret(#[from] SecretError),
     /// Keys would not match.
     #[error(
@@ -128,12 +139,13 @@ impl Taker {
     pub fn connect(path: Option<&Path>, inherited: &mut Inherited) -> Result<Self, TakeError> {
         let path = path.ok_or(TakeError::NotConfigured)?;
         let began = clock::now();
-        let nobody = |error| TakeError::Nobody { path: path.to_owned(), error };
-        let mut link = Link::new(UnixStream::connect(path).map_err(nobody)?, PATIENCE)?;
+        let stream = UnixStream::connect(path).map_err(|error| unreachable(path, error))?;
+        let mut link = Link::new(stream, PATIENCE)?;
         if !link.is_trusted()? {
             return Err(TakeError::Foreign(path.to_owned()));
         }
-        link.send(kind::HELLO, &greeting())?;
+        // One that refuses at once may have closed the link by now: what it said first tells more.
+        let _ = link.send(kind::HELLO, &greeting());
         let hello = next(&mut link)?;
         match version(&hello.payload).filter(|_| hello.kind == kind::HELLO) {
             Some(VERSION) => {}
@@ -264,6 +276,8 @@ impl Taker {
                 _ => Err(unexpected()),
             });
             match result {
+                // It is this one that does.
+                Ok(()) if hearing.is_left() => {}
                 Ok(()) => tracing::info!("the process before has ended"),
                 Err(error) => tracing::warn!(%error, "the process before is not heard any more"),
             }
@@ -313,6 +327,14 @@ impl Taking {
     }
 }
 
+fn unreachable(path: &Path, error: io::Error) -> TakeError {
+    let path = path.to_owned();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => TakeError::Denied { path, error },
+        _ => TakeError::Nobody { path, error },
+    }
+}
+
 fn lives(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
@@ -343,4 +365,19 @@ fn take_sockets(frame: Frame, inherited: &mut Inherited) -> io::Result<usize> {
 
 fn unexpected() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the running process says what does not come now")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_is_closed_to_us_is_not_one_where_nobody_listens() {
+        let told = |kind| unreachable(Path::new("/run/handover.sock"), io::Error::from(kind)).to_string();
+        let denied = told(io::ErrorKind::PermissionDenied);
+        assert!(denied.contains("another user") && !denied.contains("nobody"), "{denied}");
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused] {
+            assert!(told(kind).starts_with("nobody listens at /run/handover.sock"));
+        }
+    }
 }
