@@ -299,6 +299,8 @@ async fn a_listener_at_another_address_is_bound_anew_and_the_old_one_closes() {
     let new = meeting.setup(&backends).https(elsewhere).takeover().start().await;
     assert_eq!(new.https.ip(), elsewhere.ip());
     new.process.stderr.wait_for("an inherited socket is closed").await;
+    let told = new.process.stderr.text();
+    assert_eq!(told.matches("an inherited socket is closed").count(), 1, "not one for each worker: {told}");
     assert_eq!(Client::h1(&new).get("/public").send().await.status, StatusCode::OK);
     assert_eq!(old.process.wait_exit().await.status.code(), Some(0));
     eventually("nobody listens there", async || tokio::net::TcpStream::connect(old.https).await.is_err())
