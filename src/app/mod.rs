@@ -206,17 +206,17 @@ impl App {
     }
 
     /// Serves until a signal asks to stop and everything has ended, or until something breaks.
-    /// `ready` is called once all workers accept.
+    /// `ready` is called once all workers accept, with what is served then.
     ///
     /// # Errors
     ///
     /// When a part of the program ends that should not.
-    pub fn run(self, ready: impl FnOnce(&Listen)) -> anyhow::Result<()> {
+    pub fn run(self, ready: impl FnOnce(&Listen, &Snapshot)) -> anyhow::Result<()> {
         let runtime = runtime()?;
         LocalSet::new().block_on(&runtime, self.serve(ready))
     }
 
-    async fn serve(mut self, ready: impl FnOnce(&Listen)) -> anyhow::Result<()> {
+    async fn serve(mut self, ready: impl FnOnce(&Listen, &Snapshot)) -> anyhow::Result<()> {
         // Before any worker: a signal from here on drains.
         let mut stop = control::stop_signals()?;
         let mut background = tokio::task::JoinSet::new();
@@ -321,7 +321,7 @@ impl App {
         });
         let mut phase = world.watch();
         world.advance(Phase::Ready);
-        ready(&self.bound);
+        ready(&self.bound, &world.snapshot.load());
 
         let outcome = tokio::select! {
             // The sender cannot be gone: the world has it.
