@@ -10,8 +10,7 @@ use homing::{
     },
     config::Config,
     logging,
-    materials::Materials,
-    store,
+    materials::{LoadErrors, Materials, losses},
     tls::Ticketer,
 };
 
@@ -38,15 +37,16 @@ fn main() -> ExitCode {
     })
 }
 
-/// What is wrong with the files that a configuration names; what is merely wrong with dates is logged.
+/// What is wrong with the files that a configuration names; what is merely wrong with dates, or would be set aside,
+/// is logged.
 fn named(config: &Config) -> Vec<String> {
-    let mut faults = match Ticketer::new() {
+    if let Some(loss) = losses(config) {
+        tracing::warn!("{loss}");
+    }
+    match Ticketer::new() {
         Ok(ticketer) => {
-            Materials::load(config, &ticketer).err().map_or_else(Vec::new, |errors| errors.into_vec())
+            Materials::load_first(config, &ticketer).err().map_or_else(Vec::new, LoadErrors::into_vec)
         }
         Err(error) => vec![error.to_string()],
-    };
-    let state = config.state.file.as_deref().map(store::file::check);
-    faults.extend(state.and_then(Result::err).map(|error| error.to_string()));
-    faults
+    }
 }

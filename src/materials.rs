@@ -1,11 +1,12 @@
 //! What the configuration only names: certificates, keys, tokens. Read together, every fault at once.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, fs, sync::Arc};
 
 use crate::{
     config::{Config, Token},
     issue::Keyrings,
-    secret,
+    listener::LocalSocket,
+    secret, store,
     tls::{self, Certificate, Ticketer},
 };
 
@@ -29,7 +30,20 @@ pub struct LoadErrors(Vec<String>);
 // === impl Materials ===
 
 impl Materials {
-    /// Reads and checks everything that `config` names.
+    /// As [`load`](Self::load), and checks the places of everything that only a start makes or opens. Makes
+    /// nothing.
+    ///
+    /// # Errors
+    ///
+    /// Every fault of every file and place.
+    pub fn load_first(config: &Config, ticketer: &Ticketer) -> Result<Self, LoadErrors> {
+        let loaded = Self::load(config, ticketer);
+        let mut faults = loaded.as_ref().map_or_else(|errors| errors.0.clone(), |_| Vec::new());
+        faults.extend(places(config));
+        if faults.is_empty() { loaded } else { Err(LoadErrors(faults)) }
+    }
+
+    /// Reads and checks everything that `config` names and that a reload can change.
     ///
     /// # Errors
     ///
@@ -44,13 +58,65 @@ impl Materials {
         let token = token.map_err(|error| faults.push(error.to_string()));
         let secret = secret::check(config.secret_file.as_deref());
         let secret = secret.map_err(|error| faults.push(error.to_string()));
-        let (Ok(certificates), Ok(keyrings), Ok(token), Ok(())) = (certificates, keyrings, token, secret)
+        let (Ok(certificates), Ok(keyrings), Ok(token), Ok(_)) = (certificates, keyrings, token, secret)
         else {
             return Err(LoadErrors(faults));
         };
         let tls = tls::server_config_with(&certificates, ticketer)
             .map_err(|error| LoadErrors(vec![error.to_string()]))?;
         Ok(Self { tls, certificates, keyrings, token })
+    }
+}
+
+/// What is wrong with the places of state, sockets and secret, a sentence each.
+fn places(config: &Config) -> Vec<String> {
+    let mut faults = Vec::new();
+    let mut fault = |error: &dyn fmt::Display| faults.push(error.to_string());
+    let state = config.state.file.as_deref().map_or(Ok(()), store::file::check);
+    if let Err(error) = &state {
+        fault(error);
+    }
+    // The key beside the state file shares its place.
+    let named = state.is_ok() || config.key_is_of_state().is_none();
+    if let Some(Err(error)) = config.secret_file.as_deref().filter(|_| named).map(secret::check_place) {
+        fault(&error);
+    }
+    for (setting, path) in
+        [("[admin] socket", &config.admin.socket), ("[state] handover", &config.state.handover)]
+    {
+        if let Some(Err(error)) = path.as_deref().map(|path| LocalSocket::check(setting, path)) {
+            fault(&error);
+        }
+    }
+    if let Some(redis) = &config.state.redis {
+        if let Some(Err(error)) = redis.password_file.as_deref().map(store::redis::password) {
+            fault(&error);
+        }
+        if let Some(Err(error)) = redis.ca.as_deref().map(store::redis::certificates) {
+            fault(&error);
+        }
+    }
+    faults
+}
+
+/// What a start with this configuration would lose of the state file, as a sentence; nothing is made or changed.
+pub fn losses(config: &Config) -> Option<String> {
+    let file = config.state.file.as_deref()?;
+    let aside = |why: &dyn fmt::Display| {
+        format!("{}: a start would set this state file aside, since {why}", file.display())
+    };
+    // What is wrong with the secret itself is an error elsewhere.
+    match secret::check(config.secret_file.as_deref()).ok()? {
+        None if fs::metadata(file).is_ok_and(|data| data.len() > 0) => {
+            let key = config.secret_file.as_deref().unwrap_or(file);
+            Some(aside(&format_args!("its key file {} is missing", key.display())))
+        }
+        None => None,
+        Some(hasher) => match store::file::preview(file, &hasher) {
+            Ok(damage) => Some(aside(&damage?)),
+            // An error of the place.
+            Err(_) => None,
+        },
     }
 }
 

@@ -11,6 +11,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{Access, access};
+
 use crate::affinity::KeyHasher;
 
 /// Why there is no secret.
@@ -21,6 +23,24 @@ pub enum SecretError {
     Io {
         /// The file.
         path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
+    /// There is no such folder.
+    #[error("there is no folder {folder} for the secret file {path}: make it, or change `secret_file`")]
+    NoFolder {
+        /// The file.
+        path: PathBuf,
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// The folder cannot be written, and the file is not there yet.
+    #[error("cannot write in the folder {folder}, where the secret file {path} is to be made: {error}")]
+    Folder {
+        /// The file.
+        path: PathBuf,
+        /// The folder.
+        folder: PathBuf,
         /// What the system says.
         error: io::Error,
     },
@@ -50,6 +70,8 @@ const SIZE: usize = 16;
 pub struct Secret {
     bytes: [u8; SIZE],
     file: Option<PathBuf>,
+    /// Whether this process made the file just now.
+    made: bool,
 }
 
 // === impl Secret ===
@@ -62,16 +84,54 @@ impl Secret {
     ///
     /// Each names the file and what to do.
     pub fn load(file: Option<&Path>) -> Result<Self, SecretError> {
-        let bytes = match file {
-            Some(path) => read(path)?,
-            None => random()?,
-        };
-        Ok(Self { bytes, file: file.map(Path::to_owned) })
+        match file {
+            Some(path) => Self::in_file(path, random),
+            None => Ok(Self { bytes: random()?, file: None, made: false }),
+        }
+    }
+
+    /// Keeps it in this file, which is missing; if it no longer is, the secret that is in it is returned.
+    ///
+    /// # Errors
+    ///
+    /// Each names the file and what to do.
+    pub fn kept_in(self, path: &Path) -> Result<Self, SecretError> {
+        Self::in_file(path, || Ok(self.bytes))
+    }
+
+    fn in_file(
+        path: &Path,
+        draw: impl FnOnce() -> Result<[u8; SIZE], SecretError>,
+    ) -> Result<Self, SecretError> {
+        let found = |bytes, made| Self { bytes, file: Some(path.to_owned()), made };
+        if let Some(bytes) = read(path)? {
+            return Ok(found(bytes, false));
+        }
+        let io = |error| SecretError::Io { path: path.to_owned(), error };
+        let made = make(path, &draw()?).map_err(io)?;
+        // Another process may have been first: what is in the file counts.
+        let bytes = read(path)?.ok_or_else(|| io(io::ErrorKind::NotFound.into()))?;
+        Ok(found(bytes, made))
+    }
+
+    /// Says so if the file was made just now. `state` is the state file that it lies beside, if it was nobody's
+    /// wish to have it.
+    pub fn announce(&self, state: Option<&Path>) {
+        let Some(file) = self.file().filter(|_| self.made).map(Path::display) else { return };
+        match state {
+            None => tracing::info!(%file, "secret made; replicas need a copy of it"),
+            Some(state) if state.exists() => tracing::warn!(
+                %file,
+                state = %state.display(),
+                "the key file of the state file was missing, and is made anew"
+            ),
+            Some(_) => tracing::info!(%file, "key file of the state file made"),
+        }
     }
 
     /// One that another process had, in the hexadecimal digits of [`hex`](Self::hex).
     pub fn from_hex(digits: &str) -> Option<Self> {
-        decode(digits).map(|bytes| Self { bytes, file: None })
+        decode(digits).map(|bytes| Self { bytes, file: None, made: false })
     }
 
     /// Its digits, for the process that takes over; they go nowhere else.
@@ -113,7 +173,8 @@ pub fn key_hasher(file: Option<&Path>) -> Result<KeyHasher, SecretError> {
     Secret::load(file).map(|secret| secret.hasher())
 }
 
-fn read(path: &Path) -> Result<[u8; SIZE], SecretError> {
+/// The secret in a file; none if there is no file.
+fn read(path: &Path) -> Result<Option<[u8; SIZE]>, SecretError> {
     let io = |error| SecretError::Io { path: path.to_owned(), error };
     match fs::read_to_string(path) {
         Ok(text) => {
@@ -121,21 +182,18 @@ fn read(path: &Path) -> Result<[u8; SIZE], SecretError> {
             if mode & 0o077 != 0 {
                 return Err(SecretError::Exposed { path: path.to_owned() });
             }
-            decode(text.trim()).ok_or_else(|| SecretError::Malformed { path: path.to_owned() })
+            let bytes = decode(text.trim());
+            bytes.map(Some).ok_or_else(|| SecretError::Malformed { path: path.to_owned() })
         }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            make(path).map_err(io)?;
-            tracing::info!(file = %path.display(), "secret made; replicas need a copy of it");
-            // Another process may have been first: what is in the file counts.
-            read(path)
-        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(io(error)),
     }
 }
 
-/// Makes the file, whole or not at all, readable by its owner alone; or leaves the one that is there by then.
-fn make(path: &Path) -> Result<(), io::Error> {
-    let text = encode(&random().map_err(io::Error::other)?);
+/// Makes the file, whole or not at all, readable by its owner alone; or leaves the one that is there by then, and
+/// is false.
+fn make(path: &Path, secret: &[u8; SIZE]) -> Result<bool, io::Error> {
+    let text = encode(secret);
     let mut name = path.file_name().unwrap_or_default().to_owned();
     // Not the process id: in containers that share a folder, everybody may be number 1.
     name.push(format!(".{:016x}", fastrand::u64(..)));
@@ -143,23 +201,43 @@ fn make(path: &Path) -> Result<(), io::Error> {
     let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&draft)?;
     let written = file.write_all(format!("{text}\n").as_bytes()).and_then(|()| file.sync_all());
     let linked = written.and_then(|()| match fs::hard_link(&draft, path) {
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(()),
-        result => result,
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(false),
+        result => result.map(|()| true),
     });
     fs::remove_file(&draft)?;
     linked
 }
 
-/// Checks the file if there is one, and makes none.
+/// Keys under the secret in the file, if there is one; makes none.
 ///
 /// # Errors
 ///
 /// As [`key_hasher`].
-pub fn check(file: Option<&Path>) -> Result<(), SecretError> {
-    match file {
-        Some(path) if path.exists() => key_hasher(file).map(drop),
-        _ => Ok(()),
+pub fn check(file: Option<&Path>) -> Result<Option<KeyHasher>, SecretError> {
+    file.map_or(Ok(None), |path| Ok(read(path)?.map(KeyHasher::new)))
+}
+
+/// Whether the file can be made if it is missing.
+///
+/// # Errors
+///
+/// Why not, and what to change.
+pub fn check_place(path: &Path) -> Result<(), SecretError> {
+    if path.exists() {
+        return Ok(());
     }
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder.to_owned(),
+        _ => PathBuf::from("."),
+    };
+    if !folder.is_dir() {
+        return Err(SecretError::NoFolder { path: path.to_owned(), folder });
+    }
+    access(&folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| SecretError::Folder {
+        path: path.to_owned(),
+        folder,
+        error: error.into(),
+    })
 }
 
 fn random() -> Result<[u8; SIZE], SecretError> {
@@ -209,6 +287,27 @@ mod tests {
         assert_ne!(one.mark(), other.mark());
         assert!(!format!("{one:?}").contains(&one.hex()[..4]));
         assert!(Secret::from_hex("0011").is_none());
+    }
+
+    #[test]
+    fn only_the_one_that_made_the_file_says_so() {
+        let folder = folder();
+        let path = folder.path().join("secret");
+        let mine = Secret::load(None).unwrap();
+        let kept = Secret::from_hex(&mine.hex()).unwrap().kept_in(&path).unwrap();
+        assert!(kept.made && kept.hex() == mine.hex());
+        assert!(!make(&path, &[1; SIZE]).unwrap(), "it is there");
+        let late = Secret::load(None).unwrap().kept_in(&path).unwrap();
+        assert!(!late.made && late.hex() == mine.hex(), "what is in the file counts");
+    }
+
+    #[test]
+    fn a_place_where_no_file_can_be_made_is_told() {
+        let folder = folder();
+        check_place(&folder.path().join("secret")).unwrap();
+        let error = check_place(&folder.path().join("no/secret")).unwrap_err().to_string();
+        assert!(error.contains("there is no folder") && error.contains("`secret_file`"), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

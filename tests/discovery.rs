@@ -65,6 +65,30 @@ async fn without_a_resolver_the_system_knows_the_name() {
 }
 
 #[tokio::test]
+async fn an_entry_without_an_address_shows_with_the_name_that_is_followed() {
+    let fleet = Fleet::new();
+    let _two = fleet.start(2, "");
+    let dns = Dns::start(Says::Failure).await;
+    let homing = fleet.setup(&dns).start().await;
+    let line = homing.process.stderr.wait_for("DNS look-up failed: nothing is known of it yet").await;
+    assert!(line.contains(&format!("servers={}", dns.address)), "{line}");
+    homing.process.stderr.wait_for("pool app: 0 backends (0 by DNS)").await;
+    let table = operator::run(&homing, &["backends"]).await.stdout;
+    assert!(table.contains("app/app") && table.contains(&format!("no address of {HOST}")), "{table}");
+    let pools = operator::run(&homing, &["status"]).await.stdout;
+    assert!(pools.lines().any(|line| line.starts_with("app") && line.ends_with("none")), "{pools}");
+    dns.say(Says::Addresses(vec![ip(2)]));
+    homing.wait_for_metric("homing_discovery_addresses", &[("entry", "app")], 1.0).await;
+    eventually("it is in its place", async || {
+        let table = operator::run(&homing, &["backends"]).await.stdout;
+        table.contains(TWO) && !table.contains("no address of")
+    })
+    .await;
+    dns.say(Says::Failure);
+    homing.process.stderr.wait_for("DNS look-up failed: what was known last stays").await;
+}
+
+#[tokio::test]
 async fn an_address_that_leaves_keeps_its_sessions_and_goes_when_it_has_none() {
     let (fleet, dns, homing, _apps) = two_and_three("").await;
     let client = Client::h1(&homing);

@@ -144,6 +144,42 @@ async fn all_files_that_are_missing_are_named_at_once() {
 }
 
 #[tokio::test]
+async fn what_the_state_needs_is_checked_as_a_start_would_and_nothing_is_made() {
+    let backend = Backend::plain("app-1");
+    let state = "[state]\nhandover = \"no-run/handover.sock\"\nfile = \"no-data/homing.state\"\n\
+        redis = \"rediss://127.0.0.1:1\"\nredis_password_file = \"password\"\nredis_ca = \"ca.pem\"";
+    let wrong = ["no-run", "no-data", "no-etc", "`redis_password_file`", "`redis_ca`"];
+    let (directory, file) =
+        Setup::new([&backend]).top("secret_file = \"no-etc/secret\"").section(state).write();
+    for (password, ca) in [(None, None), (Some(""), Some("")), (Some("one\ntwo\n"), Some("no PEM"))] {
+        for (name, content) in [("password", password), ("ca.pem", ca)] {
+            if let Some(content) = content {
+                fs::write(directory.path().join(name), content).expect("a file");
+            }
+        }
+        let before = fs::read_dir(directory.path()).expect("ours").count();
+        for subcommand in ["check", "serve"] {
+            let ended = Process::run([subcommand.as_ref(), "--config".as_ref(), file.as_os_str()]).await;
+            assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+            for what in wrong {
+                assert!(ended.stderr.contains(what), "{subcommand}: no {what} in {}", ended.stderr);
+            }
+        }
+        assert_eq!(fs::read_dir(directory.path()).expect("ours").count(), before);
+    }
+}
+
+#[tokio::test]
+async fn a_socket_is_not_to_take_the_place_of_a_file_says_check() {
+    let backend = Backend::plain("app-1");
+    let (directory, file) = Setup::new([&backend]).section("[state]\nhandover = \"notes.txt\"").write();
+    fs::write(directory.path().join("notes.txt"), "keep").expect("a file");
+    let ended = Process::run(["check".as_ref(), "--config".as_ref(), file.as_os_str()]).await;
+    assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+    assert!(ended.stderr.contains("notes.txt is no socket"), "{}", ended.stderr);
+}
+
+#[tokio::test]
 async fn a_secret_file_that_is_missing_is_no_mistake_and_not_made_by_check() {
     let backend = Backend::plain("app-1");
     let (directory, file) = Setup::new([&backend]).top("secret_file = \"fresh.secret\"").write();

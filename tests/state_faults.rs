@@ -53,6 +53,17 @@ async fn set_aside(reason: &str, spoil: impl FnOnce(&Path)) {
     spoil(&file);
     let spoilt = fs::read(&file).expect("a file");
 
+    let files = || fs::read_dir(directory.path()).expect("our directory").count();
+    let before = files();
+    let checked = setup(&apps, directory.path()).run_to_end("check").await;
+    assert!(checked.status.success(), "{}", checked.stderr);
+    assert!(checked.stderr.contains("a start would set this state file aside"), "{}", checked.stderr);
+    assert_eq!(
+        (fs::read(&file).expect("a file"), files()),
+        (spoilt.clone(), before),
+        "a check changes nothing"
+    );
+
     let homing = setup(&apps, directory.path()).start().await;
     let aside = aside(directory.path());
     let [aside] = &aside[..] else { panic!("{aside:?}") };
@@ -105,6 +116,23 @@ async fn a_file_under_another_secret_is_set_aside() {
 }
 
 #[tokio::test]
+async fn a_key_file_of_the_state_is_nobodys_to_copy_and_missed_when_it_is_gone() {
+    let (apps, directory) = (app::several(1), tempfile::tempdir().expect("a directory"));
+    let homing = setup(&apps, directory.path()).start().await;
+    homing.process.stderr.wait_for("key file of the state file made").await;
+    assert!(!homing.process.stderr.text().contains("replicas need a copy"));
+    stop(homing).await;
+    let key = directory.path().join("homing.state.key");
+    fs::remove_file(&key).expect("made");
+    let checked = setup(&apps, directory.path()).run_to_end("check").await;
+    let gone = format!("its key file {} is missing", key.display());
+    assert!(checked.status.success() && checked.stderr.contains(&gone), "{}", checked.stderr);
+    assert!(!key.exists(), "a check makes nothing");
+    let homing = setup(&apps, directory.path()).start().await;
+    homing.process.stderr.wait_for("the key file of the state file was missing").await;
+}
+
+#[tokio::test]
 async fn a_file_belongs_to_one_process() {
     let (apps, directory) = (app::several(1), tempfile::tempdir().expect("a directory"));
     let homing = setup(&apps, directory.path()).start().await;
@@ -115,6 +143,8 @@ async fn a_file_belongs_to_one_process() {
     assert!(checked.status.success(), "a check disturbs nobody: {}", checked.stderr);
     app::login(&Client::h2(&homing), "user").await;
     stop(homing).await;
+    let checked = setup(&apps, directory.path()).run_to_end("check").await;
+    assert!(checked.status.success() && !checked.stderr.contains("aside"), "{}", checked.stderr);
     let homing = setup(&apps, directory.path()).start().await;
     assert_eq!(restored(&homing, "restored").await, 1.0);
 }
@@ -126,6 +156,13 @@ async fn a_place_that_cannot_be_is_an_error_of_start_and_check() {
         let ended = setup(&apps, &directory.path().join("missing")).run_to_end(subcommand).await;
         assert!(!ended.status.success(), "{subcommand}");
         assert!(ended.stderr.contains("missing"), "{subcommand}: {}", ended.stderr);
+        assert!(!ended.stderr.contains("secret"), "nobody named one: {}", ended.stderr);
+        let folder = directory.path().join("folder");
+        fs::create_dir_all(folder.join("homing.state")).expect("a folder in its place");
+        let ended = setup(&apps, &folder).run_to_end(subcommand).await;
+        assert!(ended.stderr.contains("is not a regular file"), "{subcommand}: {}", ended.stderr);
+        assert!(!folder.join("homing.state.key").exists(), "{subcommand}: no stray key");
+        fs::remove_dir_all(folder).expect("ours");
     }
     let checked = setup(&apps, directory.path()).run_to_end("check").await;
     assert!(checked.status.success(), "{}", checked.stderr);

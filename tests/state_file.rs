@@ -173,3 +173,16 @@ async fn no_session_id_is_in_the_files() {
     stop(homing).await;
     assert_eq!(look(), 3);
 }
+
+#[tokio::test]
+async fn the_age_of_the_file_is_known_from_the_start() {
+    let (apps, directory) = (app::several(1), tempfile::tempdir().expect("a directory"));
+    let homing = setup(&apps, directory.path()).start().await;
+    app::login(&Client::h2(&homing), "user").await;
+    stop(homing).await;
+    let file = fs::File::options().write(true).open(directory.path().join("homing.state"));
+    let then = std::time::UNIX_EPOCH + std::time::Duration::from_secs(1_700_000_000);
+    file.and_then(|file| file.set_modified(then)).expect("our file");
+    let homing = setup(&apps, directory.path()).start().await;
+    assert_eq!(homing.metric("homing_state_last_write_timestamp_seconds", &[]).await, 1_700_000_000.0);
+}

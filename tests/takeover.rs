@@ -18,7 +18,7 @@ use self::support::{
     eventually,
     flow::{drain_pattern, patterned},
     operator,
-    process::Process,
+    process::{Homing, Process},
     setup::Setup,
     within,
 };
@@ -299,6 +299,8 @@ async fn a_listener_at_another_address_is_bound_anew_and_the_old_one_closes() {
     let new = meeting.setup(&backends).https(elsewhere).takeover().start().await;
     assert_eq!(new.https.ip(), elsewhere.ip());
     new.process.stderr.wait_for("an inherited socket is closed").await;
+    let told = new.process.stderr.text();
+    assert_eq!(told.matches("an inherited socket is closed").count(), 1, "not one for each worker: {told}");
     assert_eq!(Client::h1(&new).get("/public").send().await.status, StatusCode::OK);
     assert_eq!(old.process.wait_exit().await.status.code(), Some(0));
     eventually("nobody listens there", async || tokio::net::TcpStream::connect(old.https).await.is_err())
@@ -335,4 +337,39 @@ async fn the_proxys_own_cookies_are_good_in_the_new_process() {
     Client::h1(&new).get("/").cookie("__Host-homing", &token).send().await;
     new.wait_for_metric("homing_affinity_tokens_total", &[("result", "accepted")], 1.0).await;
     new.wait_for_metric("homing_affinity_requests_total", &[("verdict", "home")], 1.0).await;
+}
+
+#[tokio::test]
+async fn sessions_of_backends_and_pools_with_other_names_are_counted_apart() {
+    let (backends, meeting) = (app::several(3), Meeting::place());
+    let old = meeting.setup(&backends).start().await;
+    app::login_all(&Client::h1(&old), 9).await;
+    let new = meeting.setup(&backends[..2]).takeover().start().await;
+    new.process.stderr.wait_for("bindings taken over taken=6 unknown=3 gone=0").await;
+    assert_eq!(old.process.wait_exit().await.status.code(), Some(0));
+
+    let (directory, file) = meeting.setup(&backends).write();
+    let text = std::fs::read_to_string(&file).expect("just written");
+    std::fs::write(&file, text.replace("name = \"app\"\n", "name = \"shop\"\n")).expect("ours");
+    let arguments = ["serve".as_ref(), "--takeover".as_ref(), "--config".as_ref(), file.as_os_str()];
+    let renamed = Homing::ready(Process::spawn(arguments), false, directory).await;
+    let line = renamed.process.stderr.wait_for("of pools that this configuration does not have").await;
+    assert!(line.contains("WARN") && line.contains("taken=0 unknown=0 gone=9"), "{line}");
+    assert!(line.contains("pools=app"), "{line}");
+}
+
+#[tokio::test]
+async fn each_process_tells_of_its_own_end() {
+    let (backends, meeting) = (app::several(1), Meeting::place());
+    let old = meeting.setup(&backends).start().await;
+    let connection = Client::h1(&old).connect().await;
+    assert_eq!(connection.get("/public").send().await.status, StatusCode::OK);
+    let new = meeting.setup(&backends).takeover().start().await;
+    new.process.terminate();
+    let ended = new.process.wait_exit().await;
+    assert!(!ended.stderr.contains("the process before has ended"), "that one drains: {}", ended.stderr);
+    assert!(old.process.exit_status().is_none(), "for this connection");
+    drop(connection);
+    let ended = old.process.wait_exit().await;
+    assert!(ended.stderr.contains("drained, ending"), "{}", ended.stderr);
 }

@@ -112,7 +112,7 @@ async fn a_new_process_with_a_mistake_leaves_the_old_one_serving() {
     let ended = meeting.setup(&backends).https(taken.address).takeover().run_to_end("serve").await;
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stderr.contains("is in use by another program"), "{}", ended.stderr);
-    old.process.stderr.wait_for("did not take over: going on as before").await;
+    old.process.stderr.wait_for("ended before it served, see its log: going on as before").await;
     goes_on(&old, &meeting, &backends).await;
 }
 
@@ -123,12 +123,13 @@ async fn a_new_process_that_dies_before_it_is_ready_leaves_the_old_one_serving()
     let mut early = Peer::connect(&meeting);
     assert_eq!(early.greet(VERSION).0, OFFER);
     drop(early);
-    old.process.stderr.wait_for("going on as before").await;
+    let told = old.process.stderr.wait_for("going on as before").await;
+    assert!(told.contains(&format!("(pid {})", std::process::id())), "{told}");
     let mut peer = Peer::connect(&meeting);
     assert_eq!(peer.greet(VERSION).0, OFFER);
     peer.take_everything();
     drop(peer);
-    old.process.stderr.wait_for("it ended before it was ready").await;
+    old.process.stderr.wait_for("ended before it served, see its log").await;
     goes_on(&old, &meeting, &backends).await;
 }
 
@@ -185,7 +186,7 @@ async fn one_process_takes_over_at_a_time() {
     assert_eq!(second.status.code(), Some(1));
     assert!(second.stderr.contains("another process is taking over already"), "{}", second.stderr);
     drop(first);
-    old.process.stderr.wait_for("it ended before it was ready").await;
+    old.process.stderr.wait_for("ended before it served, see its log").await;
     goes_on(&old, &meeting, &backends).await;
 }
 
@@ -214,6 +215,37 @@ async fn another_version_is_refused_by_either_side() {
 }
 
 #[tokio::test]
+async fn who_is_refused_at_once_hears_why() {
+    let (backends, meeting) = (app::several(1), Meeting::place());
+    let listener = UnixListener::bind(meeting.socket()).expect("a socket");
+    let giver = std::thread::spawn(move || {
+        // It does not even read the greeting.
+        Peer::new(listener.accept().expect("a new process").0).say(REFUSED, b"you are nobody's heir");
+    });
+    let ended = meeting.setup(&backends).takeover().run_to_end("serve").await;
+    giver.join().expect("no panic");
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.contains("refuses: you are nobody's heir"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn who_starts_beside_a_running_process_is_told_of_the_take_over() {
+    let (backends, meeting) = (app::several(1), Meeting::place());
+    let old = meeting.setup(&backends).start().await;
+    // The port is taken; and where another is configured, the socket.
+    for address in [old.https, "127.0.0.1:0".parse().expect("an address")] {
+        let ended = meeting.setup(&backends).https(address).run_to_end("serve").await;
+        assert_eq!(ended.status.code(), Some(1));
+        assert!(ended.stderr.contains("is in use by another program"), "{}", ended.stderr);
+        let hint = format!("a homing is running at {}", meeting.socket().display());
+        assert!(ended.stderr.contains(&hint), "{}", ended.stderr);
+        assert!(ended.stderr.contains("`homing serve --takeover`"), "{}", ended.stderr);
+    }
+    goes_on(&old, &meeting, &backends).await;
+    assert!(!old.process.stderr.text().contains("ended before it served"), "it only looked");
+}
+
+#[tokio::test]
 async fn without_anybody_to_take_over_from_it_says_so() {
     let (backends, meeting) = (app::several(1), Meeting::place());
     let ended = meeting.setup(&backends).takeover().run_to_end("serve").await;
@@ -225,11 +257,45 @@ async fn without_anybody_to_take_over_from_it_says_so() {
 }
 
 #[tokio::test]
+async fn a_state_file_can_be_added_unless_a_key_of_an_earlier_one_is_there() {
+    let (backends, meeting) = (app::several(2), Meeting::place());
+    let old = meeting.setup(&backends).start().await;
+    let (jar, _) = app::login(&Client::h1(&old), "user").await;
+    let key = meeting.0.path().join("homing.state.key");
+    let with_file = || {
+        let lines = format!("handover = {:?}\nfile = {:?}", meeting.socket(), key.with_extension(""));
+        Setup::new(&backends).section(&format!("[state]\n{lines}"))
+    };
+    std::fs::write(&key, "0123456789abcdef0123456789abcdef\n").expect("a file");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&key, private).expect("ours");
+    let ended = with_file().takeover().run_to_end("serve").await;
+    assert_eq!(ended.status.code(), Some(1));
+    assert!(ended.stderr.contains("the key file of `[state] file`"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("homing.state.key") && !ended.stderr.contains("`secret_file`"));
+    std::fs::remove_file(&key).expect("ours");
+    let new = with_file().takeover().start().await;
+    assert_eq!(Client::h1(&new).get("/").jar(&jar).send().await.text(), "user");
+    assert!(key.exists(), "the sessions can be found again after a restart");
+}
+
+#[tokio::test]
 async fn keys_under_another_secret_are_refused() {
     let (backends, meeting) = (app::several(2), Meeting::place());
     let secret = |name: &str| format!("secret_file = \"{}\"", meeting.0.path().join(name).display());
     let setup = |name: &str| meeting.setup(&backends).top(&secret(name));
     let old = setup("one").start().await;
+    let ended = setup("other").takeover().run_to_end("serve").await;
+    assert!(
+        ended.stderr.contains("there is no") && ended.stderr.contains("copy that there"),
+        "{}",
+        ended.stderr
+    );
+    let other = meeting.0.path().join("other");
+    assert!(!other.exists(), "no stray secret");
+    std::fs::write(&other, "0123456789abcdef0123456789abcdef\n").expect("a file");
+    let private = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+    std::fs::set_permissions(&other, private).expect("ours");
     let ended = setup("other").takeover().run_to_end("serve").await;
     assert_eq!(ended.status.code(), Some(1));
     assert!(ended.stderr.contains("no session would be found again"), "{}", ended.stderr);

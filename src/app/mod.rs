@@ -8,7 +8,7 @@ mod worker;
 
 use std::{
     net::TcpListener,
-    path::PathBuf,
+    path::{Path, PathBuf},
     rc::Rc,
     sync::{Arc, OnceLock},
 };
@@ -22,10 +22,11 @@ use crate::{
     admin::{self, Admin, AffinityCollector},
     affinity::KeyHasher,
     backend::Families,
+    clock,
     config::{self, Config, Listen},
     control::{self, Discovery, DiscoveryMetrics, ReloadMetrics, Reloader, Source},
-    handover::{Giver, Taker},
-    listener::{self, Inherited, LocalSocket},
+    handover::{self, Giver, Taker},
+    listener::{self, BindError, Inherited, LocalSocket, SocketError},
     materials::Materials,
     proxy::{AccessLog, Metrics, Writer},
     secret::Secret,
@@ -82,14 +83,22 @@ impl App {
         let workers = config.workers.get();
         raise_file_limit(config.limits.connections.get());
         let ticketer = Ticketer::new()?;
-        let materials = Materials::load(&config, &ticketer)?;
-        let https = listener::open("https", "--https", config.listen.https, workers, &mut inherited)?;
+        let materials = Materials::load_first(&config, &ticketer)?;
+        let handover = config.state.handover.as_deref();
+        let mut open = |listener, flag, address, count| {
+            let opened = listener::open(listener, flag, address, count, &mut inherited);
+            opened.map_err(|error| {
+                let in_use = matches!(error, BindError::InUse { .. });
+                beside(error.into(), handover.filter(|_| in_use && taker.is_none()))
+            })
+        };
+        let https = open("https", "--https", config.listen.https, workers)?;
         let http = match config.listen.http {
-            Some(address) => listener::open("http", "--http", address, workers, &mut inherited)?,
+            Some(address) => open("http", "--http", address, workers)?,
             None => Vec::new(),
         };
         let admin = match config.listen.admin {
-            Some(address) => listener::open("admin", "--admin", address, 1, &mut inherited)?.pop(),
+            Some(address) => open("admin", "--admin", address, 1)?.pop(),
             None => None,
         };
         inherited.close_rest();
@@ -100,8 +109,14 @@ impl App {
         };
         let admin_socket = config.admin.socket.as_deref();
         let admin_socket = admin_socket.map(|path| local_socket("[admin] socket", path)).transpose()?;
-        let handover = config.state.handover.as_deref();
-        let handover = handover.map(|path| local_socket("[state] handover", path)).transpose()?;
+        let handover = handover
+            .map(|path| {
+                local_socket("[state] handover", path).map_err(|error| {
+                    let in_use = matches!(error, SocketError::InUse { .. });
+                    beside(error.into(), in_use.then_some(path))
+                })
+            })
+            .transpose()?;
         let file = source.file.clone();
         let local = |socket: Option<&TcpListener>| socket.map(TcpListener::local_addr).transpose();
         let bound = Listen {
@@ -124,9 +139,14 @@ impl App {
                 }
             })?;
         let secret_file = config.secret_file.as_deref();
+        let state = config.key_is_of_state();
         let secret = match &taker {
-            Some(taker) => taker.secret(secret_file)?,
-            None => Secret::load(secret_file)?,
+            Some(taker) => taker.secret(secret_file, state.is_some())?,
+            None => {
+                let secret = Secret::load(secret_file)?;
+                secret.announce(state);
+                secret
+            }
         };
         // What is discovered joins before the workers start.
         let lists = control::written(&config);
@@ -186,17 +206,17 @@ impl App {
     }
 
     /// Serves until a signal asks to stop and everything has ended, or until something breaks.
-    /// `ready` is called once all workers accept.
+    /// `ready` is called once all workers accept, with what is served then.
     ///
     /// # Errors
     ///
     /// When a part of the program ends that should not.
-    pub fn run(self, ready: impl FnOnce(&Listen)) -> anyhow::Result<()> {
+    pub fn run(self, ready: impl FnOnce(&Listen, &Snapshot)) -> anyhow::Result<()> {
         let runtime = runtime()?;
         LocalSet::new().block_on(&runtime, self.serve(ready))
     }
 
-    async fn serve(mut self, ready: impl FnOnce(&Listen)) -> anyhow::Result<()> {
+    async fn serve(mut self, ready: impl FnOnce(&Listen, &Snapshot)) -> anyhow::Result<()> {
         // Before any worker: a signal from here on drains.
         let mut stop = control::stop_signals()?;
         let mut background = tokio::task::JoinSet::new();
@@ -300,7 +320,7 @@ impl App {
         });
         let mut phase = world.watch();
         world.advance(Phase::Ready);
-        ready(&self.bound);
+        ready(&self.bound, &world.snapshot.load());
 
         let outcome = tokio::select! {
             // The sender cannot be gone: the world has it.
@@ -321,6 +341,7 @@ impl App {
             world.advance(Phase::Draining);
             giver.iter().for_each(|giver| giver.withdraw());
         }
+        let began = clock::now();
         let drain = world.snapshot.load().config.timeouts.drain;
         let all = async {
             workers.all_ended().await;
@@ -330,7 +351,11 @@ impl App {
             }
         };
         tokio::select! {
-            () = all => {}
+            () = all => {
+                if world.is_handed_over() {
+                    tracing::info!(took = ?(clock::now() - began), "drained, ending");
+                }
+            }
             signal = stop.next() => tracing::warn!(signal, "closing what is still open"),
             () = sleep(drain) => tracing::warn!(after = ?drain, "closing what is still open"),
         }
@@ -353,6 +378,17 @@ impl App {
             tokio::task::spawn_blocking(move || writer.join()).await?;
         }
         outcome.and(joined)
+    }
+}
+
+/// Why this process cannot start beside another one; with a hint, where that one can be taken over from here.
+fn beside(error: anyhow::Error, handover: Option<&Path>) -> anyhow::Error {
+    match handover.filter(|path| handover::is_running(path)) {
+        Some(path) => anyhow!(
+            "{error}; a homing is running at {}: to take over from it, `homing serve --takeover`",
+            path.display()
+        ),
+        None => error,
     }
 }
 

@@ -35,7 +35,8 @@ fn summary(config: &Config) -> String {
         .join(", ")
 }
 
-fn count(n: usize, noun: &str) -> String {
+/// So many of these.
+pub(super) fn count(n: usize, noun: &str) -> String {
     if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
 }
 

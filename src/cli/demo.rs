@@ -43,7 +43,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let shown = program.clone();
     let apps = Apps::start(sockets, |app| command(&program, app), move |gone| report(&shown, gone))
         .with_context(|| format!("cannot start {} as an application", program.display()))?;
-    let result = proxy.run(|bound| {
+    let result = proxy.run(|bound, _| {
         announce(bound);
         let guide = Guide {
             https: bound.https,

@@ -2,13 +2,14 @@
 
 use std::process::ExitCode;
 
-use super::{args::ServeArgs, notify};
+use super::{args::ServeArgs, check::count, notify};
 use crate::{
     app::App,
-    config::{Config, Listen},
+    config::{Listen, format_duration},
     control::Source,
     handover::Taker,
     listener::Inherited,
+    world::Snapshot,
 };
 
 /// Runs the proxy.
@@ -22,7 +23,6 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
             return Ok(ExitCode::FAILURE);
         }
     };
-    let summary = summary(&config);
     let socket = config.admin.socket.clone();
     let source = Source {
         load: Box::new({
@@ -34,12 +34,12 @@ pub fn run(args: &ServeArgs) -> anyhow::Result<ExitCode> {
     };
     let handover = config.state.handover.as_deref();
     let taker = args.takeover.then(|| Taker::connect(handover, &mut inherited)).transpose()?;
-    App::bind(config, source, inherited, taker)?.run(|bound| {
+    App::bind(config, source, inherited, taker)?.run(|bound, snapshot| {
         announce(bound);
         if let Some(socket) = &socket {
             eprintln!("listening admin unix:{}", socket.display());
         }
-        eprint!("{summary}");
+        eprint!("{}", summary(snapshot));
         notify::ready();
     })?;
     Ok(ExitCode::SUCCESS)
@@ -56,22 +56,26 @@ pub fn announce(bound: &Listen) {
     }
 }
 
-fn summary(config: &Config) -> String {
+/// What is served with what, once that is known.
+fn summary(snapshot: &Snapshot) -> String {
     use std::fmt::Write;
     let mut text = String::new();
-    for pool in &config.pools {
-        let found = pool.backends.iter().filter(|backend| backend.discover.is_some()).count();
-        let found = if found > 0 { format!(", names followed in DNS: {found}") } else { String::new() };
+    let config = &snapshot.config;
+    for (pool, running) in config.pools.iter().zip(&snapshot.pools) {
+        let found = running.backends.iter().filter(|backend| backend.discovered.is_some()).count();
+        let by_dns = pool.backends.iter().any(|backend| backend.discover.is_some());
+        let by_dns = if by_dns { format!(" ({found} by DNS)") } else { String::new() };
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "pool {}: {} backends{found}, sessions live for {}, kept for {}",
+            "pool {}: {}{by_dns}, sessions live for {}, kept for {}",
             pool.name,
-            pool.backends.iter().filter(|backend| backend.discover.is_none()).count(),
-            crate::config::format_duration(pool.affinity.session_timeout),
-            crate::config::format_duration(pool.affinity.ttl),
+            count(running.backends.len(), "backend"),
+            format_duration(pool.affinity.session_timeout),
+            format_duration(pool.affinity.ttl),
         );
     }
-    let _ = writeln!(text, "homing {}: ready with {} workers", env!("CARGO_PKG_VERSION"), config.workers);
+    let workers = count(config.workers.get(), "worker");
+    let _ = writeln!(text, "homing {}: ready with {workers}", env!("CARGO_PKG_VERSION"));
     text
 }

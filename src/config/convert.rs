@@ -81,6 +81,14 @@ fn dns_refresh(field: Field<Duration>, report: &Report) -> Duration {
 }
 
 /// Where the secret of a state file is unless it is said otherwise.
+impl Config {
+    /// The state file, where `secret_file` is the key file beside it: nobody named that.
+    pub fn key_is_of_state(&self) -> Option<&Path> {
+        let state = self.state.file.as_deref()?;
+        (self.secret_file.as_deref() == Some(&*key_beside(state))).then_some(state)
+    }
+}
+
 fn key_beside(state: &Path) -> PathBuf {
     let mut name = state.as_os_str().to_owned();
     name.push(".key");

@@ -24,6 +24,7 @@ use super::{
     entries::{Entries, Reader},
     link::Link,
     message::kind,
+    tally::Tally,
 };
 use crate::{
     affinity::{Rule, SessionKey},
@@ -49,6 +50,8 @@ pub struct Exchange {
     told: AtomicBool,
     /// Whether the other side has ended.
     over: watch::Sender<bool>,
+    /// Whether it is this side that has said its last word.
+    left: AtomicBool,
 }
 
 /// A question that waits for its answer; forgotten when dropped.
@@ -132,6 +135,11 @@ impl Exchange {
         let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 
+    /// Whether this side ended it, with its last word said.
+    pub(super) fn is_left(&self) -> bool {
+        self.left.load(Relaxed)
+    }
+
     /// Queues a frame without content.
     pub(super) async fn say(&self, kind: u8) -> io::Result<()> {
         self.frames.send((kind, Vec::new())).await.map_err(|_| io::ErrorKind::BrokenPipe.into())
@@ -166,17 +174,19 @@ impl Exchange {
         world: &World,
         mut other: impl FnMut(&Link, u8) -> io::Result<()>,
     ) -> io::Result<()> {
+        // Nobody asks for it: what is counted is what was there when it all came over.
+        let mut changes = Tally::default();
         loop {
             let frame = link.receive()?;
             match frame.kind {
                 kind::ENTRIES => {
-                    absorb(world, Reader::new(&frame.payload))?;
+                    absorb(world, Reader::new(&frame.payload), &mut changes)?;
                 }
                 kind::ASK => self.answer(world, &frame.payload)?,
                 kind::TOLD => {
                     let mut reader = Reader::new(&frame.payload);
                     let number = reader.number()?;
-                    absorb(world, reader)?;
+                    absorb(world, reader, &mut changes)?;
                     if let Some(asker) = self.asked().remove(&number) {
                         // It may have stopped waiting.
                         let _ = asker.send(());
@@ -237,6 +247,7 @@ impl Ends {
             silent_until: AtomicU32::new(0),
             told: AtomicBool::new(false),
             over: watch::Sender::new(false),
+            left: AtomicBool::new(false),
         };
         Self { exchange: Arc::new(exchange), frames }
     }
@@ -250,6 +261,8 @@ impl Ends {
     ) -> io::Result<()> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
         let result = runtime.block_on(self.write_frames(&mut link, world, deliveries));
+        let left = result.is_ok() && !*self.exchange.over.borrow();
+        self.exchange.left.store(left, Relaxed);
         link.close();
         result
     }
@@ -320,18 +333,16 @@ fn send_entries(link: &mut Link, entries: &mut Entries) -> io::Result<()> {
     entries.take().map_or(Ok(()), |payload| link.send(kind::ENTRIES, &payload))
 }
 
-/// Takes in the entries of a frame, if this process has their pool; how many there were.
-pub(super) fn absorb(world: &World, mut entries: Reader<'_>) -> io::Result<u64> {
+/// Takes in the entries of a frame, if this process has their pool, and counts what became of them.
+pub(super) fn absorb(world: &World, mut entries: Reader<'_>, tally: &mut Tally) -> io::Result<()> {
     let name = entries.name()?;
     let snapshot = world.snapshot.load();
     let pool = snapshot.pool(name);
-    let mut count = 0;
     while let Some((key, entry)) = entries.entry()? {
-        count += 1;
-        if let Some(pool) = pool {
-            // What became of it is counted by the pool, and full tables are logged there.
-            let _ = entry.absorb(pool, key, Rule::Newer);
+        match pool {
+            Some(pool) => tally.count(pool, &entry, entry.absorb(pool, key, Rule::Newer)),
+            None => tally.gone(name, &entry),
         }
     }
-    Ok(count)
+    Ok(())
 }

@@ -66,6 +66,9 @@ const PATIENCE: Duration = Duration::from_secs(10);
 const START: Duration = Duration::from_secs(60);
 /// Connections at one time: one gets everything, the others the reason why not.
 const MAX_GUESTS: usize = 8;
+/// What another user's process hears.
+const FOREIGN: &str =
+    "this process belongs to another user: only that user's and root's may take over from the running one";
 /// Pause after an accept that failed.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -144,9 +147,11 @@ impl Giver {
 
     /// Looks at whoever has connected, on a thread of its own.
     fn welcome(self: Arc<Self>, stream: UnixStream) -> io::Result<()> {
-        let link = Link::new(stream, PATIENCE)?;
+        let mut link = Link::new(stream, PATIENCE)?;
         if !link.is_trusted()? {
-            tracing::warn!("hand-over refused: who asks for it is another user");
+            tracing::warn!(pid = link.peer(), "hand-over refused: who asks for it is another user");
+            // It may be gone; and there is always room for the first frame.
+            let _ = link.send(kind::REFUSED, FOREIGN.as_bytes());
             return Ok(());
         }
         let guests = self.guests.fetch_add(1, Relaxed);
@@ -171,14 +176,25 @@ impl Giver {
                 tracing::warn!(%error, "the process that has taken over broke the link");
             }
             Err(GiveError::Link(error)) => {
-                tracing::warn!(%error, "the new process did not take over: going on as before");
+                let pid = link.peer();
+                if is_end(&error) {
+                    tracing::warn!(
+                        "the new process (pid {pid}) ended before it served, see its log: going on as before"
+                    );
+                } else {
+                    tracing::warn!(pid, %error, "the new process did not take over: going on as before");
+                }
             }
         }
         link.close();
     }
 
     fn give(self: &Arc<Self>, link: &mut Link) -> Result<(), GiveError> {
-        let hello = link.receive()?;
+        let hello = match link.receive() {
+            // It only looked whether somebody is here.
+            Err(error) if is_end(&error) => return Ok(()),
+            hello => hello?,
+        };
         link.send(kind::HELLO, &greeting())?;
         match version(&hello.payload).filter(|_| hello.kind == kind::HELLO) {
             Some(VERSION) => {}
@@ -306,6 +322,12 @@ impl Drop for Guest<'_> {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
+}
+
+/// Whether the other side has ended, and not merely done something wrong.
+fn is_end(error: &io::Error) -> bool {
+    use io::ErrorKind::{BrokenPipe, ConnectionReset, UnexpectedEof};
+    matches!(error.kind(), BrokenPipe | ConnectionReset | UnexpectedEof)
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

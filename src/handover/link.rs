@@ -83,6 +83,11 @@ impl Link {
         Ok(fds[0].revents().is_empty())
     }
 
+    /// The other side's process id; 0 when the system cannot tell.
+    pub(super) fn peer(&self) -> i32 {
+        sockopt::socket_peercred(&self.0).map_or(0, |peer| peer.pid.as_raw_nonzero().get())
+    }
+
     /// Ends it, for every thread that has it.
     pub(super) fn close(&self) {
         // It may have ended already.

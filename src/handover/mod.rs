@@ -33,7 +33,10 @@ mod kin;
 mod link;
 mod message;
 mod take;
+mod tally;
 mod verdict;
+
+use std::{os::unix::net::UnixStream, path::Path};
 
 pub use self::{
     exchange::Exchange,
@@ -41,6 +44,11 @@ pub use self::{
     kin::Kin,
     take::{TakeError, Taker, Taking},
 };
+
+/// Whether a process can be taken over from at this socket.
+pub fn is_running(path: &Path) -> bool {
+    UnixStream::connect(path).is_ok()
+}
 
 #[cfg(test)]
 mod tests;

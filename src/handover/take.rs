@@ -24,6 +24,7 @@ use super::{
     exchange::{Ends, Exchange, absorb},
     link::{Frame, Link},
     message::{Labels, Offer, OfferedSecret, VERSION, decode, greeting, kind, version},
+    tally::Tally,
     verdict::Verdict,
 };
 use crate::{
@@ -72,6 +73,17 @@ pub enum TakeError {
         /// What the system says.
         error: io::Error,
     },
+    /// It cannot be reached.
+    #[error(
+        "may not connect to {}: {error}; the running process is another user's, or the folder is closed to this one: take over as the user that runs it",
+        path.display()
+    )]
+    Denied {
+        /// Where.
+        path: PathBuf,
+        /// What the system says.
+        error: io::Error,
+    },
     /// Another user's process is there.
     #[error("{} belongs to another user's process: nothing is taken from it", .0.display())]
     Foreign(PathBuf),
@@ -82,10 +94,10 @@ pub enum TakeError {
     #[error("the running process refuses: {0}")]
     Refused(String),
     /// The connection broke, or what came makes no sense.
-    #[error("the hand-over broke off: {0}")]
+    #[error("the hand-over broke off")]
     Broken(#[from] io::Error),
     /// The secret file is not what it should be.
-    #[error("{0}")]
+    #[error(transparent)]
     Secret(#[from] SecretError),
     /// Keys would not match.
     #[error(
@@ -97,6 +109,17 @@ pub enum TakeError {
         path: PathBuf,
         /// What to do.
         advice: String,
+    },
+    /// Keys would not match.
+    #[error(
+        "there is no {}, and the running process has its secret in {theirs}: under another one no session would be found again; copy that there, or set `secret_file` to it",
+        path.display()
+    )]
+    NoSecret {
+        /// The secret file of this process.
+        path: PathBuf,
+        /// That of the running one.
+        theirs: String,
     },
     /// Keys would not match.
     #[error("the running process has its secret in {0}: set `secret_file` to that")]
@@ -121,12 +144,13 @@ impl Taker {
     pub fn connect(path: Option<&Path>, inherited: &mut Inherited) -> Result<Self, TakeError> {
         let path = path.ok_or(TakeError::NotConfigured)?;
         let began = clock::now();
-        let nobody = |error| TakeError::Nobody { path: path.to_owned(), error };
-        let mut link = Link::new(UnixStream::connect(path).map_err(nobody)?, PATIENCE)?;
+        let stream = UnixStream::connect(path).map_err(|error| unreachable(path, error))?;
+        let mut link = Link::new(stream, PATIENCE)?;
         if !link.is_trusted()? {
             return Err(TakeError::Foreign(path.to_owned()));
         }
-        link.send(kind::HELLO, &greeting())?;
+        // One that refuses at once may have closed the link by now: what it said first tells more.
+        let _ = link.send(kind::HELLO, &greeting());
         let hello = next(&mut link)?;
         match version(&hello.payload).filter(|_| hello.kind == kind::HELLO) {
             Some(VERSION) => {}
@@ -151,18 +175,47 @@ impl Taker {
     }
 
     /// The secret under which the running process knows its sessions; `file` is where this one would take its
-    /// own from.
+    /// own from, which is the key file beside the state file if it is `of_state`. Where that is missing, it gets the
+    /// running process's.
     ///
     /// # Errors
     ///
     /// When it is another one than in the file, or in a file that this process does not have.
-    pub fn secret(&self, file: Option<&Path>) -> Result<Secret, TakeError> {
+    pub fn secret(&self, file: Option<&Path>, of_state: bool) -> Result<Secret, TakeError> {
+        if let Some(path) = file.filter(|path| !path.exists()) {
+            match &self.offer.secret {
+                OfferedSecret::Given(digits) => {
+                    Secret::from_hex(digits).ok_or_else(unexpected)?.kept_in(path)?;
+                    tracing::info!(
+                        file = %path.display(),
+                        "the secret of the running process is kept in a file from now on"
+                    );
+                }
+                OfferedSecret::File { path: theirs, .. } => {
+                    return Err(TakeError::NoSecret { path: path.to_owned(), theirs: theirs.clone() });
+                }
+            }
+        }
         let ours = file.map(|path| Secret::load(Some(path)).map(|secret| (path, secret))).transpose()?;
         match (ours, &self.offer.secret) {
             (None, OfferedSecret::Given(digits)) => Ok(Secret::from_hex(digits).ok_or_else(unexpected)?),
             (None, OfferedSecret::File { path, .. }) => Err(TakeError::SecretFile(path.clone())),
             (Some((_, secret)), OfferedSecret::Given(digits)) if secret.hex() == *digits => Ok(secret),
             (Some((_, secret)), OfferedSecret::File { mark, .. }) if secret.mark() == *mark => Ok(secret),
+            (Some((path, _)), OfferedSecret::Given(_)) if of_state => Err(TakeError::OtherSecret {
+                path: path.to_owned(),
+                advice: "it is the key file of `[state] file`, left by an earlier process: move both away, then the \
+                         running process's secret is kept there; or restart"
+                    .to_owned(),
+            }),
+            (Some((path, _)), OfferedSecret::File { path: theirs, .. }) if of_state => {
+                Err(TakeError::OtherSecret {
+                    path: path.to_owned(),
+                    advice: format!(
+                        "it is the key file of `[state] file`: set `secret_file` to {theirs}, or restart"
+                    ),
+                })
+            }
             (Some((path, _)), OfferedSecret::Given(_)) => Err(TakeError::OtherSecret {
                 path: path.to_owned(),
                 advice: "it has no `secret_file`: leave it out here, too, or restart".to_owned(),
@@ -182,16 +235,16 @@ impl Taker {
     pub fn restore(&mut self, world: &World) -> Result<(), TakeError> {
         backends::apply(&world.snapshot.load(), &self.offer.pools);
         self.link.send(kind::TABLE, &[])?;
-        let mut bindings = 0;
+        let mut tally = Tally::default();
         loop {
             let frame = next(&mut self.link)?;
             match frame.kind {
-                kind::ENTRIES => bindings += absorb(world, Reader::new(&frame.payload))?,
+                kind::ENTRIES => absorb(world, Reader::new(&frame.payload), &mut tally)?,
                 kind::TABLE_END => break,
                 _ => return Err(unexpected().into()),
             }
         }
-        tracing::info!(bindings, took = ?(clock::now() - self.began), "bindings taken over");
+        tally.tell(clock::now() - self.began);
         Ok(())
     }
 
@@ -231,6 +284,8 @@ impl Taker {
                 Ok(())
             });
             match result {
+                // It is this one that does.
+                Ok(()) if hearing.is_left() => {}
                 Ok(()) => tracing::info!("the process before has ended"),
                 Err(error) => tracing::warn!(%error, "the process before is not heard any more"),
             }
@@ -290,6 +345,14 @@ impl Taking {
     }
 }
 
+fn unreachable(path: &Path, error: io::Error) -> TakeError {
+    let path = path.to_owned();
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => TakeError::Denied { path, error },
+        _ => TakeError::Nobody { path, error },
+    }
+}
+
 fn lives(pid: u32) -> bool {
     let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
     pid.is_some_and(|pid| test_kill_process(pid) != Err(Errno::SRCH))
@@ -320,4 +383,19 @@ fn take_sockets(frame: Frame, inherited: &mut Inherited) -> io::Result<usize> {
 
 fn unexpected() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "the running process says what does not come now")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_that_is_closed_to_us_is_not_one_where_nobody_listens() {
+        let told = |kind| unreachable(Path::new("/run/handover.sock"), io::Error::from(kind)).to_string();
+        let denied = told(io::ErrorKind::PermissionDenied);
+        assert!(denied.contains("another user") && !denied.contains("nobody"), "{denied}");
+        for kind in [io::ErrorKind::NotFound, io::ErrorKind::ConnectionRefused] {
+            assert!(told(kind).starts_with("nobody listens at /run/handover.sock"));
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! log says: somebody expects to be served there.
 
 use std::{
+    collections::BTreeMap,
     io,
     net::{SocketAddr, TcpListener},
 };
@@ -87,11 +88,16 @@ impl Inherited {
 
     /// Closes what no listener wanted.
     pub fn close_rest(self) {
+        // Each worker had one at the same address: that is one thing to tell.
+        let mut closed = BTreeMap::new();
         for Socket { listener, address, .. } in self.0 {
-            let listener = listener.as_deref().unwrap_or("systemd");
+            *closed.entry((listener, address)).or_insert(0) += 1;
+        }
+        for ((listener, address), sockets) in closed {
             tracing::warn!(
                 %address,
-                of = listener,
+                of = listener.as_deref().unwrap_or("systemd"),
+                sockets,
                 "an inherited socket is closed: no listener of the configuration has this address"
             );
         }

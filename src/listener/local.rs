@@ -15,6 +15,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use rustix::fs::{Access, access};
+
 /// A bound socket; its file goes with it.
 #[derive(Debug)]
 pub struct LocalSocket {
@@ -64,6 +66,14 @@ pub enum SocketError {
         /// What the system says.
         error: io::Error,
     },
+    /// There is no such folder.
+    #[error("there is no folder {} for the socket: make it, or change `{setting}`", folder.display())]
+    NoFolder {
+        /// The folder.
+        folder: PathBuf,
+        /// The key of the configuration.
+        setting: &'static str,
+    },
     /// Anything else.
     #[error("cannot listen on {}: {error} (`{setting}`)", path.display())]
     Io {
@@ -100,6 +110,27 @@ impl LocalSocket {
         let mut socket = Self::prepare(setting, path)?;
         socket.install()?;
         Ok(socket)
+    }
+
+    /// Whether a socket can be opened there; makes nothing, and disturbs nobody who listens there.
+    ///
+    /// # Errors
+    ///
+    /// When the name belongs to something else, or the folder is missing or cannot be written.
+    pub fn check(setting: &'static str, path: &Path) -> Result<(), SocketError> {
+        is_socket(setting, path)?;
+        let folder = match path.parent() {
+            Some(folder) if !folder.as_os_str().is_empty() => folder,
+            _ => Path::new("."),
+        };
+        if !folder.is_dir() {
+            return Err(SocketError::NoFolder { folder: folder.to_owned(), setting });
+        }
+        access(folder, Access::WRITE_OK | Access::EXEC_OK).map_err(|error| SocketError::Io {
+            path: path.to_owned(),
+            setting,
+            error: error.into(),
+        })
     }
 
     /// Opens the socket aside: whoever listens at its place goes on until [`install`](Self::install).
@@ -255,6 +286,15 @@ mod tests {
         assert!(matches!(bind(&file), Err(SocketError::NotASocket { .. })));
         assert!(matches!(LocalSocket::prepare(SETTING, &file), Err(SocketError::NotASocket { .. })));
         assert_eq!(fs::read(&file).unwrap(), b"keep");
+    }
+
+    #[test]
+    fn a_check_tells_of_a_place_that_cannot_be_and_makes_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        LocalSocket::check(SETTING, &folder.path().join("admin.sock")).unwrap();
+        let error = LocalSocket::check(SETTING, &folder.path().join("no/admin.sock")).unwrap_err();
+        assert!(matches!(error, SocketError::NoFolder { .. }), "{error}");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -15,9 +15,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::cluster::ClusterStatus;
 pub use self::model::{
-    BackendStatus, ChangesBy, ConfigStatus, Counts, DrainProgress, Explained, ExplainedKnown, ExplainedMove,
-    Failed, Forgotten, HealthEntry, Latency, LogFilter, Moved, PoolStatus, Reloaded, SessionEntry,
-    SessionPage, Status,
+    BackendStatus, ChangesBy, ConfigStatus, Counts, Discovers, DrainProgress, Explained, ExplainedKnown,
+    ExplainedMove, Failed, Forgotten, HealthEntry, Latency, LogFilter, Moved, PoolStatus, Reloaded,
+    SessionEntry, SessionPage, Status,
 };
 pub(super) use self::{
     cluster::cluster,

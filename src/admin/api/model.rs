@@ -72,7 +72,19 @@ pub struct PoolStatus {
     pub verdicts: Counts,
     pub moves: Counts,
     pub ended: Counts,
+    /// The entries that stand for what DNS knows.
+    pub discovers: Vec<Discovers>,
     pub backends: Vec<BackendStatus>,
+}
+
+/// An entry whose backends are found in DNS.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Discovers {
+    pub entry: String,
+    /// The name that is followed.
+    pub host: String,
+    /// How many backends it has just now.
+    pub backends: u64,
 }
 
 /// One backend.

@@ -1,18 +1,19 @@
 //! Everything at a glance.
 
-use std::sync::atomic::Ordering;
+use std::sync::{Arc, atomic::Ordering};
 
 use prometheus::{Histogram, core::Metric as _};
 
 use super::{
-    BackendStatus, ChangesBy, ConfigStatus, Counts, HealthEntry, Latency, PoolStatus, Status, seconds,
+    BackendStatus, ChangesBy, ConfigStatus, Counts, Discovers, HealthEntry, Latency, PoolStatus, Status,
+    seconds,
 };
 use crate::{
     admin::Admin,
     affinity::{self, BackendStats, EndReason, MoveReason, Stats, Verdict},
     backend::{Backend, CLASSES},
     clock,
-    config::{format_backend_url, format_balance},
+    config::{self, format_backend_url, format_balance},
     world::{Phase, Pool},
 };
 
@@ -41,7 +42,12 @@ pub(in crate::admin) fn status(admin: &Admin, changes: ChangesBy) -> Status {
         },
         connections: admin.world.connections.load(Ordering::Relaxed) as u64,
         requests_total: (admin.requests)(),
-        pools: snapshot.pools.iter().map(|pool| pool_status(pool)).collect(),
+        pools: snapshot
+            .pools
+            .iter()
+            .zip(&snapshot.config.pools)
+            .map(|(pool, config)| pool_status(pool, config))
+            .collect(),
     }
 }
 
@@ -61,7 +67,7 @@ pub(super) fn state(backend: &Backend) -> &'static str {
     }
 }
 
-fn pool_status(pool: &Pool) -> PoolStatus {
+fn pool_status(pool: &Pool, config: &config::Pool) -> PoolStatus {
     let stats = pool.affinity.stats();
     let backends: Vec<_> =
         pool.backends.iter().map(|backend| backend_status(pool, backend, &stats)).collect();
@@ -86,7 +92,22 @@ fn pool_status(pool: &Pool) -> PoolStatus {
         verdicts,
         moves: sum(backends.iter().map(|backend| &backend.moves)),
         ended: sum(backends.iter().map(|backend| &backend.ended)),
+        discovers: config
+            .backends
+            .iter()
+            .filter(|entry| entry.discover.is_some())
+            .map(|entry| discovers(pool, entry))
+            .collect(),
         backends,
+    }
+}
+
+fn discovers(pool: &Pool, entry: &config::Backend) -> Discovers {
+    let of = |backend: &&Arc<Backend>| backend.discovered.as_deref() == Some(&*entry.name);
+    Discovers {
+        entry: entry.name.to_string(),
+        host: entry.host.to_string(),
+        backends: pool.backends.iter().filter(of).count() as u64,
     }
 }
 

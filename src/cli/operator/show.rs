@@ -12,7 +12,7 @@ use super::{
     table::{Align, Table, count, human_seconds},
     trouble::Trouble,
 };
-use crate::admin::api::{BackendStatus, PoolStatus, SessionPage, Status};
+use crate::admin::api::{BackendStatus, Discovers, PoolStatus, SessionPage, Status};
 
 /// Shows what the proxy does, pool by pool.
 pub(super) async fn status(connect: &Connect) -> Result<(), Trouble> {
@@ -111,6 +111,9 @@ pub(super) fn backend_table(pools: &[PoolStatus]) -> Table {
         ("NOTE", Align::Left),
     ]);
     for pool in pools {
+        for entry in pool.discovers.iter().filter(|entry| entry.backends == 0) {
+            table.row(nobody(pool, entry));
+        }
         for backend in &pool.backends {
             let latency = |of: fn(&crate::admin::api::Latency) -> f64| {
                 backend
@@ -137,6 +140,15 @@ pub(super) fn backend_table(pools: &[PoolStatus]) -> Table {
     table
 }
 
+/// In the place of the backends of an entry for which DNS has none.
+fn nobody(pool: &PoolStatus, entry: &Discovers) -> [String; 12] {
+    let mut row = [(); 12].map(|()| "-".to_owned());
+    row[0] = format!("{}/{}", pool.name, entry.entry);
+    row[1] = "none".to_owned();
+    row[11] = format!("DNS has told no address of {} yet", entry.host);
+    row
+}
+
 /// What else there is to say about a backend: where it comes from, how its drain goes, or why it is down.
 fn note(backend: &BackendStatus) -> String {
     let mut notes = Vec::new();
@@ -146,7 +158,9 @@ fn note(backend: &BackendStatus) -> String {
         None => {}
     }
     match backend.drain_eta_seconds {
-        Some(eta) if eta > 0.0 => notes.push(format!("drained in {}", human_seconds(eta))),
+        Some(eta) if eta > 0.0 => {
+            notes.push(format!("draining, done in {} if nobody uses it", human_seconds(eta)))
+        }
         Some(_) => notes.push("drained".to_owned()),
         None => {}
     }
@@ -192,7 +206,7 @@ fn pools(pools: &[PoolStatus]) -> Table {
             format!("{:.2}", pool.skew),
             format!("{} of {}", pool.entries, pool.capacity),
             pool.moves.values().sum::<u64>().to_string(),
-            states.join(", "),
+            if states.is_empty() { "none".to_owned() } else { states.join(", ") },
         ]);
     }
     table

@@ -13,6 +13,7 @@ use hickory_resolver::{
         op::Query,
         rr::{Name, RecordType},
     },
+    system_conf,
 };
 use tokio::time::timeout;
 
@@ -69,7 +70,8 @@ impl Lookup {
         let Ok(name) = Name::from_ascii(host) else {
             return Answer { trouble: Some(Trouble::Name), ..Answer::default() };
         };
-        if self.server.is_none()
+        // The resolver answers for `localhost` by itself, with ::1 as well, whatever the system has there.
+        if (self.server.is_none() || name.is_localhost())
             && let Some(found) = from_hosts(&name)
         {
             return Answer { found, ..Answer::default() };
@@ -92,6 +94,19 @@ impl Lookup {
         }
         self.resolver = Some(resolver).filter(|_| answer.trouble.is_none());
         answer
+    }
+
+    /// Who is asked, for a message.
+    pub(super) fn servers(&self) -> String {
+        let several = |config: &ResolverConfig| {
+            config.name_servers().iter().map(|server| server.ip.to_string()).collect::<Vec<_>>().join(", ")
+        };
+        match self.server {
+            Some(server) => server.to_string(),
+            // As it is by now.
+            None => system_conf::read_system_conf()
+                .map_or_else(|error| format!("none: {error}"), |(config, _)| several(&config)),
+        }
     }
 
     fn build(&self) -> Result<TokioResolver, NetError> {
@@ -150,4 +165,20 @@ fn from_hosts(name: &Name) -> Option<Found> {
 /// Whether a connection to it could be meant; an IPv4 address in the guise of an IPv6 one has an A record.
 fn is_host(ip: &IpAddr) -> bool {
     !ip.is_unspecified() && !ip.is_multicast() && ip.to_canonical() == *ip
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn localhost_is_what_the_system_says_whoever_else_is_asked() {
+        let server: SocketAddr = "127.0.0.1:9".parse().unwrap();
+        let mut lookup = Lookup::new(Some(server));
+        assert_eq!(lookup.servers(), "127.0.0.1:9");
+        let Some(hosts) = from_hosts(&Name::from_ascii("localhost").unwrap()) else { return };
+        let answer = lookup.addresses("localhost").await;
+        assert_eq!((answer.found.v4, answer.found.v6), (hosts.v4, hosts.v6));
+        assert_eq!(answer.ttl, None, "it is not the resolver's own answer");
+    }
 }

@@ -31,7 +31,12 @@ use self::{
     metrics::{Counts, Outcome},
     pace::Pace,
 };
-use crate::{backend::Listed, config::Config, upstream::probe, world::World};
+use crate::{
+    backend::{Backend, Listed},
+    config::Config,
+    upstream::probe,
+    world::World,
+};
 
 /// Follows the entries of the configuration in use.
 pub struct Discovery {
@@ -121,7 +126,7 @@ async fn follow(
         let outcome = Outcome::of(&answer);
         counts.done(outcome, &answer);
         if outcome != last {
-            tell(&entry, outcome, &answer);
+            tell(&entry, outcome, &answer, &lookup.servers(), is_known(&world, &entry));
             last = outcome;
         }
         let wait = match outcome {
@@ -140,15 +145,22 @@ async fn follow(
     }
 }
 
-/// Once per change, not per look-up.
-fn tell(entry: &Entry, outcome: Outcome, answer: &Answer) {
+/// Whether an address of this entry is known.
+fn is_known(world: &World, entry: &Entry) -> bool {
+    let of = |backend: &Arc<Backend>| backend.discovered.as_deref() == Some(&*entry.name);
+    world.snapshot.load().pool(&entry.pool).is_some_and(|pool| pool.backends.iter().any(of))
+}
+
+/// Once per change, not per look-up. `known` says whether there was an address before.
+fn tell(entry: &Entry, outcome: Outcome, answer: &Answer, servers: &str, known: bool) {
     let Entry { pool, name, host } = entry;
+    let left = if known { "what was known last stays" } else { "nothing is known of it yet" };
     match (outcome, &answer.trouble) {
         (Outcome::Failed, Some(error)) => {
-            tracing::warn!(%pool, entry = %name, %host, %error, "DNS look-up failed: what was known last stays");
+            tracing::warn!(%pool, entry = %name, %host, %servers, %error, "DNS look-up failed: {left}");
         }
         (Outcome::Empty, _) => {
-            tracing::warn!(%pool, entry = %name, %host, "DNS knows no address: what was known last stays");
+            tracing::warn!(%pool, entry = %name, %host, %servers, "DNS knows no address: {left}");
         }
         _ => tracing::info!(%pool, entry = %name, %host, "DNS answers again"),
     }

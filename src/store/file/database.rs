@@ -10,7 +10,8 @@ use std::{
 };
 
 use redb::{
-    Builder, DatabaseError, ReadableDatabase, StorageError, TableDefinition, TableError, WriteTransaction,
+    Builder, DatabaseError, ReadableDatabase, StorageBackend as _, StorageError, TableDefinition, TableError,
+    WriteTransaction, backends::InMemoryBackend,
 };
 
 use super::place::Place;
@@ -95,12 +96,27 @@ impl Database {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(OpenError::Io(error)),
         }
+        Self::verified(|| builder().open(place.file()), fingerprint).map(Some)
+    }
+
+    /// As [`open`](Self::open), of a copy in memory: the file stays as it is.
+    pub(super) fn look(content: &[u8], fingerprint: &Fingerprint) -> Result<(), OpenError> {
+        let copy = InMemoryBackend::new();
+        let copied = copy.set_len(content.len() as u64).and_then(|()| copy.write(0, content));
+        copied.map_err(OpenError::Io)?;
+        Self::verified(|| builder().create_with_backend(copy), fingerprint).map(drop)
+    }
+
+    fn verified(
+        open: impl FnOnce() -> Result<redb::Database, DatabaseError>,
+        fingerprint: &Fingerprint,
+    ) -> Result<Self, OpenError> {
         let corrupt = |panic| OpenError::Damage(Damage::Corrupt(panic));
-        let redb = guarded(|| builder().open(place.file())).map_err(corrupt)?.map_err(OpenError::of)?;
+        let redb = guarded(open).map_err(corrupt)?.map_err(OpenError::of)?;
         // From here on a panic finds the database outside of what unwinds, see its drop.
         let mut database = Self { redb: Some(redb) };
         guarded(|| database.verify(fingerprint)).map_err(corrupt)??;
-        Ok(Some(database))
+        Ok(database)
     }
 
     /// Writes a new state file and gives it the place of the present one: whole or not at all.

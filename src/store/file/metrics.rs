@@ -1,5 +1,7 @@
 //! What is counted about the state file.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
 use super::restore::{Counts, Outcome};
@@ -89,6 +91,11 @@ impl Metrics {
     pub(super) fn written(&self) {
         self.ok.inc();
         self.at.set(whole(clock::unix_ms() / 1000));
+    }
+
+    /// When the process before wrote the file.
+    pub(super) fn written_before(&self, at: SystemTime) {
+        self.at.set(whole(at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()));
     }
 
     pub(super) fn failed(&self) {

@@ -16,6 +16,7 @@ mod database;
 mod metrics;
 mod names;
 mod place;
+mod preview;
 mod restore;
 mod standing;
 mod writer;
@@ -45,6 +46,7 @@ use self::{
 };
 pub use self::{
     place::StateError,
+    preview::preview,
     restore::{Counts, Outcome},
 };
 use crate::{
@@ -199,9 +201,14 @@ impl StateFile {
             let io = |error| StateError::Io { file: writer.place.file().to_owned(), error };
             writer.place.make_private().map_err(io)?;
         }
+        // Opening it writes.
+        let written = fs::metadata(writer.place.file()).and_then(|data| data.modified()).ok();
         match Database::open(&writer.place, &writer.fingerprint) {
             Ok(database) => {
                 self.found = database.is_some();
+                if let Some(written) = written.filter(|_| self.found) {
+                    writer.metrics.written_before(written);
+                }
                 writer.database = database;
                 Ok(())
             }

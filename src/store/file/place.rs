@@ -118,6 +118,13 @@ impl Place {
         }
     }
 
+    /// Whether a process has the file; takes it from nobody.
+    pub(super) fn is_in_use(&self) -> bool {
+        // Without a file to lock, nobody has.
+        File::open(self.beside(".lock"))
+            .is_ok_and(|file| matches!(file.try_lock_shared(), Err(TryLockError::WouldBlock)))
+    }
+
     /// Makes the file of the draft, empty, for its owner alone.
     pub(super) fn make_draft(&self) -> io::Result<File> {
         let draft = self.draft();

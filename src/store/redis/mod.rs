@@ -354,7 +354,12 @@ fn bytes(value: &Value) -> Option<&[u8]> {
     }
 }
 
-fn password(file: &Path) -> Result<Password, SharedError> {
+/// The password in this file.
+///
+/// # Errors
+///
+/// When it cannot be read, or is not one line.
+pub fn password(file: &Path) -> Result<Password, SharedError> {
     let text = read("redis_password_file", file)?;
     let text = String::from_utf8(text).map_err(|_| SharedError::Password(file.to_owned()))?;
     let text = text.trim_end_matches(['\r', '\n']);
@@ -364,7 +369,12 @@ fn password(file: &Path) -> Result<Password, SharedError> {
     Ok(Password::new(text))
 }
 
-fn certificates(file: &Path) -> Result<Vec<u8>, SharedError> {
+/// The certificates in this file, in PEM.
+///
+/// # Errors
+///
+/// When it cannot be read, or holds none.
+pub fn certificates(file: &Path) -> Result<Vec<u8>, SharedError> {
     let text = read("redis_ca", file)?;
     let mut found = CertificateDer::pem_slice_iter(&text).peekable();
     let fits = found.peek().is_some() && found.all(|certificate| certificate.is_ok());
