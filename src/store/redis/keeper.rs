@@ -19,7 +19,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{BreakerState, Operation, Shared, bytes, link::PATIENCE, metrics::Outcome, value};
+use super::{BreakerState, Operation, Shared, Subject, link::PATIENCE, metrics::Outcome, value};
 use crate::{
     affinity::Rule,
     clock,
@@ -183,7 +183,7 @@ impl Shared {
     async fn serve(&self, world: &World, sink: PubSubSink, announcements: PubSubStream) {
         self.recent.clear();
         self.compare_all();
-        self.check_secret().await;
+        self.check_mark(true).await;
         tokio::select! {
             () = self.link.lost() => {}
             () = self.listen(world, announcements) => {}
@@ -213,6 +213,12 @@ impl Shared {
         // Our own, or that of a session that this replica does not serve.
         if announcement.by == self.names.id || known == Entry::Gone {
             return Outcome::Skipped;
+        }
+        if set_not_guessed(&known, &announcement.entry) {
+            // It had to guess, perhaps because Redis has lost the session: ours wins there, and is announced.
+            self.lock_pending().push(Subject::new(pool, announcement.key));
+            self.wake.notify_one();
+            return Outcome::Ok;
         }
         let decided = follows(&announcement.entry, &known) || set_not_guessed(&announcement.entry, &known);
         let rule = if decided { Rule::Always } else { Rule::Newer };
@@ -245,28 +251,6 @@ impl Shared {
                 }
                 let _ = self.link.tell(Operation::Heartbeat, |_| cmd("PING")).await;
             }
-        }
-    }
-
-    /// Whether the other replicas have the same secret: with another one, none knows the others' sessions.
-    async fn check_secret(&self) {
-        let name = self.names.of("secret");
-        let claim = |_| {
-            let mut command = cmd("SET");
-            command.arg(&name).arg(&self.mark).arg("NX");
-            command
-        };
-        let _ = self.link.tell(Operation::Heartbeat, claim).await;
-        let Ok(there) = self.link.tell(Operation::Heartbeat, |_| super::script::read(&name)).await else {
-            return;
-        };
-        let differs = bytes(&there).is_some_and(|there| !there.is_empty() && there != self.mark.as_bytes());
-        if differs {
-            tracing::error!(
-                key = name,
-                "other replicas have another `secret_file`: none knows the others' sessions. Copy it to all; \
-                 after changing it everywhere, delete this key in redis"
-            );
         }
     }
 }

@@ -220,7 +220,13 @@ impl Link {
         }
         if closed {
             self.metrics.up.set(1);
-            tracing::info!("redis answers: sessions are shared");
+            if self.metrics.secret_mismatch.get() == 0 {
+                tracing::info!("redis answers: sessions are shared");
+            } else {
+                tracing::warn!(
+                    "redis answers, but other replicas have another `secret_file`: nothing is shared"
+                );
+            }
         }
         closed
     }

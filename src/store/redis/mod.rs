@@ -14,7 +14,7 @@
 //! | `{prefix}:s:{pool}:{32 hex digits}` | a session, an alias, or the mark of one that ended |
 //! | `{prefix}:replicas`, `{prefix}:replica:{name}` | who is there, and how each one is |
 //! | `{prefix}:census`, `{prefix}:census:lock` | how many sessions live where |
-//! | `{prefix}:secret` | shows replicas whose `secret_file` differs |
+//! | `{prefix}:secret` | shows replicas whose `secret_file` differs, and when it is gone, that Redis was emptied |
 //! | `{prefix}:announce` | the channel of announcements |
 
 mod breaker;
@@ -22,6 +22,7 @@ mod census;
 mod client;
 mod keeper;
 mod link;
+mod mark;
 mod metrics;
 mod pending;
 mod request;
@@ -54,6 +55,7 @@ pub use self::{
 use self::{
     client::Server,
     link::Link,
+    mark::Mark,
     metrics::{Metrics, Operation},
     pending::{Pending, Recent, Subject, agree},
     script::{Mode, Write},
@@ -81,8 +83,7 @@ pub struct Shared {
     /// All sessions are to be compared with Redis.
     stale: AtomicBool,
     compare: Notify,
-    /// A hash under the secret of `secret_file`, the same at all replicas.
-    mark: String,
+    mark: Mark,
     cluster: Mutex<Cluster>,
 }
 
@@ -128,8 +129,6 @@ const FIRST_CONNECTION: Duration = Duration::from_secs(2);
 const MAX_FILE: u64 = 1 << 20;
 /// For how long other replicas remember at least that an operator ended a session.
 const MIN_GRACE: Duration = Duration::from_secs(1);
-/// The name space of [`Shared::mark`] among keyed hashes.
-const MARK: u8 = 0xfd;
 
 // === impl Shared ===
 
@@ -163,7 +162,7 @@ impl Shared {
             recent: Recent::default(),
             stale: AtomicBool::new(false),
             compare: Notify::new(),
-            mark: value::hex(hasher.tagged(MARK, b"do all replicas have this secret?")),
+            mark: Mark::new(hasher),
             cluster: Mutex::default(),
         })
     }
@@ -257,8 +256,12 @@ impl Shared {
             life,
             channel: &self.names.channel,
             head: &text.head,
-            announce: matches!(entry, Entry::Renamed { .. } | Entry::Ended { .. })
-                || matches!(mode, Mode::Move { .. }),
+            announce: match entry {
+                // A guess: whoever knows better corrects it.
+                Entry::Session(session) => session.unlearned || matches!(mode, Mode::Move { .. }),
+                Entry::Renamed { .. } | Entry::Ended { .. } => true,
+                Entry::Gone => false,
+            },
         })
     }
 

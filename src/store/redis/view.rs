@@ -116,6 +116,7 @@ impl Shared {
         };
         let tell = async {
             loop {
+                self.check_mark(false).await;
                 // A broken connection shows elsewhere; a refusal is no reason to stop trying.
                 if let Err(Failure::Refused(error)) = self.exchange_summaries(world).await {
                     tracing::debug!(%error, "redis refuses the cluster view");
