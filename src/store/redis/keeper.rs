@@ -19,7 +19,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{BreakerState, Operation, Shared, Subject, link::PATIENCE, metrics::Outcome, value};
+use super::{
+    BreakerState, Operation, Shared, Subject, link::PATIENCE, metrics::Outcome, value, words::why_not,
+};
 use crate::{
     affinity::Rule,
     clock,
@@ -138,14 +140,14 @@ impl Shared {
     /// Connects again and again; never returns.
     async fn keep(&self, world: &World) {
         let mut wait = RETRY;
-        let mut told = false;
+        // Why there is no connection, as far as the log knows.
+        let mut told = String::new();
         loop {
             match self.server.connect().await {
-                Ok((connection, heard)) => {
-                    let subscribed = timeout(PATIENCE, self.subscribe(heard)).await;
-                    if let Ok(Ok((sink, announcements))) = subscribed {
+                Ok((connection, heard)) => match self.subscribe(heard).await {
+                    Ok((sink, announcements)) => {
                         tracing::info!(url = self.url(), "connected to redis");
-                        told = false;
+                        told.clear();
                         let since = clock::now();
                         self.link.connected(connection);
                         self.serve(world, sink, announcements).await;
@@ -153,29 +155,42 @@ impl Shared {
                         if clock::now().saturating_duration_since(since) > STABLE {
                             wait = RETRY;
                         }
-                        tracing::warn!(url = self.url(), "lost the connection to redis");
-                    } else if !told {
-                        told = true;
                         tracing::warn!(
                             url = self.url(),
-                            "redis does not let us subscribe: requests go on without it"
+                            "lost the connection to redis: requests go on without it"
                         );
                     }
+                    Err(error) if error != told => {
+                        tracing::warn!(
+                            url = self.url(),
+                            channel = self.names.channel,
+                            error,
+                            "redis does not let us subscribe: requests go on without it"
+                        );
+                        told = error;
+                    }
+                    Err(_) => {}
+                },
+                Err(error) => {
+                    let error = why_not(&error, self.server.url().user.as_deref());
+                    if error != told {
+                        let url = self.url();
+                        tracing::warn!(url, error, "cannot reach redis: requests go on without it");
+                        told = error;
+                    }
                 }
-                Err(error) if !told => {
-                    told = true;
-                    tracing::warn!(url = self.url(), %error, "cannot reach redis: requests go on without it");
-                }
-                Err(_) => {}
             }
             sleep(wait).await;
             wait = (wait * 2).min(MAX_RETRY);
         }
     }
 
-    async fn subscribe(&self, mut heard: PubSub) -> redis::RedisResult<(PubSubSink, PubSubStream)> {
-        heard.subscribe(&self.names.channel).await?;
-        Ok(heard.split())
+    async fn subscribe(&self, mut heard: PubSub) -> Result<(PubSubSink, PubSubStream), String> {
+        match timeout(PATIENCE, heard.subscribe(&self.names.channel)).await {
+            Ok(Ok(())) => Ok(heard.split()),
+            Ok(Err(error)) => Err(why_not(&error, self.server.url().user.as_deref())),
+            Err(_) => Err("no answer in time".to_owned()),
+        }
     }
 
     /// As long as the connection lasts. We are subscribed already, so whatever changes from here on is heard;

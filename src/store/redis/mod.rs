@@ -30,6 +30,7 @@ mod resync;
 mod script;
 mod value;
 mod view;
+mod words;
 
 use std::{
     fmt, fs, io,
@@ -208,6 +209,11 @@ impl Shared {
     /// The cluster as it was told lately.
     pub fn cluster(&self) -> Cluster {
         self.lock_cluster().clone()
+    }
+
+    /// What Redis says while it refuses what it is told.
+    pub fn refusal(&self) -> Option<Box<str>> {
+        self.link.refusal()
     }
 
     /// An operator ended a session: Redis and the other replicas forget it, too. False when Redis did not
