@@ -206,11 +206,6 @@ impl Shared {
         &self.names.replica
     }
 
-    /// The cluster as it was told lately.
-    pub fn cluster(&self) -> Cluster {
-        self.lock_cluster().clone()
-    }
-
     /// What Redis says while it refuses what it is told.
     pub fn refusal(&self) -> Option<Box<str>> {
         self.link.refusal()
@@ -332,6 +327,10 @@ struct Texts {
 impl Names {
     fn session(&self, pool: &Pool, key: SessionKey) -> String {
         format!("{}:s:{}:{}", self.prefix, pool.name, value::hex(key))
+    }
+
+    fn summary(&self, replica: &str) -> String {
+        format!("{}:replica:{replica}", self.prefix)
     }
 
     fn of(&self, what: &str) -> String {
