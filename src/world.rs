@@ -14,10 +14,13 @@ use std::{
 use arc_swap::ArcSwap;
 use http::{HeaderName, HeaderValue};
 use prometheus::IntCounter;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::{
+    sync::{Notify, mpsc, oneshot, watch},
+    time::timeout,
+};
 
 use crate::{
-    affinity::{Admin, Affinity, KeyHasher, Member, Roster, SealingKey, Settings},
+    affinity::{Admin, Affinity, KeyHasher, Keys, Member, Roster, SealingKey, Settings},
     backend::{Backend, Families, Instance, Listed},
     clock,
     config::{self, Changes, Config, HealthCheck, PoolTimeouts},
@@ -96,6 +99,8 @@ pub struct World {
     loaded: Mutex<Loaded>,
     /// Tells what has changed to those who keep or share bindings.
     pub courier: Courier,
+    /// A backend that another replica has is looked for: names are to be looked up now.
+    pub sought: Notify,
     /// Shares sessions with other replicas, if that is configured.
     pub shared: Option<Arc<Shared>>,
     /// The processes before and after this one, while they serve the same sessions.
@@ -115,6 +120,8 @@ pub struct Loaded {
 #[derive(Debug)]
 pub struct Reload(pub oneshot::Sender<Result<Changes, String>>);
 
+/// How long a request waits for a home that only another replica has heard of.
+const HOME_TO_COME: Duration = Duration::from_secs(2);
 /// Wishes for a reload at one time; more are refused.
 const MAX_RELOADS: usize = 8;
 
@@ -301,6 +308,7 @@ fn came_back(config: &config::Pool, listed: &Listed, former: &Backend, member: &
     member.set_up(true, clock::tick());
     if !same {
         affinity.restarted(member.slot(), clock::tick());
+        former.standing.instances.forget();
     }
     tracing::info!(pool = %config.name, backend = member.name(), same, "the address of a backend that had left is back");
 }
@@ -323,6 +331,7 @@ impl World {
             reloads,
             loaded: Mutex::new(Loaded { at: clock::wall(), error: None }),
             courier: Courier::default(),
+            sought: Notify::new(),
             shared: None,
             kin: Kin::default(),
         };
@@ -338,6 +347,30 @@ impl World {
     /// Tells of new snapshots.
     pub fn published(&self) -> watch::Receiver<u64> {
         self.published.subscribe()
+    }
+
+    /// Waits for the home of a session that another replica has told of, if it is not in the pool yet: replicas
+    /// hear of a new backend at different times. None when there is nothing to wait for, or it did not come.
+    pub async fn home_to_come(&self, pool: &Pool, keys: &Keys) -> Option<Arc<Pool>> {
+        let absent = |pool: &Pool| {
+            let now = clock::tick();
+            keys.as_slice().iter().any(|key| pool.affinity.awaits_home(&pool.roster, *key, now))
+        };
+        if !absent(pool) {
+            return None;
+        }
+        let mut published = self.published();
+        self.sought.notify_waiters();
+        let come = async {
+            loop {
+                let newer = self.snapshot.load().pool(&pool.name).cloned();
+                match newer {
+                    Some(newer) if absent(&newer) => published.changed().await.ok()?,
+                    newer => return newer,
+                }
+            }
+        };
+        timeout(HOME_TO_COME, come).await.ok().flatten()
     }
 
     /// Asks the control thread to load the configuration anew.

@@ -249,6 +249,31 @@ async fn what_an_operator_ends_at_one_replica_ends_at_both() {
 }
 
 #[tokio::test]
+async fn an_id_that_was_replaced_elsewhere_leads_where_its_session_moved_meanwhile() {
+    let pair = Pair::start(app::several(2)).await;
+    let client = Client::h1(&pair.one);
+    let (jar, home) = app::login(&client, "user").await;
+    let elsewhere = if home == "app-1" { "app-2" } else { "app-1" };
+    let hasher = KeyHasher::new(std::array::from_fn(|at| at as u8));
+    let hex = |id: &str| data_encoding::HEXLOWER.encode(&hasher.key(id.as_bytes()).to_bytes());
+    let (old, until) = (jar.value("session").expect("a session"), clock::unix_ms() + 10_000);
+    let value = json!({"renamed": hex("new"), "at": until - 10_000, "until": until});
+    // As a replica tells that has not heard where this one thinks the session lives.
+    let told = json!({"by": "another", "pool": "app", "key": hex(old), "home": elsewhere, "value": value});
+    let publish = redis::cmd("PUBLISH").arg("homing:announce").arg(told.to_string()).to_owned();
+    let () = pair.redis.query(&publish).await.expect("told");
+    for id in [old, "new"] {
+        eventually("it is heard", async || {
+            let found = Operator::of(&pair.one).change("explain", json!({"id": id})).await;
+            found["home"] == elsewhere
+        })
+        .await;
+        let got = client.get("/public").cookie("session", id).send().await;
+        assert_eq!(got.header("x-backend"), elsewhere, "{id}");
+    }
+}
+
+#[tokio::test]
 async fn what_others_write_into_redis_breaks_nothing() {
     let pair = Pair::start(app::several(2)).await;
     let client = Client::h1(&pair.one);

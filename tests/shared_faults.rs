@@ -242,6 +242,18 @@ async fn a_replica_starts_without_redis_and_shares_as_soon_as_it_comes() {
 }
 
 #[tokio::test]
+async fn a_replica_starts_although_redis_hangs() {
+    let redis = RedisServer::start().await;
+    redis.pause();
+    let (replicas, apps) = (Replicas::new(), app::several(2));
+    let one = replicas.join(Setup::new(&apps), "one", &redis.url(), "").start().await;
+    let users = login_all(&Client::h1(&one), 5).await;
+    redis.resume();
+    one.wait_for_metric("homing_shared_up", &[], 1.0).await;
+    eventually("redis has all sessions", async || redis.keys("homing:s:*").await.len() == users.len()).await;
+}
+
+#[tokio::test]
 async fn what_a_stopping_replica_could_not_tell_in_time_is_told_before_it_ends() {
     let pair = Pair::start(USUAL).await;
     pair.ways[0].delay(Duration::from_millis(250));

@@ -99,7 +99,17 @@ async fn a_use_counts_though_the_clocks_of_two_replicas_differ() {
     let redis = RedisServer::start().await;
     let used = |placed: u64, seen: u64| json!({"home": "a", "created": 1, "placed": placed, "seen": seen});
     let (was, new) = (used(5_000, 5_000), used(4_999, 9_000));
-    assert_eq!(merge(&redis, &was.to_string(), "merge", &new, "").await, (new.to_string(), false));
+    let (found, _) = merge(&redis, &was.to_string(), "merge", &new, "").await;
+    assert_eq!(found.parse::<Value>().expect("JSON"), used(5_000, 9_000));
+}
+
+#[tokio::test]
+async fn that_an_application_set_the_id_is_not_forgotten_by_its_use() {
+    let redis = RedisServer::start().await;
+    const NOW: u64 = 1_795_190_615_549;
+    let (was, new) = (session("a", NOW), unlearned("a", NOW + 1_000));
+    let (found, announced) = merge(&redis, &was.to_string(), "merge", &new, "").await;
+    assert_eq!((found.parse::<Value>().expect("JSON"), announced), (session("a", NOW + 1_000), false));
 }
 
 #[tokio::test]

@@ -205,6 +205,9 @@ impl Affinity {
         alias: Option<SessionKey>,
     ) -> Decision {
         let Some(member) = roster.member(seen.home.slot) else {
+            if self.awaits(seen.home, ask.now) {
+                return self.unsettled(roster, ask, key);
+            }
             return self.moving(settings, roster, ask, key, alias, Some(seen.home), MoveReason::Removed);
         };
         if member.generation() != seen.home.generation {
@@ -297,6 +300,32 @@ impl Affinity {
                 verdict,
                 reason,
                 claim: Claim::FREE.placing(roster.member(slot).filter(|_| verdict == Verdict::Placed)),
+            },
+            None => Decision::refused(Reason::NoBackend),
+        }
+    }
+
+    /// Whether this home is another replica's, and may yet be configured here.
+    fn awaits(&self, home: Home, now: Tick) -> bool {
+        self.ledger.knows(home) && self.ledger.member(home.slot).is_some_and(|member| member.is_awaited(now))
+    }
+
+    /// Whether a key leads to such a home. Takes the ledger's lock if it leads to none of this roster.
+    pub fn awaits_home(&self, roster: &Roster, key: SessionKey, now: Tick) -> bool {
+        let home = self.table.look(key, |binding| binding.home);
+        home.is_some_and(|home| roster.member(home.slot).is_none() && self.awaits(home, now))
+    }
+
+    /// A session whose home is not here yet is not moved: that would be for everybody, and its home is well.
+    fn unsettled(&self, roster: &Roster, ask: &Ask<'_>, key: SessionKey) -> Decision {
+        let candidates = roster.members().iter().filter(|member| usable(roster, ask, member.slot()));
+        match rendezvous::pick(candidates.map(|member| &**member), key.words()) {
+            Some(member) => Decision {
+                pick: Some(member.slot()),
+                wait_for: None,
+                verdict: Verdict::Provisional,
+                reason: Reason::Absent,
+                claim: Claim::of(ClaimKind::Ending),
             },
             None => Decision::refused(Reason::NoBackend),
         }

@@ -115,9 +115,9 @@ impl Ledger {
         self.lock().books.get(usize::from(slot.get())).map(|book| Arc::clone(&book.member))
     }
 
-    /// Backends that are not configured, but have books.
+    /// Backends that are not configured, but have sessions.
     pub(super) fn retired(&self) -> usize {
-        self.lock().books.iter().filter(|book| book.retired).count()
+        self.lock().books.iter().filter(|book| book.retired && !book.is_vacant()).count()
     }
 
     /// Books live → retained or back; false for a ghost.

@@ -52,6 +52,8 @@ pub struct Member {
     /// that makes the member take new sessions (release/acquire), so nobody sees a fresh member at
     /// its full share.
     ramp_start: AtomicU32,
+    /// Until this tick it is no wonder that the configuration does not have it; 0 when nobody awaits it.
+    awaited_until: AtomicU32,
     /// Requests under way.
     in_flight: AtomicU32,
     /// Sessions that were placed here and wait for their answer: not yet counted by `live`, but
@@ -133,6 +135,7 @@ impl Member {
             configured_weight: AtomicU32::new(weight),
             state: AtomicU32::new(state.pack()),
             ramp_start: AtomicU32::new(NO_RAMP.get()),
+            awaited_until: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
             placing: AtomicU32::new(0),
             live: AtomicU32::new(0),
@@ -198,6 +201,18 @@ impl Member {
         if self.configured_weight.swap(weight, Relaxed) != weight {
             self.set_weight(weight);
         }
+    }
+
+    /// Another process has sessions on it, and it is not configured here: it may come until then. Only the first
+    /// such word counts.
+    pub fn await_until(&self, until: Tick) {
+        // Whoever was first has set it.
+        let _ = self.awaited_until.compare_exchange(0, until.get(), Relaxed, Relaxed);
+    }
+
+    /// Whether it may yet come.
+    pub fn is_awaited(&self, now: Tick) -> bool {
+        now.get() < self.awaited_until.load(Relaxed)
     }
 
     /// It has left the configuration: what operators wanted of it is over, should its name come back.

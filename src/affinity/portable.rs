@@ -257,7 +257,10 @@ impl Affinity {
         if old == new || until <= now {
             return Absorbed::Unknown;
         }
-        let home = self.table.look(old, |binding| (!binding.flags.leaving).then_some(binding.home)).flatten();
+        let home_of =
+            |key| self.table.look(key, |binding| (!binding.flags.leaving).then_some(binding.home)).flatten();
+        // What is known by the new key is known better.
+        let home = home_of(old).map(|home| home_of(new).unwrap_or(home));
         if let Some(member) = home.and_then(|home| self.ledger.member(home.slot)) {
             return match self.rename(settings, &member, old, new, lasting, None, now) {
                 Some(settled) if settled.change == Change::Renamed => Absorbed::Moved,

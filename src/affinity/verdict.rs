@@ -42,6 +42,8 @@ pub enum Reason {
     Down,
     /// The home has left the configuration.
     Removed,
+    /// The home is not in the configuration yet; another replica has it.
+    Absent,
     /// The home lost its memory: another instance answers under its name.
     Restarted,
     /// The home is in maintenance.
@@ -127,6 +129,7 @@ impl Reason {
             Self::Expired => "expired",
             Self::Down => "down",
             Self::Removed => "removed",
+            Self::Absent => "absent",
             Self::Restarted => "restarted",
             Self::Maintenance => "maintenance",
             Self::NoBackend => "no-backend",

@@ -238,7 +238,8 @@ impl App {
         // After the last subscription, and before anybody can change a binding.
         world.courier.open(&world.snapshot.load());
         if let Some(shared) = &world.shared {
-            shared.first_connection().await;
+            // Clients wait in the sockets meanwhile.
+            shared.met().await;
         }
         let (log, writer) = self.log.unzip();
         let sockets = (self.https, self.http);

@@ -5,7 +5,10 @@ use std::{
     hash::Hasher,
     sync::{
         Mutex, PoisonError,
-        atomic::{AtomicU64, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64,
+            Ordering::{Acquire, Relaxed, Release},
+        },
     },
 };
 
@@ -20,6 +23,10 @@ pub struct Instances {
     current: AtomicU64,
     /// Since when, in Unix milliseconds.
     since: AtomicU64,
+    /// The latest one is known only by what another process said.
+    hearsay: AtomicBool,
+    /// Sessions that were placed here until then, in Unix milliseconds, are gone whatever another process says.
+    forgotten: AtomicU64,
     /// Hashes of earlier ones: a last answer of theirs may come after the first of their successor.
     earlier: Mutex<Vec<u64>>,
 }
@@ -54,7 +61,11 @@ impl Instances {
     pub fn heard(&self, id: &[u8]) -> Instance {
         let mut hasher = SipHasher24::new();
         hasher.write(id);
-        self.heard_hash(hasher.finish().max(1))
+        let instance = self.heard_hash(hasher.finish().max(1));
+        if self.hearsay.load(Relaxed) {
+            self.hearsay.store(false, Relaxed);
+        }
+        instance
     }
 
     /// Hash of the id of the latest instance; 0 when none has been heard of. The same in every process.
@@ -65,9 +76,17 @@ impl Instances {
     /// Takes over what another process knew: the latest instance, and since when (Unix milliseconds). Only
     /// if nothing is known here.
     pub fn restore(&self, hash: u64, since: u64) {
-        if self.current.compare_exchange(0, hash, Relaxed, Relaxed).is_ok() {
+        let _earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.current.load(Relaxed) == 0 {
+            self.hearsay.store(true, Relaxed);
             self.since.store(since, Relaxed);
+            self.current.store(hash, Release);
         }
+    }
+
+    /// What was placed here so far is gone, although no instance id says so.
+    pub fn forget(&self) {
+        self.forgotten.store(clock::unix_ms(), Relaxed);
     }
 
     /// Since when the latest instance is known, in Unix milliseconds.
@@ -77,7 +96,11 @@ impl Instances {
 
     /// What a binding tells that another process made at `placed` (Unix milliseconds) with this instance.
     pub fn judge(&self, hash: u64, placed: u64) -> Told {
-        let current = self.current();
+        let current = self.current.load(Acquire);
+        let forgotten = self.forgotten.load(Relaxed);
+        if forgotten != 0 && placed <= forgotten {
+            return Told::Earlier;
+        }
         if hash == 0 || hash == current {
             return Told::Current;
         }
@@ -86,8 +109,13 @@ impl Instances {
             return Told::Current;
         }
         let earlier = self.earlier.lock().unwrap_or_else(PoisonError::into_inner).contains(&hash);
-        // What was bound before the present instance was heard of is not about a later one.
-        if earlier || placed <= self.since() { Told::Earlier } else { Told::Later }
+        match self.hearsay.load(Relaxed) {
+            // What was bound before the present instance was heard of is not about a later one.
+            _ if earlier || placed <= self.since() => Told::Earlier,
+            true => Told::Later,
+            // What the backend itself said counts for more: if there is a later one, it will say so soon.
+            false => Told::Current,
+        }
     }
 
     /// An answer came from the instance whose id has this hash.
@@ -142,6 +170,23 @@ mod tests {
         assert_eq!(instances.judge(8, 1_100), Told::Later);
         instances.heard_hash(8);
         assert_eq!(instances.judge(7, u64::MAX), Told::Earlier, "it is known to be gone");
+    }
+
+    #[test]
+    fn what_the_backend_itself_said_is_not_undone_by_what_another_process_says() {
+        let instances = Instances::default();
+        instances.heard(b"new");
+        let current = instances.current();
+        assert_eq!(instances.judge(7, u64::MAX), Told::Current);
+        assert_eq!((instances.current(), instances.heard(b"new")), (current, Instance::Known));
+    }
+
+    #[test]
+    fn what_was_forgotten_without_an_instance_id_stays_so() {
+        let instances = Instances::default();
+        instances.forget();
+        assert_eq!(instances.judge(0, clock::unix_ms() - 1), Told::Earlier);
+        assert_eq!(instances.judge(0, clock::unix_ms() + 1), Told::Current);
     }
 
     #[test]

@@ -120,9 +120,14 @@ async fn handle(
     // Only for an id that is not known here; a known session costs no round trip.
     let shared = client.worker.world.shared.as_deref();
     let mut budget = shared.map(Shared::budget);
+    let mut newer = None;
     if let (Some(shared), Some(budget)) = (shared, &mut budget) {
         shared.look_up(pool, &keys, budget).await;
+        if budget.asked() {
+            newer = client.worker.world.home_to_come(pool, &keys).await;
+        }
     }
+    let pool = newer.as_ref().unwrap_or(pool);
 
     let websocket = headers::wants_websocket(parts.version, &parts.headers);
     let upgrade = websocket.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();

@@ -55,6 +55,10 @@ pub struct Session {
     pub unlearned: bool,
 }
 
+/// How long a home that only another replica has may take to be configured here: longer than names of discovered
+/// backends are kept without a look-up.
+const AWAITED: Duration = Duration::from_secs(90);
+
 // === impl Entry ===
 
 impl Entry {
@@ -87,6 +91,17 @@ impl Entry {
                 }
             }
             Self::Gone => Absorbed::Unknown,
+        }
+    }
+
+    /// Another replica has sessions at the home of this one, which is not configured here: it may have heard of
+    /// it earlier. For a while its sessions are not moved away.
+    pub fn await_home(&self, pool: &Pool) {
+        if let Self::Session(session) = self
+            && pool.roster.named(&session.home).is_none()
+            && let Some(member) = pool.affinity.home_named(&session.home, &pool.settings)
+        {
+            member.await_until(clock::tick().after(AWAITED));
         }
     }
 

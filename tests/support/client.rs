@@ -88,8 +88,13 @@ impl Client {
 
     /// Speaks this protocol to this program.
     pub(crate) fn new(homing: &Homing, protocol: Protocol) -> Self {
+        Self::at(homing.https, protocol)
+    }
+
+    /// Speaks this protocol to whoever is at this address.
+    pub(crate) fn at(address: SocketAddr, protocol: Protocol) -> Self {
         let tls = config(&[&TLS13, &TLS12], &[protocol.alpn()]);
-        Self { address: homing.https, host: "localhost".to_owned(), protocol, tls }
+        Self { address, host: "localhost".to_owned(), protocol, tls }
     }
 
     /// Names this host in SNI and in its requests.

@@ -17,6 +17,7 @@ pub(crate) mod echo;
 pub(crate) mod flow;
 pub(crate) mod frames;
 pub(crate) mod lines;
+pub(crate) mod load;
 pub(crate) mod metrics;
 pub(crate) mod operator;
 pub(crate) mod pki;
@@ -29,6 +30,7 @@ pub(crate) mod redis;
 pub(crate) mod relay;
 pub(crate) mod replicas;
 pub(crate) mod setup;
+pub(crate) mod shop;
 pub(crate) mod webdriver;
 
 /// How long anything may take before a test gives up; generous, since only failures wait for it.

@@ -1,6 +1,6 @@
 //! A TCP relay that makes a network bad: slow, cut, or silent.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{future::pending, net::SocketAddr, time::Duration};
 
 use homing::clock;
 use tokio::{
@@ -102,7 +102,7 @@ async fn pass(client: TcpStream, target: SocketAddr, mut weather: watch::Receive
 async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut weather: watch::Receiver<Weather>) {
     let (queue, mut arrivals) = mpsc::channel(64);
     let watched = weather.clone();
-    let read = async {
+    let read = async move {
         let mut buffer = vec![0; 16 * 1024];
         while let Ok(length @ 1..) = from.read(&mut buffer).await {
             let delay = match *watched.borrow() {
@@ -124,7 +124,8 @@ async fn pump(mut from: OwnedReadHalf, mut to: OwnedWriteHalf, mut weather: watc
         }
     };
     tokio::select! {
-        () = read => {}
+        // What was read before the end still arrives: without a sender, the queue ends.
+        () = async { read.await; pending().await } => {}
         () = write => {}
     }
 }

@@ -51,6 +51,19 @@ fn sessions_are_at_home_in_the_next_process() {
 }
 
 #[test]
+fn a_session_that_is_known_by_its_new_key_stays_where_that_says() {
+    let mut pool = Pool::new(2);
+    let (old, new) = (pool.login(1), pool.login(2));
+    assert_ne!(old, new);
+    let until = pool.at().after(pool.settings.grace);
+    pool.affinity.absorb_renamed(&pool.settings, key(1), key(2), until, false, pool.at());
+    for number in [1, 2] {
+        assert_eq!(pool.look(&[number]), (Some(new), Verdict::Home), "{number}");
+    }
+    assert_eq!((pool.counts(), pool.moved(MoveReason::Relearned)), ((1, 0), 0));
+}
+
+#[test]
 fn what_is_known_already_changes_nothing_and_is_not_told_again() {
     let (mut old, new) = (Pool::new(3), Pool::new(3));
     old.login(1);
@@ -165,6 +178,35 @@ fn sessions_of_a_backend_that_is_not_configured_wait_for_it() {
 }
 
 #[test]
+fn a_session_whose_home_may_yet_come_is_not_moved_away() {
+    let (mut old, mut new) = (Pool::new(2), Pool::new(1));
+    let homes = [old.login(1), old.login(2)];
+    hand_over(&old, &new, Rule::Newer);
+    let absent = new.affinity.home_named("b", &new.settings).unwrap();
+    absent.await_until(Tick::new(100));
+    let number = if old.member(homes[0]).name() == "b" { 1 } else { 2 };
+    assert!(new.affinity.awaits_home(&new.roster, key(number), new.at()));
+    let (_, verdict, change) = new.exchange(&[number], 200, crate::affinity::Effect::Silent);
+    assert_eq!((verdict, change), (Verdict::Provisional, Change::None));
+    new.reload(&["a", "b"]);
+    assert_eq!(new.look(&[number]), (Some(absent.slot()), Verdict::Home));
+}
+
+#[test]
+fn a_home_that_did_not_come_is_given_up() {
+    let (mut old, mut new) = (Pool::new(2), Pool::new(1));
+    let homes = [old.login(1), old.login(2)];
+    hand_over(&old, &new, Rule::Newer);
+    let absent = new.affinity.home_named("b", &new.settings).unwrap();
+    absent.await_until(Tick::new(100));
+    absent.await_until(Tick::new(1_000));
+    let number = if old.member(homes[0]).name() == "b" { 1 } else { 2 };
+    new.pass(10);
+    assert!(!new.affinity.awaits_home(&new.roster, key(number), new.at()));
+    assert_eq!(new.look(&[number]).1, Verdict::Moved);
+}
+
+#[test]
 fn names_that_nobody_configured_are_bounded() {
     let pool = Pool::new(1);
     for number in 0..MAX_ABSENT {
@@ -185,6 +227,15 @@ fn names_that_nobody_configured_are_bounded() {
     assert!(pool.affinity.home_named("one more", &pool.settings).is_none());
     assert!(pool.affinity.home_named("x7", &pool.settings).is_some());
     assert!(pool.affinity.home_named("a", &pool.settings).is_some());
+}
+
+#[test]
+fn names_that_have_no_session_any_more_do_not_count() {
+    let pool = Pool::new(1);
+    for number in 0..2 * MAX_ABSENT {
+        assert!(pool.affinity.home_named(&format!("x{number}"), &pool.settings).is_some());
+    }
+    assert!(pool.affinity.sizes().names <= 2, "a slot without sessions is used again");
 }
 
 #[test]

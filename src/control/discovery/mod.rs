@@ -132,7 +132,11 @@ async fn follow(
         if found.send((entry.clone(), answer.found)).await.is_err() {
             return;
         }
-        sleep(wait).await;
+        tokio::select! {
+            () = sleep(wait) => {}
+            // Not more often than names are looked up anyway.
+            () = world.sought.notified() => sleep(wait.min(pace::FLOOR)).await,
+        }
     }
 }
 

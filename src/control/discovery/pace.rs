@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 /// How long an answer is good for at least: whatever its TTL, no name is asked for more often.
-const FLOOR: Duration = Duration::from_secs(1);
+pub(super) const FLOOR: Duration = Duration::from_secs(1);
 /// How long an answer without TTL is good for: one of the hosts file.
 const UNKNOWN: Duration = Duration::from_secs(5);
 /// The wait after the first failure; it doubles up to [`LONGEST`].

@@ -23,10 +23,10 @@ use super::{
     BreakerState, Operation, Shared, Subject, link::PATIENCE, metrics::Outcome, value, words::why_not,
 };
 use crate::{
-    affinity::Rule,
+    affinity::{Rule, SessionKey},
     clock,
-    store::{Delivery, Entry},
-    world::World,
+    store::{Delivery, Entry, Session},
+    world::{Pool, World},
 };
 
 /// The running state thread.
@@ -136,6 +136,18 @@ fn follows(one: &Entry, other: &Entry) -> bool {
     }
 }
 
+/// An id was replaced by another replica, where its session lives at `home` by then: what is known here of the
+/// old id, which the new one is about to inherit, may not be true any more.
+fn stand_at(pool: &Pool, key: SessionKey, known: &Entry, home: &str) {
+    if let Entry::Session(session) = known
+        && *session.home != *home
+    {
+        let (from, placed) = (Some(session.home.clone()), clock::unix_ms());
+        let moved = Session { home: home.into(), instance: 0, from, placed, ..session.clone() };
+        Entry::Session(moved).absorb(pool, key, Rule::Always);
+    }
+}
+
 impl Shared {
     /// Connects again and again; never returns.
     async fn keep(&self, world: &World) {
@@ -180,6 +192,7 @@ impl Shared {
                     }
                 }
             }
+            self.met.send_replace(true);
             sleep(wait).await;
             wait = (wait * 2).min(MAX_RETRY);
         }
@@ -235,6 +248,9 @@ impl Shared {
             self.wake.notify_one();
             return Outcome::Ok;
         }
+        if let Some(home) = &announcement.home {
+            stand_at(pool, announcement.key, &known, home);
+        }
         let decided = follows(&announcement.entry, &known) || set_not_guessed(&announcement.entry, &known);
         let rule = if decided { Rule::Always } else { Rule::Newer };
         self.absorb(pool, announcement.key, &announcement.entry, rule);
@@ -255,7 +271,9 @@ impl Shared {
             if self.link.state() == BreakerState::Closed {
                 sleep(HEARTBEAT).await;
             } else {
-                self.link.try_out(self.budget, write).await;
+                if self.link.try_out(self.budget, write).await {
+                    self.met.send_replace(true);
+                }
                 sleep(TRIAL).await;
             }
             if clock::now().saturating_duration_since(last) >= HEARTBEAT {

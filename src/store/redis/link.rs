@@ -6,7 +6,6 @@
 
 use std::{
     fmt,
-    pin::pin,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
@@ -37,8 +36,6 @@ pub(super) struct Link {
     places: Semaphore,
     /// The connection is of no use any more.
     lost: Notify,
-    /// There is a connection.
-    up: Notify,
     /// What Redis says while it refuses what it is told; changed by whoever hears it.
     refusal: Mutex<Option<Box<str>>>,
     pub(super) metrics: Metrics,
@@ -75,7 +72,6 @@ impl Link {
             breaker: Mutex::new(Breaker::new(clock::now())),
             places: Semaphore::new(PLACES),
             lost: Notify::new(),
-            up: Notify::new(),
             refusal: Mutex::default(),
             metrics,
         }
@@ -131,7 +127,6 @@ impl Link {
         // What was found out about the one before.
         let _ = self.lost.notified().now_or_never();
         self.connection.store(Some(Arc::new(connection)));
-        self.up.notify_waiters();
     }
 
     /// There is none, from now on.
@@ -166,16 +161,6 @@ impl Link {
     /// What Redis says while it refuses what it is told.
     pub(super) fn refusal(&self) -> Option<Box<str>> {
         self.lock_refusal().clone()
-    }
-
-    /// Resolves when there is a connection.
-    pub(super) async fn is_up(&self) {
-        let mut up = pin!(self.up.notified());
-        // Before the look: what comes in between is not missed.
-        up.as_mut().enable();
-        if !self.is_connected() {
-            up.await;
-        }
     }
 
     /// Whether there is one.

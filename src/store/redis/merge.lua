@@ -53,6 +53,13 @@ if not wins then
   if agreed then return '' end
   return old
 end
+if agreed and was.home then
+  -- What is known better there stays: that an application set the id, and the later since.
+  local learned, later = new.unlearned and not was.unlearned, since(was) > since(new)
+  if learned then new.unlearned = nil end
+  if later then new.placed, new.from = was.placed, was.from end
+  if learned or later then value = cjson.encode(new) end
+end
 redis.call('SET', KEYS[1], value, 'PX', ARGV[3])
 if not agreed and (was or ARGV[7] == '1') then
   redis.call('PUBLISH', ARGV[5], ARGV[6] .. value .. '}')

@@ -45,7 +45,10 @@ use std::{
 use prometheus::Registry;
 use redis::Value;
 use rustls::pki_types::{CertificateDer, pem::PemObject as _};
-use tokio::{sync::Notify, time::timeout};
+use tokio::{
+    sync::{Notify, watch},
+    time::timeout,
+};
 
 pub use self::{
     breaker::BreakerState,
@@ -86,6 +89,8 @@ pub struct Shared {
     compare: Notify,
     mark: Mark,
     cluster: Mutex<Cluster>,
+    /// Whether the state thread has found out how Redis does. Only it writes, once.
+    met: watch::Sender<bool>,
 }
 
 /// Names in Redis.
@@ -124,12 +129,12 @@ pub enum SharedError {
     Metrics(#[from] prometheus::Error),
 }
 
-/// How long a start waits for Redis.
-const FIRST_CONNECTION: Duration = Duration::from_secs(2);
 /// Bytes of a password file or certificate bundle.
 const MAX_FILE: u64 = 1 << 20;
 /// For how long other replicas remember at least that an operator ended a session.
 const MIN_GRACE: Duration = Duration::from_secs(1);
+/// How long the start waits for Redis, which may be slow or silent.
+const FIRST_CONTACT: Duration = Duration::from_secs(2);
 
 // === impl Shared ===
 
@@ -165,7 +170,16 @@ impl Shared {
             compare: Notify::new(),
             mark: Mark::new(hasher),
             cluster: Mutex::default(),
+            met: watch::Sender::new(false),
         })
+    }
+
+    /// Resolves when requests can ask Redis, when it is known that they cannot yet, or after [`FIRST_CONTACT`].
+    /// A replica that serves earlier has to guess where sessions live that the others know.
+    pub async fn met(&self) {
+        let mut met = self.met.subscribe();
+        // The sender is here.
+        let _ = timeout(FIRST_CONTACT, met.wait_for(|met| *met)).await;
     }
 
     /// Whether requests wait for Redis.
@@ -176,14 +190,6 @@ impl Shared {
     /// Whether there is a connection.
     pub fn is_connected(&self) -> bool {
         self.link.is_connected()
-    }
-
-    /// Waits for the first connection, though not for long: whoever serves before there is one has to guess where
-    /// the sessions of other replicas live.
-    pub async fn first_connection(&self) {
-        if timeout(FIRST_CONNECTION, self.link.is_up()).await.is_err() {
-            tracing::warn!(url = self.url(), after = ?FIRST_CONNECTION, "redis does not answer: starting without it");
-        }
     }
 
     /// Changes of sessions that Redis has yet to be told of.
@@ -228,7 +234,7 @@ impl Shared {
         let ended = Entry::Ended { home, until: now + view::millis(pool.settings.grace.max(MIN_GRACE)) };
         let Some((value, _)) = value::encode(&ended, &pool.settings, now) else { return false };
         let name = self.names.session(pool, key);
-        let message = format!("{}{value}}}", value::announcement_head(&self.names.id, &pool.name, key));
+        let message = format!("{}{value}}}", value::announcement_head(&self.names.id, &pool.name, key, None));
         let delete = view::with("DEL", &[&name]);
         let publish = view::with("PUBLISH", &[&self.names.channel, &message]);
         let deleted = self.link.tell(Operation::WriteBack, |_| delete.clone()).await.is_ok();
@@ -245,10 +251,18 @@ impl Shared {
         text: &'a mut Texts,
     ) -> Option<Write<'a>> {
         let (value, life) = value::encode(entry, &pool.settings, clock::unix_ms())?;
+        let session = match entry {
+            Entry::Renamed { to, .. } => Entry::of(pool, *to),
+            _ => Entry::Gone,
+        };
+        let home = match &session {
+            Entry::Session(session) => Some(&*session.home),
+            _ => None,
+        };
         *text = Texts {
             key: self.names.session(pool, key),
             value,
-            head: value::announcement_head(&self.names.id, &pool.name, key),
+            head: value::announcement_head(&self.names.id, &pool.name, key, home),
         };
         Some(Write {
             key: &text.key,
@@ -286,6 +300,7 @@ impl Shared {
     /// Takes in what Redis, or another replica, knows of a key.
     fn absorb(&self, pool: &Pool, key: SessionKey, entry: &Entry, rule: Rule) -> Absorbed {
         let absorbed = entry.absorb(pool, key, rule);
+        entry.await_home(pool);
         let known = Entry::of(pool, key);
         if agree(&known, entry) {
             self.recent.note(Subject::new(pool, key), &known);

@@ -16,22 +16,32 @@ use crate::{
 #[derive(Debug)]
 pub struct Budget {
     left: Duration,
+    /// Whether Redis was asked.
+    asked: bool,
 }
 
 impl Shared {
     /// A request begins.
     pub fn budget(&self) -> Budget {
-        Budget { left: self.budget }
+        Budget { left: self.budget, asked: false }
     }
 
     /// Asks for the session of a request, unless it is known here. Afterwards it is, if any replica knows it.
     pub async fn look_up(&self, pool: &Pool, keys: &Keys, budget: &mut Budget) {
         let now = clock::tick();
-        let unknown = |&key: &SessionKey| pool.affinity.trace(key, now) == Trace::Unknown;
-        if keys.is_empty() || !keys.as_slice().iter().all(unknown) {
+        let trace = |key| pool.affinity.trace(key, now);
+        // An alias whose session was not found the last time is as good as unknown.
+        let missing = |&key: &SessionKey| match trace(key) {
+            Trace::Unknown => Some(key),
+            Trace::Renamed { to, .. } => (trace(to) == Trace::Unknown).then_some(to),
+            _ => None,
+        };
+        if keys.is_empty() || keys.as_slice().iter().any(|key| missing(key).is_none()) {
             return;
         }
-        let aliases = self.fetch(pool, keys.as_slice(), budget).await;
+        let wanted: Vec<SessionKey> = keys.as_slice().iter().filter_map(missing).collect();
+        budget.asked = true;
+        let aliases = self.fetch(pool, &wanted, budget).await;
         if !aliases.is_empty() {
             self.fetch(pool, &aliases, budget).await;
         }
@@ -147,6 +157,11 @@ impl Shared {
 // === impl Budget ===
 
 impl Budget {
+    /// Whether Redis was asked for the session of the request.
+    pub fn asked(&self) -> bool {
+        self.asked
+    }
+
     fn spend(&mut self, since: tokio::time::Instant) {
         self.left = self.left.saturating_sub(clock::now().saturating_duration_since(since));
     }

@@ -23,6 +23,8 @@ use crate::{
 const BATCH: usize = 64;
 /// Between two batches of a comparison, so that it takes a fraction of the connection.
 const PAUSE: Duration = Duration::from_millis(3);
+/// How long a comparison waits for what is pending.
+const PENDING_FIRST: Duration = Duration::from_secs(10);
 /// After Redis refused.
 const REFUSED: Duration = Duration::from_secs(1);
 
@@ -124,8 +126,9 @@ impl Shared {
     pub(super) async fn compare(&self, world: &World) {
         loop {
             if self.stale.load(Relaxed) {
-                // What is pending first: it is known to be missing.
-                while self.pending() > 0 {
+                // What is pending first: it is known to be missing. But under traffic there may always be something.
+                let until = clock::now() + PENDING_FIRST;
+                while self.pending() > 0 && clock::now() < until {
                     sleep(PAUSE).await;
                 }
                 self.stale.store(false, Relaxed);

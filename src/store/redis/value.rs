@@ -63,6 +63,8 @@ pub(super) struct Announcement {
     /// The pool's name.
     pub(super) pool: Box<str>,
     pub(super) key: SessionKey,
+    /// Where the session of a replaced id lives.
+    pub(super) home: Option<Box<str>>,
     pub(super) entry: Entry,
 }
 
@@ -75,6 +77,8 @@ struct WireAnnouncement<'a> {
     pool: Cow<'a, str>,
     #[serde(borrow)]
     key: Cow<'a, str>,
+    #[serde(borrow, default)]
+    home: Option<Cow<'a, str>>,
     #[serde(borrow)]
     value: Wire<'a>,
 }
@@ -100,10 +104,11 @@ pub(super) fn decode(text: &[u8], now: u64) -> Option<Entry> {
     entry(serde_json::from_slice(text).ok()?, now)
 }
 
-/// What the script puts before a value to announce it.
-pub(super) fn announcement_head(by: &str, pool: &str, key: SessionKey) -> String {
-    let pool = serde_json::to_string(pool).unwrap_or_default();
-    format!(r#"{{"by":"{by}","pool":{pool},"key":"{}","value":"#, hex(key))
+/// What the script puts before a value to announce it. Of a replaced id, `home` says where its session lives.
+pub(super) fn announcement_head(by: &str, pool: &str, key: SessionKey, home: Option<&str>) -> String {
+    let text = |name: &str| serde_json::to_string(name).unwrap_or_default();
+    let home = home.map(|home| format!(r#""home":{},"#, text(home))).unwrap_or_default();
+    format!(r#"{{"by":"{by}","pool":{},"key":"{}",{home}"value":"#, text(pool), hex(key))
 }
 
 /// What another replica tells; none when it makes no sense.
@@ -116,6 +121,10 @@ pub(super) fn decode_announcement(text: &[u8], now: u64) -> Option<Announcement>
         by: name(&wire.by)?,
         pool: name(&wire.pool)?,
         key: key(&wire.key)?,
+        home: match &wire.home {
+            None => None,
+            Some(home) => Some(name(home)?),
+        },
         entry: entry(wire.value, now)?,
     })
 }

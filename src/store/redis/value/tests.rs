@@ -121,11 +121,19 @@ fn a_clock_that_is_ahead_does_not_win_for_ever() {
 #[test]
 fn an_announcement_is_what_the_script_makes_of_its_parts() {
     let entry = Entry::Session(session());
-    let head = announcement_head("0123456789abcdef", "a \"b\"", testing::key(9));
-    let text = format!("{head}{}}}", written(&entry));
-    let announcement =
-        Announcement { by: "0123456789abcdef".into(), pool: "a \"b\"".into(), key: testing::key(9), entry };
-    assert_eq!(decode_announcement(text.as_bytes(), NOW), Some(announcement));
+    let head = |home| announcement_head("0123456789abcdef", "a \"b\"", testing::key(9), home);
+    for home in [Some("\"c"), None] {
+        let text = format!("{}{}}}", head(home), written(&entry));
+        let announcement = Announcement {
+            by: "0123456789abcdef".into(),
+            pool: "a \"b\"".into(),
+            key: testing::key(9),
+            home: home.map(Into::into),
+            entry: entry.clone(),
+        };
+        assert_eq!(decode_announcement(text.as_bytes(), NOW), Some(announcement));
+    }
+    let text = format!("{}{}}}", head(None), written(&entry));
     for wrong in [&text[..text.len() - 1], "", "{}", &text.replace("0123456789abcdef", "")] {
         assert_eq!(decode_announcement(wrong.as_bytes(), NOW), None, "{wrong}");
     }
