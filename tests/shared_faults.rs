@@ -14,6 +14,7 @@ use self::support::{
     call::Jar,
     client::Client,
     eventually,
+    operator::Operator,
     process::Homing,
     redis::RedisServer,
     relay::Relay,
@@ -106,6 +107,50 @@ async fn redis_restarted_empty_gets_everything_back() {
     pair.shares(0, true).await;
     pair.shares(1, true).await;
     pair.agree(&users).await;
+}
+
+#[tokio::test]
+async fn redis_emptied_under_open_connections_is_told_everything_again() {
+    let pair = Pair::start("").await;
+    let mut users = login_all(&pair.client(0), 10).await;
+    users.extend(login_anyway(&pair.client(1), "second", 10).await.0);
+    pair.wait_until_redis_has(20).await;
+    let () = pair.redis.query(&redis::cmd("FLUSHALL")).await.expect("emptied");
+    let told = |line: &str| line.contains("redis has lost what it held").then_some(());
+    for homing in &pair.both {
+        assert!(homing.process.stderr.find("a word about it", told).await.is_some());
+    }
+    pair.wait_until_redis_has(20).await;
+    assert_eq!(pair.redis.keys("homing:secret").await.len(), 1);
+    pair.agree(&users).await;
+}
+
+#[tokio::test]
+async fn a_replica_that_guesses_a_session_that_redis_lost_is_corrected_by_the_one_that_knows() {
+    let pair = Pair::start("").await;
+    let users = login_all(&pair.client(0), 12).await;
+    // Without the whole of it being lost, which would be noticed.
+    for key in pair.redis.keys("homing:s:*").await {
+        let () = pair.redis.query(redis::cmd("DEL").arg(key)).await.expect("dropped");
+    }
+    let mut astray = 0;
+    for (_, jar, home) in &users {
+        let got = pair.client(1).get("/public").jar(jar).send().await;
+        astray += usize::from(got.header("x-backend") != home);
+    }
+    assert!(astray > 0, "twelve guesses of three backends");
+    for (user, jar, home) in &users {
+        let id = jar.value("session").expect("a session");
+        for homing in &pair.both {
+            eventually(&format!("{user} lives at {home} again"), async || {
+                Operator::of(homing).explain(id).await["home"] == **home
+            })
+            .await;
+        }
+    }
+    pair.agree(&users).await;
+    let moved = pair.both[0].metric("homing_affinity_moves_total", &[]).await;
+    assert_eq!(moved as u64, 0, "who knew did not follow a guess");
 }
 
 #[tokio::test]

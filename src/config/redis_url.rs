@@ -17,8 +17,8 @@ pub struct RedisUrl {
     pub password: Option<Password>,
     /// Where to begin: the server, some nodes of the cluster, the sentinels. At least one.
     pub nodes: Vec<Node>,
-    /// Which database of the server.
-    pub database: u16,
+    /// Which database of the server; 0 when none.
+    pub database: Option<u16>,
 }
 
 /// What is at the other end.
@@ -133,8 +133,8 @@ impl FromStr for RedisUrl {
             return Err(RedisUrlError::TooMany);
         }
         let database = match database {
-            "" => 0,
-            digits => digits.parse().map_err(|_| RedisUrlError::Database)?,
+            "" => None,
+            digits => Some(digits.parse().map_err(|_| RedisUrlError::Database)?),
         };
         Ok(Self { tls, topology, user, password: password.map(Password), nodes, database })
     }
@@ -164,8 +164,8 @@ impl fmt::Display for RedisUrl {
             escape(f, master)?;
         }
         match self.database {
-            0 => Ok(()),
-            database => write!(f, "/{database}"),
+            None => Ok(()),
+            Some(database) => write!(f, "/{database}"),
         }
     }
 }
@@ -287,7 +287,7 @@ mod tests {
     #[test]
     fn one_server_may_have_a_user_a_port_and_a_database() {
         let url = parse("redis://homing:p%40ss@cache.internal:6380/3");
-        assert_eq!((url.tls, url.topology, url.database), (false, Topology::Single, 3));
+        assert_eq!((url.tls, url.topology, url.database), (false, Topology::Single, Some(3)));
         assert_eq!(url.user.as_deref(), Some("homing"));
         assert_eq!(url.password.map(|password| password.reveal().to_owned()).as_deref(), Some("p@ss"));
         assert_eq!(url.nodes, [Node { host: "cache.internal".into(), port: 6380 }]);
@@ -304,7 +304,7 @@ mod tests {
     fn sentinels_know_a_master_and_perhaps_a_database() {
         let url = parse("rediss+sentinel://a,b/my%2Fmaster/2");
         assert_eq!(url.topology, Topology::Sentinel { master: "my/master".into() });
-        assert_eq!((url.tls, url.database), (true, 2));
+        assert_eq!((url.tls, url.database), (true, Some(2)));
     }
 
     #[test]
@@ -355,5 +355,6 @@ mod tests {
         }
         assert_eq!(parse("redis://u@h").to_string(), "redis://u@h:6379");
         assert_eq!(parse("redis://h/2").to_string(), "redis://h:6379/2");
+        assert_eq!(parse("redis://h/0").to_string(), "redis://h:6379/0");
     }
 }

@@ -52,6 +52,16 @@ impl RawState {
                  the others' sessions",
             );
         }
+        if let Field::Set(timeout) = &self.redis_timeout
+            && *timeout.get_ref() > MAX_TIMEOUT
+        {
+            report.add(
+                timeout.span(),
+                format!(
+                    "`redis_timeout` must be at most {MAX_TIMEOUT:?}: requests wait so long while redis hangs"
+                ),
+            );
+        }
         if let Field::Set(url) = &self.redis {
             if let (Some(_), Some(span)) = (&url.get_ref().password, self.redis_password_file.span()) {
                 report.add(span, "the URL of `redis` has a password already: leave it out there, or this");
@@ -66,6 +76,7 @@ impl RawState {
                 ("redis_ca", self.redis_ca.span()),
                 ("redis_timeout", self.redis_timeout.span()),
                 ("redis_prefix", self.redis_prefix.span()),
+                ("replica", self.replica.span()),
             ] {
                 if let Some(span) = span {
                     report.add(span, format!("`{name}` does nothing without `redis`"));
@@ -93,3 +104,5 @@ fn redis_url(text: &str) -> Result<RedisUrl, String> {
 }
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_millis(50);
+/// Clients give up not much later.
+const MAX_TIMEOUT: Duration = Duration::from_secs(10);

@@ -21,7 +21,11 @@ pub struct ClusterStatus {
     pub breaker: String,
     /// Changes of sessions that Redis has yet to be told of.
     pub pending: usize,
-    /// Replicas that have told of themselves lately, by name.
+    /// What Redis says while it refuses to keep sessions.
+    pub refusal: Option<String>,
+    /// Whether the other replicas have another `secret_file`, so that nothing is shared.
+    pub secret_differs: bool,
+    /// Replicas that have told of themselves lately, by name; this one as it is now.
     pub replicas: Vec<Summary>,
     /// How many sessions live where, each counted once; none when nobody has counted.
     pub census: Option<Census>,
@@ -36,7 +40,7 @@ pub(in crate::admin) fn cluster(world: &World) -> Result<Reply, Failure> {
             "this proxy shares its sessions with nobody: see `redis` in `[state]`".into(),
         ));
     };
-    let known = shared.cluster();
+    let known = shared.cluster(world);
     let census_missing = known.census.is_none().then(|| {
         if shared.counts() {
             "no replica has counted yet".to_owned()
@@ -50,6 +54,8 @@ pub(in crate::admin) fn cluster(world: &World) -> Result<Reply, Failure> {
         connected: shared.is_connected(),
         breaker: shared.state().as_str().to_owned(),
         pending: shared.pending(),
+        refusal: shared.refusal().map(Into::into),
+        secret_differs: shared.secret_differs(),
         replicas: known.replicas,
         census: known.census,
         census_missing,

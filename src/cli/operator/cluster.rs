@@ -10,7 +10,11 @@ use super::{
     table::{Align, Table, count, human},
     trouble::Trouble,
 };
-use crate::{admin::api::ClusterStatus, clock, store::redis::Census};
+use crate::{
+    admin::api::ClusterStatus,
+    clock,
+    store::redis::{Census, Summary},
+};
 
 /// Shows the replicas, and the sessions of all of them.
 pub(super) async fn cluster(connect: &Connect) -> Result<(), Trouble> {
@@ -19,17 +23,21 @@ pub(super) async fn cluster(connect: &Connect) -> Result<(), Trouble> {
     if connect.json {
         return print_json(&status);
     }
-    let mut lines = vec![
-        format!(
-            "{} at replica {}: {}, breaker {}, {} to be told",
-            status.redis,
-            status.replica,
-            if status.connected { "connected" } else { "not connected" },
-            status.breaker,
-            count(status.pending as u64, "change"),
-        ),
-        String::new(),
-    ];
+    let mut lines = vec![format!(
+        "{} at replica {}: {}, breaker {}, {} to be told",
+        status.redis,
+        status.replica,
+        if status.connected { "connected" } else { "not connected" },
+        status.breaker,
+        count(status.pending as u64, "change"),
+    )];
+    if let Some(refusal) = &status.refusal {
+        lines.push(format!("redis refuses to keep sessions: {refusal}"));
+    }
+    if status.secret_differs {
+        lines.push("other replicas have another `secret_file`: none knows the others' sessions".to_owned());
+    }
+    lines.push(String::new());
     lines.extend(replicas(&status).lines());
     lines.push(String::new());
     match &status.census {
@@ -53,6 +61,7 @@ fn replicas(status: &ClusterStatus) -> Table {
         ("LIVE", Align::Right),
         ("IN FLIGHT", Align::Right),
         ("UNTOLD", Align::Right),
+        ("NOTE", Align::Left),
     ]);
     for replica in &status.replicas {
         let backends = || replica.pools.iter().flat_map(|pool| &pool.backends);
@@ -65,9 +74,16 @@ fn replicas(status: &ClusterStatus) -> Table {
             backends().map(|backend| backend.live).sum::<u64>().to_string(),
             backends().map(|backend| backend.in_flight).sum::<u64>().to_string(),
             replica.pending.to_string(),
+            note(replica),
         ]);
     }
     table
+}
+
+/// What is wrong with a replica's way to the others.
+fn note(replica: &Summary) -> String {
+    let notes = [(replica.refused, "redis refuses writes"), (replica.secret_differs, "another secret")];
+    notes.into_iter().filter(|(there, _)| *there).map(|(_, words)| words).collect::<Vec<_>>().join(", ")
 }
 
 /// Sessions by home: each once in the cluster, and as many as each replica serves.

@@ -109,7 +109,7 @@ impl Server {
     async fn master(&self, name: &str) -> RedisResult<Client> {
         let nodes: Vec<_> = self.url.nodes.iter().map(|node| self.address(node)).collect();
         let mut builder = SentinelClientBuilder::new(nodes, name, SentinelServerType::Master)?
-            .set_client_to_redis_db(self.url.database.into());
+            .set_client_to_redis_db(self.url.database.unwrap_or_default().into());
         if let Some(user) = &self.url.user {
             builder = builder.set_client_to_redis_username(user);
         }
@@ -130,7 +130,7 @@ impl Server {
     }
 
     fn info(&self, node: &Node) -> RedisResult<ConnectionInfo> {
-        let mut login = RedisConnectionInfo::default().set_db(self.url.database.into());
+        let mut login = RedisConnectionInfo::default().set_db(self.url.database.unwrap_or_default().into());
         if let Some(user) = &self.url.user {
             login = login.set_username(user);
         }

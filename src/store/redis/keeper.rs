@@ -19,7 +19,9 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{BreakerState, Operation, Shared, bytes, link::PATIENCE, metrics::Outcome, value};
+use super::{
+    BreakerState, Operation, Shared, Subject, link::PATIENCE, metrics::Outcome, value, words::why_not,
+};
 use crate::{
     affinity::{Rule, SessionKey},
     clock,
@@ -150,14 +152,14 @@ impl Shared {
     /// Connects again and again; never returns.
     async fn keep(&self, world: &World) {
         let mut wait = RETRY;
-        let mut told = false;
+        // Why there is no connection, as far as the log knows.
+        let mut told = String::new();
         loop {
             match self.server.connect().await {
-                Ok((connection, heard)) => {
-                    let subscribed = timeout(PATIENCE, self.subscribe(heard)).await;
-                    if let Ok(Ok((sink, announcements))) = subscribed {
+                Ok((connection, heard)) => match self.subscribe(heard).await {
+                    Ok((sink, announcements)) => {
                         tracing::info!(url = self.url(), "connected to redis");
-                        told = false;
+                        told.clear();
                         let since = clock::now();
                         self.link.connected(connection);
                         self.serve(world, sink, announcements).await;
@@ -165,20 +167,30 @@ impl Shared {
                         if clock::now().saturating_duration_since(since) > STABLE {
                             wait = RETRY;
                         }
-                        tracing::warn!(url = self.url(), "lost the connection to redis");
-                    } else if !told {
-                        told = true;
                         tracing::warn!(
                             url = self.url(),
-                            "redis does not let us subscribe: requests go on without it"
+                            "lost the connection to redis: requests go on without it"
                         );
                     }
+                    Err(error) if error != told => {
+                        tracing::warn!(
+                            url = self.url(),
+                            channel = self.names.channel,
+                            error,
+                            "redis does not let us subscribe: requests go on without it"
+                        );
+                        told = error;
+                    }
+                    Err(_) => {}
+                },
+                Err(error) => {
+                    let error = why_not(&error, self.server.url().user.as_deref());
+                    if error != told {
+                        let url = self.url();
+                        tracing::warn!(url, error, "cannot reach redis: requests go on without it");
+                        told = error;
+                    }
                 }
-                Err(error) if !told => {
-                    told = true;
-                    tracing::warn!(url = self.url(), %error, "cannot reach redis: requests go on without it");
-                }
-                Err(_) => {}
             }
             self.met.send_replace(true);
             sleep(wait).await;
@@ -186,9 +198,12 @@ impl Shared {
         }
     }
 
-    async fn subscribe(&self, mut heard: PubSub) -> redis::RedisResult<(PubSubSink, PubSubStream)> {
-        heard.subscribe(&self.names.channel).await?;
-        Ok(heard.split())
+    async fn subscribe(&self, mut heard: PubSub) -> Result<(PubSubSink, PubSubStream), String> {
+        match timeout(PATIENCE, heard.subscribe(&self.names.channel)).await {
+            Ok(Ok(())) => Ok(heard.split()),
+            Ok(Err(error)) => Err(why_not(&error, self.server.url().user.as_deref())),
+            Err(_) => Err("no answer in time".to_owned()),
+        }
     }
 
     /// As long as the connection lasts. We are subscribed already, so whatever changes from here on is heard;
@@ -196,7 +211,7 @@ impl Shared {
     async fn serve(&self, world: &World, sink: PubSubSink, announcements: PubSubStream) {
         self.recent.clear();
         self.compare_all();
-        self.check_secret().await;
+        self.check_mark(true).await;
         tokio::select! {
             () = self.link.lost() => {}
             () = self.listen(world, announcements) => {}
@@ -226,6 +241,12 @@ impl Shared {
         // Our own, or that of a session that this replica does not serve.
         if announcement.by == self.names.id || known == Entry::Gone {
             return Outcome::Skipped;
+        }
+        if set_not_guessed(&known, &announcement.entry) {
+            // It had to guess, perhaps because Redis has lost the session: ours wins there, and is announced.
+            self.lock_pending().push(Subject::new(pool, announcement.key));
+            self.wake.notify_one();
+            return Outcome::Ok;
         }
         if let Some(home) = &announcement.home {
             stand_at(pool, announcement.key, &known, home);
@@ -263,28 +284,6 @@ impl Shared {
                 }
                 let _ = self.link.tell(Operation::Heartbeat, |_| cmd("PING")).await;
             }
-        }
-    }
-
-    /// Whether the other replicas have the same secret: with another one, none knows the others' sessions.
-    async fn check_secret(&self) {
-        let name = self.names.of("secret");
-        let claim = |_| {
-            let mut command = cmd("SET");
-            command.arg(&name).arg(&self.mark).arg("NX");
-            command
-        };
-        let _ = self.link.tell(Operation::Heartbeat, claim).await;
-        let Ok(there) = self.link.tell(Operation::Heartbeat, |_| super::script::read(&name)).await else {
-            return;
-        };
-        let differs = bytes(&there).is_some_and(|there| !there.is_empty() && there != self.mark.as_bytes());
-        if differs {
-            tracing::error!(
-                key = name,
-                "other replicas have another `secret_file`: none knows the others' sessions. Copy it to all; \
-                 after changing it everywhere, delete this key in redis"
-            );
         }
     }
 }

@@ -22,6 +22,7 @@ use super::{
     breaker::{Breaker, BreakerState},
     client::Connection,
     metrics::{Metrics, Operation, Outcome},
+    words::said,
 };
 use crate::clock;
 
@@ -35,6 +36,8 @@ pub(super) struct Link {
     places: Semaphore,
     /// The connection is of no use any more.
     lost: Notify,
+    /// What Redis says while it refuses what it is told; changed by whoever hears it.
+    refusal: Mutex<Option<Box<str>>>,
     pub(super) metrics: Metrics,
 }
 
@@ -48,10 +51,10 @@ pub(super) enum Failure {
     #[error("no answer in time")]
     Timeout,
     /// Redis would not do it.
-    #[error("redis refuses: {0}")]
+    #[error("redis refuses: {}", said(.0))]
     Refused(RedisError),
     /// The connection is gone, or leads to a server that takes no writes.
-    #[error("connection lost: {0}")]
+    #[error("connection lost: {}", said(.0))]
     Lost(RedisError),
 }
 
@@ -69,6 +72,7 @@ impl Link {
             breaker: Mutex::new(Breaker::new(clock::now())),
             places: Semaphore::new(PLACES),
             lost: Notify::new(),
+            refusal: Mutex::default(),
             metrics,
         }
     }
@@ -128,10 +132,35 @@ impl Link {
     /// There is none, from now on.
     pub(super) fn disconnected(&self) {
         self.connection.store(None);
-        let opened = self.breaker().trip(clock::now());
-        if opened {
-            self.tell_open();
+        self.breaker().trip(clock::now());
+        self.metrics.up.set(0);
+        // What it refused is asked of the next one.
+        *self.lock_refusal() = None;
+    }
+
+    /// Redis does not do what it is told; the log says so when that begins.
+    pub(super) fn refused(&self, error: &RedisError) {
+        let mut refusal = self.lock_refusal();
+        if refusal.is_none() {
+            let error = said(error);
+            tracing::warn!(
+                error,
+                "redis refuses to keep sessions: requests go on without it, it is told later"
+            );
+            *refusal = Some(error.into());
         }
+    }
+
+    /// Redis does what it is told.
+    pub(super) fn accepted(&self) {
+        if self.lock_refusal().take().is_some() {
+            tracing::info!("redis keeps sessions again");
+        }
+    }
+
+    /// What Redis says while it refuses what it is told.
+    pub(super) fn refusal(&self) -> Option<Box<str>> {
+        self.lock_refusal().clone()
     }
 
     /// Whether there is one.
@@ -201,18 +230,31 @@ impl Link {
             Err(Failure::Skipped) => (false, false),
         };
         if opened {
-            self.tell_open();
+            self.metrics.up.set(0);
+            match result {
+                Err(Failure::Refused(error)) => self.refused(error),
+                Err(Failure::Timeout) => {
+                    tracing::warn!("redis does not answer in time: requests go on without it");
+                }
+                // Whoever ends the connection says so.
+                _ => {}
+            }
         }
         if closed {
             self.metrics.up.set(1);
-            tracing::info!("redis answers: sessions are shared");
+            if self.metrics.secret_mismatch.get() == 0 {
+                tracing::info!("redis answers: sessions are shared");
+            } else {
+                tracing::warn!(
+                    "redis answers, but other replicas have another `secret_file`: nothing is shared"
+                );
+            }
         }
         closed
     }
 
-    fn tell_open(&self) {
-        self.metrics.up.set(0);
-        tracing::warn!("redis does not answer in time: requests go on without it");
+    fn lock_refusal(&self) -> MutexGuard<'_, Option<Box<str>>> {
+        self.refusal.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn breaker(&self) -> MutexGuard<'_, Breaker> {

@@ -15,6 +15,8 @@ pub(super) struct Metrics {
     lookups: [IntCounter; Found::ALL.len()],
     /// 1 while requests ask Redis.
     pub(super) up: IntGauge,
+    /// 1 while the other replicas have another secret.
+    pub(super) secret_mismatch: IntGauge,
     /// Sessions that Redis has yet to be told of.
     pub(super) pending: IntGauge,
     /// Writes that found another replica's word, which holds.
@@ -91,6 +93,10 @@ impl Metrics {
         )?;
         let up =
             IntGauge::new("homing_shared_up", "1 while requests ask Redis, 0 while they go on without.")?;
+        let secret_mismatch = IntGauge::new(
+            "homing_shared_secret_mismatch",
+            "1 while the other replicas have another secret_file, so that nothing is shared.",
+        )?;
         let pending =
             IntGauge::new("homing_shared_pending", "Changes of sessions that Redis has yet to be told.")?;
         let conflicts = IntCounter::new(
@@ -110,11 +116,12 @@ impl Metrics {
             ),
             &["pool", "backend"],
         )?;
-        let collectors: [Box<dyn Collector>; 9] = [
+        let collectors: [Box<dyn Collector>; 10] = [
             Box::new(operations.clone()),
             Box::new(durations.clone()),
             Box::new(lookups.clone()),
             Box::new(up.clone()),
+            Box::new(secret_mismatch.clone()),
             Box::new(pending.clone()),
             Box::new(conflicts.clone()),
             Box::new(bad.clone()),
@@ -132,6 +139,7 @@ impl Metrics {
             durations: Operation::ALL.map(|operation| durations.with_label_values(&[operation.as_str()])),
             lookups: Found::ALL.map(|found| lookups.with_label_values(&[found.as_str()])),
             up,
+            secret_mismatch,
             pending,
             conflicts,
             bad,

@@ -14,7 +14,7 @@
 //! | `{prefix}:s:{pool}:{32 hex digits}` | a session, an alias, or the mark of one that ended |
 //! | `{prefix}:replicas`, `{prefix}:replica:{name}` | who is there, and how each one is |
 //! | `{prefix}:census`, `{prefix}:census:lock` | how many sessions live where |
-//! | `{prefix}:secret` | shows replicas whose `secret_file` differs |
+//! | `{prefix}:secret` | shows replicas whose `secret_file` differs, and when it is gone, that Redis was emptied |
 //! | `{prefix}:announce` | the channel of announcements |
 
 mod breaker;
@@ -22,6 +22,7 @@ mod census;
 mod client;
 mod keeper;
 mod link;
+mod mark;
 mod metrics;
 mod pending;
 mod request;
@@ -29,6 +30,7 @@ mod resync;
 mod script;
 mod value;
 mod view;
+mod words;
 
 use std::{
     fmt, fs, io,
@@ -57,6 +59,7 @@ pub use self::{
 use self::{
     client::Server,
     link::Link,
+    mark::Mark,
     metrics::{Metrics, Operation},
     pending::{Pending, Recent, Subject, agree},
     script::{Mode, Write},
@@ -84,8 +87,7 @@ pub struct Shared {
     /// All sessions are to be compared with Redis.
     stale: AtomicBool,
     compare: Notify,
-    /// A hash under the secret of `secret_file`, the same at all replicas.
-    mark: String,
+    mark: Mark,
     cluster: Mutex<Cluster>,
     /// Whether the state thread has found out how Redis does. Only it writes, once.
     met: watch::Sender<bool>,
@@ -133,8 +135,6 @@ const MAX_FILE: u64 = 1 << 20;
 const MIN_GRACE: Duration = Duration::from_secs(1);
 /// How long the start waits for Redis, which may be slow or silent.
 const FIRST_CONTACT: Duration = Duration::from_secs(2);
-/// The name space of [`Shared::mark`] among keyed hashes.
-const MARK: u8 = 0xfd;
 
 // === impl Shared ===
 
@@ -168,7 +168,7 @@ impl Shared {
             recent: Recent::default(),
             stale: AtomicBool::new(false),
             compare: Notify::new(),
-            mark: value::hex(hasher.tagged(MARK, b"do all replicas have this secret?")),
+            mark: Mark::new(hasher),
             cluster: Mutex::default(),
             met: watch::Sender::new(false),
         })
@@ -212,9 +212,9 @@ impl Shared {
         &self.names.replica
     }
 
-    /// The cluster as it was told lately.
-    pub fn cluster(&self) -> Cluster {
-        self.lock_cluster().clone()
+    /// What Redis says while it refuses what it is told.
+    pub fn refusal(&self) -> Option<Box<str>> {
+        self.link.refusal()
     }
 
     /// An operator ended a session: Redis and the other replicas forget it, too. False when Redis did not
@@ -271,8 +271,12 @@ impl Shared {
             life,
             channel: &self.names.channel,
             head: &text.head,
-            announce: matches!(entry, Entry::Renamed { .. } | Entry::Ended { .. })
-                || matches!(mode, Mode::Move { .. }),
+            announce: match entry {
+                // A guess: whoever knows better corrects it.
+                Entry::Session(session) => session.unlearned || matches!(mode, Mode::Move { .. }),
+                Entry::Renamed { .. } | Entry::Ended { .. } => true,
+                Entry::Gone => false,
+            },
         })
     }
 
@@ -338,6 +342,10 @@ struct Texts {
 impl Names {
     fn session(&self, pool: &Pool, key: SessionKey) -> String {
         format!("{}:s:{}:{}", self.prefix, pool.name, value::hex(key))
+    }
+
+    fn summary(&self, replica: &str) -> String {
+        format!("{}:replica:{replica}", self.prefix)
     }
 
     fn of(&self, what: &str) -> String {

@@ -66,9 +66,9 @@ impl Shared {
                 continue;
             }
             match self.write_batch(world, taken).await {
-                Ok(()) => {}
+                Ok(()) => self.link.accepted(),
                 Err(Failure::Refused(error)) => {
-                    tracing::warn!(%error, "redis refuses to keep sessions: trying again");
+                    self.link.refused(&error);
                     sleep(REFUSED).await;
                 }
                 // Somebody else ends this.

@@ -9,7 +9,7 @@ use tokio::time::sleep;
 use super::{Operation, Shared, bytes, link::Failure};
 use crate::{
     clock,
-    world::{Pool, World},
+    world::{Phase, Pool, World},
 };
 
 /// The cluster as it was told lately.
@@ -38,6 +38,12 @@ pub struct Summary {
     pub breaker: String,
     /// Changes of sessions that it has yet to tell.
     pub pending: u64,
+    /// Redis refuses to keep what it tells.
+    #[serde(default)]
+    pub refused: bool,
+    /// The others have another secret: it shares nothing with them.
+    #[serde(default)]
+    pub secret_differs: bool,
     /// What it serves.
     pub pools: Vec<PoolSummary>,
 }
@@ -106,6 +112,30 @@ const MAX_REPLICAS: usize = 64;
 /// Bytes of a summary or census.
 const MAX_TEXT: usize = 256 * 1024;
 
+/// So many times in a row another process has written under our name, although we had written last: a process
+/// that goes, or had gone, does so once or twice.
+const SIGHTINGS: u32 = 4;
+
+/// Whether another process has our name, as far as our own record shows.
+#[derive(Debug, Default)]
+struct Namesake {
+    /// In a row.
+    sightings: u32,
+    told: bool,
+}
+
+// === impl Namesake ===
+
+impl Namesake {
+    /// Our record was somebody else's, or was not. True when that is to be told.
+    fn saw(&mut self, foreign: bool) -> bool {
+        self.sightings = if foreign { self.sightings.saturating_add(1) } else { 0 };
+        let tell = self.sightings >= SIGHTINGS && !self.told;
+        self.told |= tell;
+        tell
+    }
+}
+
 impl Shared {
     /// Tells of this replica and hears of the others; never returns.
     pub(super) async fn view(&self, world: &World) {
@@ -115,9 +145,11 @@ impl Shared {
             }
         };
         let tell = async {
+            let mut namesake = Namesake::default();
             loop {
+                self.check_mark(false).await;
                 // A broken connection shows elsewhere; a refusal is no reason to stop trying.
-                if let Err(Failure::Refused(error)) = self.exchange_summaries(world).await {
+                if let Err(Failure::Refused(error)) = self.exchange_summaries(world, &mut namesake).await {
                     tracing::debug!(%error, "redis refuses the cluster view");
                 }
                 sleep(INTERVAL).await;
@@ -128,28 +160,50 @@ impl Shared {
 
     /// This replica goes: the others need not wait until its summary has expired.
     pub(super) async fn leave(&self) {
-        let (name, all) =
-            (self.names.of(&format!("replica:{}", self.names.replica)), self.names.of("replicas"));
+        let (name, all) = (self.names.summary(&self.names.replica), self.names.of("replicas"));
+        let there = self.link.tell(Operation::View, |_| read_summary(&name)).await;
+        if there.is_ok_and(|there| self.is_foreign(&there)) {
+            // The process that took over has our name.
+            return;
+        }
         let _ = self.link.tell(Operation::View, |_| with("DEL", &[&name])).await;
         let _ = self.link.tell(Operation::View, |_| with("ZREM", &[&all, &self.names.replica])).await;
     }
 
-    async fn exchange_summaries(&self, world: &World) -> Result<(), Failure> {
+    /// Whether a record under our name is another process's.
+    fn is_foreign(&self, there: &Value) -> bool {
+        bytes(there)
+            .and_then(|text| serde_json::from_slice::<Summary>(text).ok())
+            .is_some_and(|summary| *summary.id != *self.names.id)
+    }
+
+    async fn exchange_summaries(&self, world: &World, namesake: &mut Namesake) -> Result<(), Failure> {
         let summary = self.summary(world);
         let all = self.names.of("replicas");
         let (now, oldest) = (summary.at, summary.at.saturating_sub(millis(LIFE)));
-        let name = self.names.of(&format!("replica:{}", self.names.replica));
+        let name = self.names.summary(&self.names.replica);
         let text = serde_json::to_string(&summary).unwrap_or_default();
         let tell =
             |command: redis::Cmd| async move { self.link.tell(Operation::View, |_| command.clone()).await };
-        tell(with("SET", &[&name, &text, "PX", &millis(LIFE).to_string()])).await?;
+        let foreign = self.is_foreign(&tell(read_summary(&name)).await?);
+        // Of two processes of one replica, the one that goes leaves the name to the one that came.
+        let goes = world.phase() > Phase::Ready;
+        if !(foreign && goes) {
+            if namesake.saw(foreign) {
+                tracing::warn!(
+                    replica = &*self.names.replica,
+                    "another process has the name of this replica, and each hides the other in the cluster view: \
+                     give one of them another name by `replica` in `[state]`"
+                );
+            }
+            tell(with("SET", &[&name, &text, "PX", &millis(LIFE).to_string()])).await?;
+        }
         tell(with("ZADD", &[&all, &now.to_string(), &self.names.replica])).await?;
         tell(with("ZREMRANGEBYSCORE", &[&all, "-inf", &format!("({oldest}")])).await?;
         let names = tell(with("ZRANGE", &[&all, "0", &(MAX_REPLICAS - 1).to_string()])).await?;
         let mut replicas = Vec::new();
         for name in strings(&names) {
-            let name = self.names.of(&format!("replica:{name}"));
-            let text = tell(with("GETRANGE", &[&name, "0", &MAX_TEXT.to_string()])).await?;
+            let text = tell(read_summary(&self.names.summary(name))).await?;
             replicas.extend(bytes(&text).and_then(|text| serde_json::from_slice::<Summary>(text).ok()));
         }
         let census = tell(with("GETRANGE", &[&self.names.of("census"), "0", &MAX_TEXT.to_string()])).await?;
@@ -180,6 +234,18 @@ impl Shared {
         *self.lock_cluster() = cluster;
     }
 
+    /// The cluster as it was told lately, with what this replica knows of itself now.
+    pub fn cluster(&self, world: &World) -> Cluster {
+        let mut cluster = self.lock_cluster().clone();
+        let own = self.summary(world);
+        match cluster.replicas.iter_mut().find(|summary| summary.replica == own.replica) {
+            Some(summary) => *summary = own,
+            None => cluster.replicas.push(own),
+        }
+        cluster.replicas.sort_by(|a, b| a.replica.cmp(&b.replica));
+        cluster
+    }
+
     fn summary(&self, world: &World) -> Summary {
         let now = clock::unix_ms();
         Summary {
@@ -190,6 +256,8 @@ impl Shared {
             at: now,
             breaker: self.state().as_str().to_owned(),
             pending: self.pending() as u64,
+            refused: self.refusal().is_some(),
+            secret_differs: self.secret_differs(),
             pools: world.snapshot.load().pools.iter().map(|pool| summary_of(pool)).collect(),
         }
     }
@@ -204,6 +272,10 @@ fn summary_of(pool: &Pool) -> PoolSummary {
         in_flight: backend.member.in_flight().into(),
     });
     PoolSummary { name: pool.name.to_string(), backends: backends.collect() }
+}
+
+fn read_summary(name: &str) -> redis::Cmd {
+    with("GETRANGE", &[name, "0", &MAX_TEXT.to_string()])
 }
 
 /// A command and its arguments.
@@ -224,4 +296,20 @@ pub(super) fn strings(value: &Value) -> impl Iterator<Item = &str> {
 
 pub(super) fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namesake_is_told_of_once_and_a_process_that_goes_is_none() {
+        let mut namesake = Namesake::default();
+        let told = |namesake: &mut Namesake, foreign: u32| (0..foreign).any(|_| namesake.saw(true));
+        assert!(!told(&mut namesake, SIGHTINGS - 1));
+        assert!(!namesake.saw(false), "ours again");
+        assert!(!told(&mut namesake, SIGHTINGS - 1));
+        assert!(told(&mut namesake, 1));
+        assert!(!told(&mut namesake, 3 * SIGHTINGS));
+    }
 }
