@@ -314,7 +314,8 @@ impl Taking {
             self.exchange.say(kind::READY).await?;
             (&mut self.released).await.map_err(|_| io::Error::from(io::ErrorKind::UnexpectedEof))
         };
-        let answer = timeout(RELEASE, answer).await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+        let silent = || io::Error::new(io::ErrorKind::TimedOut, "the running process does not answer");
+        let answer = timeout(RELEASE, answer).await.unwrap_or_else(|_| Err(silent()));
         match answer {
             Ok(()) => {
                 tracing::info!(took = ?(clock::now() - self.began), "taken over: the process before drains")

@@ -45,16 +45,24 @@ const FLAGS: [&str; 9] = [
 impl Browser {
     /// Starts one.
     pub(crate) async fn start() -> Self {
-        let mut command = Command::new("chromedriver");
-        command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
-        let mut driver = command.spawn().expect("chromedriver (Debian: chromium-driver)");
-        let said = Lines::collect("chromedriver", driver.stdout.take().expect("piped"));
-        let port = said
-            .find("port", |line| {
-                line.split_once("successfully on port ")?.1.trim_end_matches('.').parse::<u16>().ok()
-            })
-            .await
-            .unwrap_or_else(|| panic!("chromedriver ended: {}", said.text()));
+        let mut attempt = 0;
+        let (driver, port) = loop {
+            let mut command = Command::new("chromedriver");
+            command.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
+            let mut driver = command.spawn().expect("chromedriver (Debian: chromium-driver)");
+            let said = Lines::collect("chromedriver", driver.stdout.take().expect("piped"));
+            let port = said
+                .find("port", |line| {
+                    line.split_once("successfully on port ")?.1.trim_end_matches('.').parse::<u16>().ok()
+                })
+                .await;
+            if let Some(port) = port {
+                break (driver, port);
+            }
+            // It looks for a free port and opens it later: somebody else may have got it meanwhile.
+            attempt += 1;
+            assert!(attempt < 5, "chromedriver ended: {}", said.text());
+        };
         let profile = tempfile::tempdir().expect("a temporary directory");
         let mut flags: Vec<String> = FLAGS.iter().map(|&flag| flag.to_owned()).collect();
         flags.push(format!("--user-data-dir={}", profile.path().display()));

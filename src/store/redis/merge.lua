@@ -55,10 +55,12 @@ if not wins then
 end
 if agreed and was.home then
   -- What is known better there stays: that an application set the id, and the later since.
-  local learned, later = new.unlearned and not was.unlearned, since(was) > since(new)
-  if learned then new.unlearned = nil end
-  if later then new.placed, new.from = was.placed, was.from end
-  if learned or later then value = cjson.encode(new) end
+  if new.unlearned and not was.unlearned then
+    value = value:gsub(',"unlearned":true', '')
+  end
+  if since(was) > since(new) then
+    value = value:gsub('"placed":%d+', ('"placed":%.0f'):format(since(was)), 1)
+  end
 end
 redis.call('SET', KEYS[1], value, 'PX', ARGV[3])
 if not agreed and (was or ARGV[7] == '1') then
