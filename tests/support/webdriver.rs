@@ -60,6 +60,7 @@ impl Browser {
                 break (driver, port);
             }
             // It looks for a free port and opens it later: somebody else may have got it meanwhile.
+            driver.wait().expect("our child");
             attempt += 1;
             assert!(attempt < 5, "chromedriver ended: {}", said.text());
         };
