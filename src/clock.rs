@@ -68,7 +68,8 @@ fn anchor() -> u64 {
     }
 }
 
-fn millis(time: Duration) -> u64 {
+/// Whole milliseconds, as times leave the process; a time that is longer than they can say is the longest.
+pub fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 

@@ -8,6 +8,7 @@ use std::{io, time::Duration};
 use super::link::MAX_FRAME;
 use crate::{
     affinity::SessionKey,
+    clock::millis,
     store::{Entry, Session},
 };
 
@@ -73,8 +74,7 @@ impl Entries {
                     put_name(out, from);
                 }
                 if let Some(ttl) = session.ttl {
-                    let ttl = u64::try_from(ttl.as_millis()).unwrap_or(u64::MAX);
-                    out.extend_from_slice(&ttl.to_be_bytes());
+                    out.extend_from_slice(&millis(ttl).to_be_bytes());
                 }
             }
             Entry::Renamed { to, until, lasting } => {

@@ -6,6 +6,8 @@
 
 use std::time::Duration;
 
+use crate::clock;
+
 /// A binding; `home` and `from` are numbers of backends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Binding {
@@ -322,7 +324,7 @@ fn checked_time(time: u64) -> Result<u64, Malformed> {
 
 /// A duration in whole milliseconds, none longer than what is read back.
 fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX).min(TTL_MAX)
+    clock::millis(duration).min(TTL_MAX)
 }
 
 fn number(into: &mut Vec<u8>, mut number: u64) {

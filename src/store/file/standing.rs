@@ -92,9 +92,7 @@ fn steered(backend: &Backend) -> Steered {
             Admin::Draining => Wish::Draining,
             Admin::Maintenance => Wish::Maintenance,
         },
-        deadline: left.map(|left| {
-            clock::unix_ms().saturating_add(u64::try_from(left.as_millis()).unwrap_or(u64::MAX)).min(LATEST)
-        }),
+        deadline: left.map(|left| clock::unix_ms().saturating_add(clock::millis(left)).min(LATEST)),
         weight: (set != configured).then_some(Weight { set, configured }),
     }
 }

@@ -14,9 +14,12 @@ use super::{
     Census, HomeCount, Operation, PoolCensus, Shared,
     link::Failure,
     script::CENSUS,
-    view::{millis, strings, with},
+    view::{strings, with},
 };
-use crate::{clock, world::World};
+use crate::{
+    clock::{self, millis},
+    world::World,
+};
 
 /// Sessions by pool and home, while they are being counted.
 #[derive(Debug, Default)]

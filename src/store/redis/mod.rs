@@ -231,7 +231,7 @@ impl Shared {
             (_, None) => return false,
         };
         let now = clock::unix_ms();
-        let ended = Entry::Ended { home, until: now + view::millis(pool.settings.grace.max(MIN_GRACE)) };
+        let ended = Entry::Ended { home, until: now + clock::millis(pool.settings.grace.max(MIN_GRACE)) };
         let Some((value, _)) = value::encode(&ended, &pool.settings, now) else { return false };
         let name = self.names.session(pool, key);
         let message = format!("{}{value}}}", value::announcement_head(&self.names.id, &pool.name, key, None));

@@ -4,6 +4,8 @@ use std::{sync::LazyLock, time::Duration};
 
 use redis::{Cmd, Script, cmd};
 
+use crate::clock;
+
 /// A script of ours; named by its hash, sent whole when the server does not have it (any more).
 #[derive(Debug)]
 pub(super) struct Source {
@@ -85,7 +87,7 @@ impl Write<'_> {
             Mode::Move { from } => from,
             _ => "",
         };
-        let life = u64::try_from(self.life.as_millis()).unwrap_or(u64::MAX).clamp(1, MAX_LIFE);
+        let life = clock::millis(self.life).clamp(1, MAX_LIFE);
         command.arg(self.mode.as_str()).arg(self.value).arg(life).arg(from);
         command.arg(self.channel).arg(self.head).arg(u8::from(self.announce));
         command

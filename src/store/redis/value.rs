@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     affinity::{SessionKey, Settings},
+    clock::millis,
     store::{Entry, Session},
 };
 
@@ -212,10 +213,6 @@ fn entry(wire: Wire<'_>, now: u64) -> Option<Entry> {
 fn name(text: &str) -> Option<Box<str>> {
     let fits = (1..=MAX_NAME).contains(&text.len()) && !text.chars().any(char::is_control);
     fits.then(|| text.into())
-}
-
-fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn is_false(value: &bool) -> bool {

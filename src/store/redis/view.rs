@@ -8,7 +8,7 @@ use tokio::time::sleep;
 
 use super::{Operation, Shared, bytes, link::Failure};
 use crate::{
-    clock,
+    clock::{self, millis},
     world::{Phase, Pool, World},
 };
 
@@ -292,10 +292,6 @@ pub(super) fn strings(value: &Value) -> impl Iterator<Item = &str> {
         _ => &[],
     };
     items.iter().filter_map(|item| str::from_utf8(bytes(item)?).ok())
-}
-
-pub(super) fn millis(duration: Duration) -> u64 {
-    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 #[cfg(test)]
