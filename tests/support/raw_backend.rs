@@ -126,6 +126,11 @@ impl RawConnection {
         while self.until("\0 never \0").await.is_some() {}
     }
 
+    /// The other end.
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.socket.peer_addr().expect("a connected socket")
+    }
+
     /// Notes `what` among the bytes that arrived.
     pub(crate) fn mark(&self, what: &str) {
         self.arrived.lock().expect("no panic under it")[self.index].extend_from_slice(what.as_bytes());
