@@ -7,20 +7,19 @@
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use http::{HeaderMap, Method, Request, Response, Uri};
-use hyper::body::Incoming;
 use tokio::time::{Instant, timeout_at};
 
 use super::{
     Client,
-    body::{RequestBody, Tally},
     record::Record,
+    request_body::{RequestBody, Tally},
 };
 use crate::{
     affinity::{Answer, Ask, Claim, Decision, Effect, Keys, OnDown, Reason, Settled, Slot, Verdict},
     backend::{Backend, Evidence, InFlight},
     clock,
     error::Fault,
-    upstream::{Connection, ExchangeError},
+    upstream::{self, Connection, ExchangeError},
     world::Pool,
 };
 
@@ -41,7 +40,7 @@ pub(super) struct Forward<'a> {
 
 /// A backend's answer, its body yet to come.
 pub(super) struct Answered {
-    pub(super) response: Response<Incoming>,
+    pub(super) response: Response<upstream::Body>,
     pub(super) connection: Connection<RequestBody>,
     pub(super) in_flight: InFlight,
     pub(super) held: Held,
@@ -165,7 +164,7 @@ impl Forward<'_> {
         backend: &Arc<Backend>,
         mut request: Request<RequestBody>,
         record: &mut Record,
-    ) -> Result<(Response<Incoming>, Connection<RequestBody>), Failed> {
+    ) -> Result<(Response<upstream::Body>, Connection<RequestBody>), Failed> {
         let upstream = &self.client.worker.upstream;
         let replay = is_replayable(&request);
         while let Some(mut connection) = upstream.idle(backend, self.pool.timeouts.idle) {
@@ -212,7 +211,7 @@ impl Forward<'_> {
         &self,
         connection: &mut Connection<RequestBody>,
         request: Request<RequestBody>,
-    ) -> Result<Response<Incoming>, Exchange> {
+    ) -> Result<Response<upstream::Body>, Exchange> {
         let mut exchange = pin!(connection.exchange(request));
         let mut deadline = clock::now() + self.pool.timeouts.head;
         loop {

@@ -3,25 +3,29 @@
 //! Everything here runs on one worker thread and shares nothing with other workers but the world's
 //! snapshot, the affinity tables and counters. A request passes through [`service`] (the phases),
 //! [`target`] (what it is for), [`headers`], [`forward`] (choose, send, try again), and back through
-//! [`body`]; its [`record`] is written exactly once.
+//! [`answer_body`]; its [`record`] is written exactly once.
 //!
 //! Invariants: a binding is made before the head of the answer goes on; a connection to a backend is used
 //! again only after a whole exchange; whatever is counted up is counted down by a drop.
 
 mod access_log;
 mod activity;
+mod answer_body;
 mod answers;
-mod body;
 mod connection;
 mod forward;
 mod guard;
 mod headers;
+mod http1;
+mod http2;
 mod metrics;
 mod own_cookie;
 mod record;
 mod redirect;
+mod request_body;
 mod respond;
 mod service;
+mod stall;
 mod stream;
 mod target;
 mod upgrade;
@@ -44,7 +48,7 @@ pub use self::{
     connection::{serve_plain, serve_tls},
     metrics::{Metrics, Protocol},
 };
-use self::{activity::Activity, answers::Answers, body::RequestBody, guard::Gauge};
+use self::{activity::Activity, answers::Answers, guard::Gauge, request_body::RequestBody};
 use crate::{
     affinity::{Affinity, Slot, Tick},
     clock,

@@ -9,7 +9,7 @@ use http::{HeaderValue, Request};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Worker, activity::Busy, body::Tally, metrics::Protocol};
+use super::{Worker, activity::Busy, metrics::Protocol, request_body::Tally};
 use crate::{
     affinity::{Reason, Verdict},
     clock,

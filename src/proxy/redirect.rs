@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION};
 
-use super::{body::AnswerBody, respond, target};
+use super::{answer_body::AnswerBody, respond, target};
 use crate::world::World;
 
 /// The answer to a plain request.

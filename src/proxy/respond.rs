@@ -6,7 +6,7 @@ use http::{
     header::{CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, LOCATION, RETRY_AFTER},
 };
 
-use super::{body::AnswerBody, record::Record};
+use super::{answer_body::AnswerBody, record::Record};
 use crate::error::Fault;
 
 /// The answer to a request that no backend answers.

@@ -5,16 +5,18 @@ use std::{convert::Infallible, net::IpAddr, rc::Rc, sync::Arc, time::UNIX_EPOCH}
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery,
 };
-use hyper::{body::Incoming, upgrade::OnUpgrade};
+use hyper::upgrade::OnUpgrade;
 
 use super::{
     Client,
-    body::{Answer, AnswerBody, Leftover, RequestBody, Stall, Tally},
+    answer_body::{Answer, AnswerBody},
     forward::{Answered, Forward},
     headers::{self, Sender},
     own_cookie::OwnCookie,
     record::Record,
+    request_body::{Incoming, Leftover, RequestBody, Tally},
     respond,
+    stall::Stall,
     stream::{self, Holding, StreamHold},
     target, upgrade,
 };
@@ -24,14 +26,14 @@ use crate::{
     clock,
     error::Fault,
     store::redis::Shared,
-    upstream::Connection,
+    upstream::{self, Connection},
     world::{Pool, Snapshot},
 };
 
 /// A request that a backend has answered and affinity has settled.
 struct Passed {
     pool: Arc<Pool>,
-    response: Response<Incoming>,
+    response: Response<upstream::Body>,
     connection: Connection<RequestBody>,
     in_flight: InFlight,
     tally: Rc<Tally>,

@@ -12,10 +12,8 @@ mod socket;
 use std::{cell::RefCell, collections::HashMap, error::Error as _, sync::Arc, time::Duration};
 
 use http::{Request, Response};
-use hyper::{
-    body::{Body, Incoming},
-    client::conn::http1::{self, SendRequest},
-};
+use http_body::Body as HttpBody;
+use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::Instant};
 
@@ -25,6 +23,9 @@ pub use self::{
     probe::{ProbeError, probe},
 };
 use crate::{backend::Backend, clock, error::Fault};
+
+/// The body of a backend's answer.
+pub type Body = hyper::body::Incoming;
 
 /// One worker's idle connections.
 #[derive(Debug)]
@@ -78,7 +79,7 @@ impl<B> Default for Connections<B> {
 
 impl<B> Connections<B>
 where
-    B: Body + 'static,
+    B: HttpBody + 'static,
     B::Data: Send,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
@@ -158,7 +159,7 @@ where
 
 impl<B> Connection<B>
 where
-    B: Body + 'static,
+    B: HttpBody + 'static,
 {
     /// Whether it served a request before.
     pub fn is_reused(&self) -> bool {
@@ -177,7 +178,7 @@ where
     }
 
     /// Sends one request and waits for the head of its answer.
-    pub async fn exchange(&mut self, request: Request<B>) -> Result<Response<Incoming>, ExchangeError<B>> {
+    pub async fn exchange(&mut self, request: Request<B>) -> Result<Response<Body>, ExchangeError<B>> {
         self.sender.try_send_request(request).await.map_err(|mut error| match error.take_message() {
             Some(request) => ExchangeError::Unsent(Box::new(request)),
             None => ExchangeError::classify(error.error()),

@@ -1,4 +1,4 @@
-//! Bodies on their way through: counted, bounded, and given up when nothing moves.
+//! A request's body on its way to a backend: counted, bounded, and given up when nothing moves.
 
 use std::{
     cell::Cell,
@@ -12,22 +12,16 @@ use std::{
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
-use hyper::body::Incoming;
-use tokio::time::{Instant, Sleep, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::{
-    Worker,
     activity::{Activity, Busy},
-    answers::Tracked,
-    record::Record,
-    stream::Holding,
+    stall::Stall,
 };
-use crate::{
-    backend::{Evidence, InFlight},
-    clock,
-    error::Fault,
-    upstream::Connection,
-};
+use crate::{clock, error::Fault};
+
+/// A body as a client's connection brings it.
+pub(super) type Incoming = hyper::body::Incoming;
 
 /// What a request's body has done so far; shared by the body, which hyper owns, and the request.
 #[derive(Debug)]
@@ -66,41 +60,6 @@ pub(super) struct Passing {
     tally: Rc<Tally>,
     /// The connection is not idle while this is under way, also after an early answer.
     _busy: Busy,
-}
-
-/// An answer's body on its way to the client.
-#[derive(Debug)]
-pub(super) enum AnswerBody {
-    /// Made here, or there is none.
-    Whole(Option<Bytes>),
-    /// The backend's.
-    Passing(Box<Answer>),
-}
-
-/// A backend's answer on its way to the client, and all that must happen once when it ends.
-#[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) body: Incoming,
-    /// Goes back to the pool when the whole answer has passed; closed otherwise.
-    pub(super) connection: Option<Connection<RequestBody>>,
-    pub(super) keep_alive: usize,
-    pub(super) tally: Rc<Tally>,
-    pub(super) record: Record,
-    pub(super) worker: Rc<Worker>,
-    pub(super) stall: Stall,
-    pub(super) tracked: Tracked,
-    pub(super) holding: Holding,
-    pub(super) in_flight: Option<InFlight>,
-}
-
-/// A deadline that moves with every sign of progress, told at the latest one limit too late.
-#[derive(Debug)]
-pub(super) struct Stall {
-    limit: Option<Duration>,
-    /// Made when something first waits, and kept: most bodies wait often, and few for long.
-    timer: Option<Pin<Box<Sleep>>>,
-    /// Whether something moved since the timer was set.
-    moved: bool,
 }
 
 // === impl Tally ===
@@ -248,119 +207,6 @@ impl Drop for Leftover {
                     left = rest;
                 }
             }));
-        }
-    }
-}
-
-// === impl AnswerBody ===
-
-impl Body for AnswerBody {
-    type Data = Bytes;
-    type Error = Fault;
-
-    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        match self.get_mut() {
-            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
-            Self::Passing(answer) => answer.poll(cx),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match self {
-            Self::Whole(bytes) => bytes.is_none(),
-            Self::Passing(answer) => answer.body.is_end_stream(),
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match self {
-            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
-            Self::Passing(answer) => answer.body.size_hint(),
-        }
-    }
-}
-
-// === impl Answer ===
-
-impl Answer {
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        self.tracked.taken();
-        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
-            Poll::Ready(frame) => frame,
-            Poll::Pending => {
-                ready!(self.stall.poll(cx));
-                return self.cut();
-            }
-        };
-        self.stall.progress();
-        match frame {
-            None => {
-                self.end();
-                Poll::Ready(None)
-            }
-            Some(Ok(frame)) => {
-                self.tracked.handed();
-                if let Some(data) = frame.data_ref() {
-                    self.holding.passed(data.len());
-                    self.record.sent(data.len() as u64);
-                }
-                // hyper drops a body after its trailers without asking for its end.
-                if frame.is_trailers() || self.body.is_end_stream() {
-                    self.end();
-                }
-                Poll::Ready(Some(Ok(frame)))
-            }
-            Some(Err(_)) => self.cut(),
-        }
-    }
-
-    /// The backend broke off, or stands still. The client must see a cut, never a complete message: an
-    /// error here makes hyper reset the stream, or close the connection without the final chunk.
-    fn cut(&mut self) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        self.record.broken(Fault::AnswerCut);
-        self.connection = None;
-        if let Some(in_flight) = &self.in_flight {
-            in_flight.backend().passed(Evidence::Broken);
-        }
-        Poll::Ready(Some(Err(Fault::AnswerCut)))
-    }
-
-    /// The whole answer has passed. The connection is of use again only if the request has, too.
-    pub(super) fn end(&mut self) {
-        self.record.complete();
-        self.in_flight = None;
-        self.holding = Holding::Not;
-        if let Some(connection) = self.connection.take()
-            && self.tally.ended()
-        {
-            self.worker.upstream.give_back(connection, self.keep_alive);
-        }
-    }
-}
-
-// === impl Stall ===
-
-impl Stall {
-    /// A deadline of `limit` from the last progress; never when none.
-    pub(super) fn new(limit: Option<Duration>) -> Self {
-        Self { limit, timer: None, moved: false }
-    }
-
-    /// Something moved.
-    fn progress(&mut self) {
-        self.moved = true;
-    }
-
-    /// Nothing moved: ready when that has been so for too long.
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        let Some(limit) = self.limit else { return Poll::Pending };
-        let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(clock::now() + limit)));
-        loop {
-            ready!(timer.as_mut().poll(cx));
-            if !std::mem::take(&mut self.moved) {
-                return Poll::Ready(());
-            }
-            timer.as_mut().reset(clock::now() + limit);
         }
     }
 }

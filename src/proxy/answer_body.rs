@@ -1,0 +1,135 @@
+//! An answer's body on its way to the client: counted, and given up when nothing moves.
+
+use std::{
+    pin::Pin,
+    rc::Rc,
+    task::{Context, Poll, ready},
+};
+
+use bytes::Bytes;
+use http_body::{Body, Frame, SizeHint};
+
+use super::{
+    Worker,
+    answers::Tracked,
+    record::Record,
+    request_body::{RequestBody, Tally},
+    stall::Stall,
+    stream::Holding,
+};
+use crate::{
+    backend::{Evidence, InFlight},
+    error::Fault,
+    upstream::{self, Connection},
+};
+
+/// An answer's body on its way to the client.
+#[derive(Debug)]
+pub(super) enum AnswerBody {
+    /// Made here, or there is none.
+    Whole(Option<Bytes>),
+    /// The backend's.
+    Passing(Box<Answer>),
+}
+
+/// A backend's answer on its way to the client, and all that must happen once when it ends.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) body: upstream::Body,
+    /// Goes back to the pool when the whole answer has passed; closed otherwise.
+    pub(super) connection: Option<Connection<RequestBody>>,
+    pub(super) keep_alive: usize,
+    pub(super) tally: Rc<Tally>,
+    pub(super) record: Record,
+    pub(super) worker: Rc<Worker>,
+    pub(super) stall: Stall,
+    pub(super) tracked: Tracked,
+    pub(super) holding: Holding,
+    pub(super) in_flight: Option<InFlight>,
+}
+
+// === impl AnswerBody ===
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match self.get_mut() {
+            Self::Whole(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Passing(answer) => answer.poll(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(bytes) => bytes.is_none(),
+            Self::Passing(answer) => answer.body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(bytes) => SizeHint::with_exact(bytes.as_ref().map_or(0, Bytes::len) as u64),
+            Self::Passing(answer) => answer.body.size_hint(),
+        }
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        self.tracked.taken();
+        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
+            Poll::Ready(frame) => frame,
+            Poll::Pending => {
+                ready!(self.stall.poll(cx));
+                return self.cut();
+            }
+        };
+        self.stall.progress();
+        match frame {
+            None => {
+                self.end();
+                Poll::Ready(None)
+            }
+            Some(Ok(frame)) => {
+                self.tracked.handed();
+                if let Some(data) = frame.data_ref() {
+                    self.holding.passed(data.len());
+                    self.record.sent(data.len() as u64);
+                }
+                // hyper drops a body after its trailers without asking for its end.
+                if frame.is_trailers() || self.body.is_end_stream() {
+                    self.end();
+                }
+                Poll::Ready(Some(Ok(frame)))
+            }
+            Some(Err(_)) => self.cut(),
+        }
+    }
+
+    /// The backend broke off, or stands still. The client must see a cut, never a complete message: an
+    /// error here makes hyper reset the stream, or close the connection without the final chunk.
+    fn cut(&mut self) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        self.record.broken(Fault::AnswerCut);
+        self.connection = None;
+        if let Some(in_flight) = &self.in_flight {
+            in_flight.backend().passed(Evidence::Broken);
+        }
+        Poll::Ready(Some(Err(Fault::AnswerCut)))
+    }
+
+    /// The whole answer has passed. The connection is of use again only if the request has, too.
+    pub(super) fn end(&mut self) {
+        self.record.complete();
+        self.in_flight = None;
+        self.holding = Holding::Not;
+        if let Some(connection) = self.connection.take()
+            && self.tally.ended()
+        {
+            self.worker.upstream.give_back(connection, self.keep_alive);
+        }
+    }
+}
