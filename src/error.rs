@@ -25,6 +25,12 @@ pub enum Fault {
     /// The request head is larger than allowed.
     #[error("the request head is too large")]
     HeadTooLarge,
+    /// The client's address asks too fast; it may ask again after so many seconds.
+    #[error("there are too many requests from this address")]
+    RateLimited(u32),
+    /// More requests are under way than the proxy takes on.
+    #[error("the proxy serves too many requests right now")]
+    Overloaded,
     /// The client stopped sending its body.
     #[error("the request body did not arrive in time")]
     BodyTimeout,
@@ -84,7 +90,10 @@ impl Fault {
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoBackend | Self::HomeDown | Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoBackend | Self::HomeDown | Self::Exhausted | Self::Overloaded => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::ConnectFailed
             | Self::BackendClosed
             | Self::BadAnswer
@@ -104,6 +113,8 @@ impl Fault {
             Self::BodyTooLarge => "body-too-large",
             Self::HeadTooLarge => "head-too-large",
             Self::BodyTimeout => "body-timeout",
+            Self::RateLimited(_) => "rate-limited",
+            Self::Overloaded => "overloaded",
             Self::NoBackend => "no-backend",
             Self::HomeDown => "home-down",
             Self::Exhausted => "exhausted",
@@ -126,6 +137,7 @@ impl Fault {
             | Self::BodyTooLarge
             | Self::HeadTooLarge
             | Self::BodyTimeout
+            | Self::RateLimited(_)
             | Self::ClientGone => Blame::Client,
             Self::ConnectFailed
             | Self::ConnectTimeout
@@ -133,14 +145,19 @@ impl Fault {
             | Self::BadAnswer
             | Self::AnswerCut
             | Self::HeadTimeout => Blame::Backend,
-            Self::NoRoute | Self::NoBackend | Self::HomeDown | Self::Exhausted => Blame::Proxy,
+            Self::NoRoute | Self::NoBackend | Self::HomeDown | Self::Exhausted | Self::Overloaded => {
+                Blame::Proxy
+            }
         }
     }
 
     /// After which time it is worth asking again (RFC 9110 §10.2.3), where that can be said.
     pub const fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::NoBackend | Self::HomeDown | Self::Exhausted => Some(Duration::from_secs(2)),
+            Self::NoBackend | Self::HomeDown | Self::Exhausted | Self::Overloaded => {
+                Some(Duration::from_secs(2))
+            }
+            Self::RateLimited(seconds) => Some(Duration::from_secs(seconds as u64)),
             _ => None,
         }
     }

@@ -52,7 +52,7 @@ impl Changes {
         differs(applied, "log_query", &old.log_query, &new.log_query);
         differs(applied, "hsts", &old.hsts, &new.hsts);
         differs(applied, "timeouts", &old.timeouts, &new.timeouts);
-        differs(applied, "limits", &old.limits, &new.limits);
+        differs(applied, "limits", &(&old.limits, &old.edge), &(&new.limits, &new.edge));
         let routes = |config: &Config| -> Vec<_> {
             let name = |index: usize| config.pools.get(index).map_or("", |pool| &*pool.name);
             let text = |route: &super::Route| {

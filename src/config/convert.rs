@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::{NonZeroU32, NonZeroUsize},
     path::{Path, PathBuf},
     thread,
@@ -24,7 +24,7 @@ use super::{
 
 /// Converts a whole configuration; relative paths are taken from `base`. What it returns is valid only
 /// if `report` is empty afterwards.
-pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
+pub(super) fn config(mut raw: RawConfig, base: &Path, report: &Report) -> Config {
     if raw.certificates.is_missing() && report.source().numbered {
         report.add_whole(
             "there is no [[certificate]]: HTTPS needs at least one",
@@ -39,6 +39,7 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
     let state = raw.state.convert(base, !raw.secret_file.is_absent(), report);
     // Bindings that outlive the process are of no use under a secret that dies with it.
     let beside = state.file.as_ref().map(|file| key_beside(file));
+    let edge = std::mem::take(&mut raw.limits.edge).convert(report);
     let config = Config {
         listen: listen(raw.listen, report),
         admin: admin(raw.admin, base),
@@ -57,6 +58,7 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
         dns_refresh: dns_refresh(raw.dns_refresh, report),
         timeouts: timeouts(raw.timeouts),
         limits: limits(raw.limits),
+        edge,
         hsts: raw.hsts.value(),
         routes,
         pools: pools(raw.pools.list, base, report),
@@ -82,6 +84,12 @@ fn dns_refresh(field: Field<Duration>, report: &Report) -> Duration {
 
 /// Where the secret of a state file is unless it is said otherwise.
 impl Config {
+    /// Whether what this peer says about the clients that it forwards is believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+
     /// The state file, where `secret_file` is the key file beside it: nobody named that.
     pub fn key_is_of_state(&self) -> Option<&Path> {
         let state = self.state.file.as_deref()?;
@@ -157,7 +165,7 @@ fn limits(raw: RawLimits) -> Limits {
         headers: size(raw.headers.or(100)),
         body_size: raw.body_size.or(None),
         connections: raw.connections.or(const { NonZeroUsize::new(10_000).unwrap() }),
-        streams: raw.streams.or(const { NonZeroU32::new(128).unwrap() }),
+        streams: raw.streams.or(const { NonZeroU32::new(100).unwrap() }),
     }
 }
 
@@ -246,5 +254,5 @@ fn default_workers() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-const DEFAULT_HTTPS: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8443);
-const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+const DEFAULT_HTTPS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8443);
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);

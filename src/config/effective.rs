@@ -55,6 +55,7 @@ fn write_config(config: &Config, out: &mut String) -> fmt::Result {
     }
     write_timeouts(&config.timeouts, out)?;
     write_limits(&config.limits, out)?;
+    config.edge.write(out)?;
     for route in &config.routes {
         write_route(route, &config.pools, out)?;
     }

@@ -10,6 +10,7 @@ mod changes;
 mod convert;
 mod convert_issue;
 mod convert_pool;
+mod edge;
 mod effective;
 mod errors;
 mod excerpt;
@@ -30,6 +31,7 @@ pub use self::{
     address::{format_backend_url, parse_listen},
     changes::Changes,
     convert_pool::BACKENDS_MAX,
+    edge::{Edge, Period, Rate},
     errors::ConfigErrors,
     flags::{BackendFlag, Flags, Overrides},
     model::{

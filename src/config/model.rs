@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
-use super::RedisUrl;
+use super::{RedisUrl, edge::Edge};
 use crate::affinity::Settings;
 
 /// Everything `homing serve` needs to know.
@@ -45,6 +45,8 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Bounds of the client side.
     pub limits: Limits,
+    /// What one client may take, and all of them together.
+    pub edge: Edge,
     /// `Strict-Transport-Security` max-age sent with every HTTPS answer; none by default.
     pub hsts: Option<Duration>,
     /// Host and path to pool; the most specific match wins whatever the order.

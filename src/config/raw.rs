@@ -17,6 +17,7 @@ use super::{
         BackendUrl, parse_admin_host, parse_authority, parse_backend_url, parse_discover, parse_host_pattern,
         parse_listen, parse_name, parse_network, parse_path_prefix, parse_resolver, parse_target,
     },
+    edge::RawEdge,
     model::{AccessLog, Discover, HostPattern, SameSite},
     quantity::format_size,
     schema,
@@ -89,6 +90,7 @@ pub(super) struct RawLimits {
     pub(super) body_size: Field<Option<u64>>,
     pub(super) connections: Field<NonZeroUsize>,
     pub(super) streams: Field<NonZeroU32>,
+    pub(super) edge: RawEdge,
 }
 
 #[derive(Debug, Default)]
@@ -256,6 +258,7 @@ impl RawLimits {
             body_size: section.take("body_size", body_size),
             connections: section.count_usize("connections", CONNECTIONS_MAX),
             streams: section.count("streams", STREAMS_MAX),
+            edge: RawEdge::read(&mut section),
         };
         section.finish();
         limits

@@ -55,8 +55,22 @@ pub(super) static CERTIFICATE: Shape = Shape { title: "[[certificate]]", keys: &
 pub(super) static TIMEOUTS: Shape =
     Shape { title: "[timeouts]", keys: &["handshake", "head", "idle", "body", "drain"] };
 
-pub(super) static LIMITS: Shape =
-    Shape { title: "[limits]", keys: &["head_size", "headers", "body_size", "connections", "streams"] };
+pub(super) static LIMITS: Shape = Shape {
+    title: "[limits]",
+    keys: &[
+        "head_size",
+        "headers",
+        "body_size",
+        "connections",
+        "streams",
+        "connections_per_address",
+        "requests",
+        "requests_per_connection",
+        "rate",
+        "rate_burst",
+        "min_rate",
+    ],
+};
 
 pub(super) static ROUTE: Shape = Shape { title: "[[route]]", keys: &["host", "path", "pool"] };
 

@@ -19,7 +19,7 @@ use super::{
     guard::{End, Guard},
     http1, http2, redirect,
 };
-use crate::world::Permit;
+use crate::admission::Permit;
 
 /// hyper refuses heads by itself and without a word; ours refuses first, with one. Between the two lies
 /// the factor by which a head may exceed the limit and still be told so.
@@ -96,11 +96,15 @@ async fn plain(worker: Rc<Worker>, stream: TcpStream, _place: Place) {
         async { Ok::<_, Infallible>(answer) }
     });
     let connection = http1::http1_builder(&snapshot.config.limits).serve_connection(io, service);
-    drive(connection, guard, |connection| connection.graceful_shutdown()).await;
+    let _ = drive(connection, guard, |connection| connection.graceful_shutdown()).await;
 }
 
 /// Runs a connection to its end, or to the guard's.
-pub(super) async fn drive<C>(connection: C, mut guard: Guard, shut_down: impl Fn(Pin<&mut C>))
+pub(super) async fn drive<C>(
+    connection: C,
+    mut guard: Guard,
+    shut_down: impl Fn(Pin<&mut C>),
+) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
@@ -108,14 +112,14 @@ where
     loop {
         tokio::select! {
             result = connection.as_mut() => {
-                if let Err(error) = result {
+                if let Err(error) = &result {
                     tracing::debug!(%error, "client connection ended");
                 }
-                return;
+                return result;
             }
             end = guard.next() => match end {
                 End::Graceful => shut_down(connection.as_mut()),
-                End::Now => return,
+                End::Now => return Ok(()),
             },
         }
     }

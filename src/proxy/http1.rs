@@ -27,7 +27,8 @@ pub(super) async fn serve_http1(
     let io = TokioIo::new(Watched { inner: stream, activity: Arc::clone(&client.activity) });
     let service = service_fn(|request| service::serve(Rc::clone(client), request));
     let connection = http1_builder(limits).serve_connection(io, service).with_upgrades();
-    drive(connection, guard, |connection| connection.graceful_shutdown()).await;
+    // What ended it has been logged.
+    let _ = drive(connection, guard, |connection| connection.graceful_shutdown()).await;
 }
 
 /// How such a connection is served.

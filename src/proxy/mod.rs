@@ -10,16 +10,20 @@
 
 mod access_log;
 mod activity;
+mod admission;
 mod answer_body;
 mod answers;
 mod connection;
+mod flood;
 mod forward;
 mod guard;
 mod headers;
 mod http1;
 mod http2;
+mod http2_rules;
 mod metrics;
 mod own_cookie;
+mod pace;
 mod record;
 mod redirect;
 mod request_body;
@@ -48,12 +52,13 @@ pub use self::{
     connection::{serve_plain, serve_tls},
     metrics::{Metrics, Protocol},
 };
-use self::{activity::Activity, answers::Answers, guard::Gauge, request_body::RequestBody};
+use self::{activity::Activity, answers::Answers, guard::Gauge, pace::Pace, request_body::RequestBody};
 use crate::{
+    admission::Permit,
     affinity::{Affinity, Slot, Tick},
     clock,
     upstream::Connections,
-    world::{Permit, Pool, World},
+    world::{Pool, World},
 };
 
 /// What one worker thread owns.
@@ -100,6 +105,10 @@ struct Client {
     placed: Cell<Option<(*const Affinity, Slot, Tick)>>,
     /// The session of the proxy's own that began last, likewise.
     latest: own_cookie::Latest,
+    /// Requests so far.
+    requests: Cell<u32>,
+    /// Wakes the guard when no more are to come.
+    spent: Rc<Notify>,
 }
 
 /// What a client connection takes up until it and its WebSocket are closed.
@@ -126,9 +135,12 @@ impl Worker {
         Self { world, metrics, log, upstream: Connections::default(), open: Rc::default() }
     }
 
-    /// Closes connections to backends that have been idle for too long.
+    /// Closes connections to backends that have been idle for too long, and forgets addresses that have.
     pub fn sweep(&self) {
         let snapshot = self.world.snapshot.load();
+        if let Some(rate) = &snapshot.rate {
+            rate.sweep();
+        }
         self.upstream.sweep(|backend| {
             snapshot
                 .pools
@@ -176,16 +188,19 @@ impl Client {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("\"[{address}]\""),
         };
+        let config = Arc::clone(&worker.world.snapshot.load().config);
         Self {
             worker: Rc::clone(worker),
             peer: SocketAddr::new(address, peer.port()),
             peer_value: HeaderValue::try_from(address.to_string()).expect("an address is a field value"),
             node: node.into(),
             activity: Activity::new(),
-            answers: Rc::default(),
+            answers: Rc::new(Answers::new(Pace::of(&config.timeouts, &config.edge))),
             _place: place,
             placed: Cell::new(None),
             latest: own_cookie::Latest::default(),
+            requests: Cell::new(0),
+            spent: Rc::default(),
         }
     }
 

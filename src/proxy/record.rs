@@ -11,6 +11,7 @@ use tokio::time::Instant;
 
 use super::{Worker, activity::Busy, metrics::Protocol, request_body::Tally};
 use crate::{
+    admission::RequestPermit,
     affinity::{Reason, Verdict},
     clock,
     error::Fault,
@@ -27,6 +28,8 @@ pub(super) struct Record {
     started: Instant,
     /// Only when the access log is on.
     detail: Option<Box<Detail>>,
+    /// Its place among the requests under way, once it has one.
+    permit: Option<RequestPermit>,
     /// The connection is not idle while this lives.
     _busy: Busy,
 }
@@ -108,6 +111,7 @@ impl Record {
             complete: false,
             started: clock::now(),
             detail,
+            permit: None,
             _busy: busy,
         }
     }
@@ -118,6 +122,11 @@ impl Record {
             host.clone_into(&mut detail.host);
             detail.request_id = Some(request_id.clone());
         }
+    }
+
+    /// It is one of the requests under way.
+    pub(super) fn admitted(&mut self, permit: RequestPermit) {
+        self.permit = Some(permit);
     }
 
     pub(super) fn body(&mut self, tally: &Rc<Tally>) {

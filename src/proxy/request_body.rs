@@ -98,7 +98,7 @@ impl RequestBody {
     pub(super) fn new(
         mut body: Leftover,
         limit: Option<u64>,
-        stall: Duration,
+        stall: Stall,
         activity: &Arc<Activity>,
     ) -> (Self, Rc<Tally>) {
         if body.is_end_stream() {
@@ -108,7 +108,7 @@ impl RequestBody {
         let passing = Passing {
             body: Leftover(body.0.take()),
             left: limit,
-            stall: Stall::new(Some(stall)),
+            stall,
             tally: Rc::clone(&tally),
             _busy: activity.request(),
         };
@@ -165,6 +165,7 @@ impl Passing {
         let Ok(frame) = frame else { return Poll::Ready(Some(Err(Fault::ClientGone))) };
         let last = frame.is_trailers();
         if let Some(data) = frame.data_ref() {
+            self.stall.came(data.len());
             let length = data.len() as u64;
             if let Some(left) = &mut self.left {
                 let Some(rest) = left.checked_sub(length) else {

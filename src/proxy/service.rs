@@ -12,6 +12,7 @@ use super::{
     answer_body::{Answer, AnswerBody},
     forward::{Answered, Forward},
     headers::{self, Sender},
+    http2_rules,
     own_cookie::OwnCookie,
     record::Record,
     request_body::{Incoming, Leftover, RequestBody, Tally},
@@ -54,6 +55,7 @@ pub(super) async fn serve(
     let request_id = headers::request_id(request.headers_mut());
     let http1 = request.version() < Version::HTTP_2;
     let head = request.method() == Method::HEAD;
+    let spent = client.is_last_request(&snapshot);
     let mut closes = false;
     let mut response = match handle(&client, &snapshot, request, &request_id, &mut record).await {
         Ok(passed) => deliver(&client, &snapshot, passed, &request_id, record),
@@ -65,7 +67,7 @@ pub(super) async fn serve(
     let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
     headers::prepare_response(response.headers_mut(), upgraded, snapshot.hsts.as_ref());
     response.headers_mut().insert(headers::X_REQUEST_ID, request_id);
-    let last = closes || client.worker.world.is_handed_over();
+    let last = closes || spent || client.worker.world.is_handed_over();
     if last && http1 && !upgraded {
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -88,6 +90,8 @@ async fn handle(
     let host = target::check(&parts, &config.limits);
     let host_text = host.as_ref().ok().and_then(|host| host.as_ref()?.to_str().ok()).unwrap_or_default();
     record.client(address, host_text, request_id);
+    record.admitted(client.admit(snapshot, address)?);
+    http2_rules::check(&parts)?;
     let pool = snapshot.routes.find(target::without_port(host_text), parts.uri.path());
     let host = host?;
     target::expectation(&parts.headers)?;
@@ -100,8 +104,8 @@ async fn handle(
     {
         return Err(Fault::BodyTooLarge);
     }
-    let (body, tally) =
-        RequestBody::new(body, config.limits.body_size, config.timeouts.body, &client.activity);
+    let stall = Stall::of_client(&config.timeouts, &config.edge);
+    let (body, tally) = RequestBody::new(body, config.limits.body_size, stall, &client.activity);
     record.body(&tally);
 
     let skip = pool.settings.skip.iter().any(|pattern| pattern.matches(parts.uri.path()));

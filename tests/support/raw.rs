@@ -55,6 +55,16 @@ impl Raw {
         self.pending.drain(..length).collect()
     }
 
+    /// As many bytes as asked for; none when the server closes first.
+    pub(crate) async fn try_exactly(&mut self, length: usize) -> Option<Vec<u8>> {
+        while self.pending.len() < length {
+            if within("the bytes to come", self.read()).await == 0 {
+                return None;
+            }
+        }
+        Some(self.pending.drain(..length).collect())
+    }
+
     /// The next answer's head, with its blank line.
     pub(crate) async fn head(&mut self) -> String {
         self.until("\r\n\r\n").await

@@ -1,6 +1,6 @@
 //! Everything at a glance.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use prometheus::{Histogram, core::Metric as _};
 
@@ -40,7 +40,7 @@ pub(in crate::admin) fn status(admin: &Admin, changes: ChangesBy) -> Status {
             loaded_at: rfc3339(loaded.at),
             error: loaded.error.map(|error| error.to_string()),
         },
-        connections: admin.world.connections.load(Ordering::Relaxed) as u64,
+        connections: admin.world.gate.connections() as u64,
         requests_total: (admin.requests)(),
         pools: snapshot
             .pools
