@@ -15,7 +15,7 @@ use self::support::{
     client::{BOTH, Client, Protocol},
     eventually,
     flow::{self, endless},
-    frames::{Frame, Frames, GOAWAY, HEADERS, PING},
+    frames::{self, Frames, GOAWAY, HEADERS, PING},
     setup::Setup,
     within,
 };
@@ -112,12 +112,12 @@ async fn a_connection_serves_so_many_requests_over_http_2() {
     connection.get(1).await;
     assert!(connection.next(HEADERS).await.is_ok());
     connection.get(3).await;
-    let mut frames: Vec<Frame> = Vec::new();
+    let mut frames: Vec<frames::Frame> = Vec::new();
     // In which order is nobody's business.
     while [HEADERS, GOAWAY, PING].iter().any(|kind| frames.iter().all(|frame| frame.kind != *kind)) {
         frames.push(connection.try_next().await.expect("it goes on"));
     }
-    assert!(frames.iter().any(Frame::is_ok));
+    assert!(frames.iter().any(frames::Frame::is_ok));
     // What crosses the farewell is served; a client that knows of it opens another connection.
     connection.get(5).await;
     let ping = frames.iter().find(|frame| frame.kind == PING).expect("just seen");

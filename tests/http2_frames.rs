@@ -188,7 +188,7 @@ async fn streams_that_are_made_to_fail_are_numbered() {
         .flat_map(|number| {
             let stream = 2 * number + 1;
             let request = encode(HEADERS, END_HEADERS, stream, &head(&POST));
-            [request, encode(WINDOW_UPDATE, 0, stream, &[0, 0, 0, 0])].concat()
+            [request, encode(WINDOW_UPDATE, 0, stream, &[0x7f, 0xff, 0xff, 0xff])].concat()
         })
         .collect();
     assert_eq!(flood(&homing, &frames).await, Outcome::GoAway(ENHANCE_YOUR_CALM));
