@@ -16,6 +16,9 @@ pub enum Fault {
     /// No route for this host and path.
     #[error("no application is served under this address")]
     NoRoute,
+    /// This connection is not for this host, or was made under other rules than those in force.
+    #[error("this connection is not the one for this request: ask again on another")]
+    Misdirected,
     /// `Expect` asks for something unknown.
     #[error("this expectation cannot be met")]
     ExpectationFailed,
@@ -80,6 +83,7 @@ impl Fault {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
@@ -100,6 +104,7 @@ impl Fault {
             Self::BadRequest(_) => "bad-request",
             Self::MethodRefused => "method-refused",
             Self::NoRoute => "no-route",
+            Self::Misdirected => "misdirected",
             Self::ExpectationFailed => "expectation-failed",
             Self::BodyTooLarge => "body-too-large",
             Self::HeadTooLarge => "head-too-large",
@@ -122,6 +127,7 @@ impl Fault {
         match self {
             Self::BadRequest(_)
             | Self::MethodRefused
+            | Self::Misdirected
             | Self::ExpectationFailed
             | Self::BodyTooLarge
             | Self::HeadTooLarge
@@ -147,6 +153,13 @@ impl Fault {
 
     /// Whether the connection must close: what follows on it may not be a request.
     pub const fn closes(self) -> bool {
-        matches!(self, Self::BadRequest(_) | Self::BodyTooLarge | Self::BodyTimeout | Self::HeadTooLarge)
+        matches!(
+            self,
+            Self::BadRequest(_)
+                | Self::BodyTooLarge
+                | Self::BodyTimeout
+                | Self::HeadTooLarge
+                | Self::Misdirected
+        )
     }
 }

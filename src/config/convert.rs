@@ -55,11 +55,12 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
         watch: raw.watch.or(false),
         resolver: raw.resolver.value(),
         dns_refresh: dns_refresh(raw.dns_refresh, report),
-        timeouts: timeouts(raw.timeouts),
+        timeouts: timeouts(raw.timeouts, report),
         limits: limits(raw.limits),
         hsts: raw.hsts.value(),
         routes,
         pools: pools(raw.pools.list, base, report),
+        tls: raw.tls.convert(base, report),
     };
     convert_issue::check_clashes(&config, &issues, report);
     config
@@ -113,6 +114,7 @@ fn listen(raw: RawListen, report: &Report) -> Listen {
         https: raw.https.or(DEFAULT_HTTPS),
         http: raw.http.or(None),
         admin: raw.admin.or(Some(DEFAULT_ADMIN)),
+        proxy_protocol: plain(raw.proxy_protocol.or_else(Vec::new)),
     }
 }
 
@@ -140,13 +142,22 @@ fn certificates(raw: Vec<RawCertificate>, base: &Path, report: &Report) -> Vec<C
     certificates
 }
 
-fn timeouts(raw: RawTimeouts) -> Timeouts {
+fn timeouts(raw: RawTimeouts, report: &Report) -> Timeouts {
+    if let (Some(span), Some(time)) = (raw.handshake.span(), raw.handshake.get())
+        && *time > HANDSHAKE_MAX
+    {
+        report.add(
+            span,
+            "`handshake` is at most \"30s\": until its end nobody knows who takes up the connection",
+        );
+    }
     Timeouts {
         handshake: raw.handshake.or(Duration::from_secs(10)),
         head: raw.head.or(Duration::from_secs(15)),
         idle: raw.idle.or(Duration::from_secs(75)),
         body: raw.body.or(Duration::from_secs(60)),
         drain: raw.drain.or(Duration::from_secs(30)),
+        websocket: raw.websocket.or(Duration::from_hours(1)),
     }
 }
 
@@ -246,5 +257,6 @@ fn default_workers() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
+const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 const DEFAULT_HTTPS: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8443);
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);

@@ -58,7 +58,8 @@ fn write_config(config: &Config, out: &mut String) -> fmt::Result {
     for route in &config.routes {
         write_route(route, &config.pools, out)?;
     }
-    config.pools.iter().try_for_each(|pool| write_pool(pool, out))
+    config.pools.iter().try_for_each(|pool| write_pool(pool, out))?;
+    config.tls.write(out)
 }
 
 fn write_listen(listen: &Listen, out: &mut String) -> fmt::Result {
@@ -66,7 +67,8 @@ fn write_listen(listen: &Listen, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[listen]")?;
     writeln!(out, "https = {}", quoted(listen.https))?;
     writeln!(out, "http = {}", optional(listen.http))?;
-    writeln!(out, "admin = {}", optional(listen.admin))
+    writeln!(out, "admin = {}", optional(listen.admin))?;
+    writeln!(out, "proxy_protocol = {}", list(&listen.proxy_protocol, ToString::to_string))
 }
 
 fn format_host(host: &str) -> String {
@@ -120,7 +122,8 @@ fn write_timeouts(timeouts: &Timeouts, out: &mut String) -> fmt::Result {
     writeln!(out, "head = {}", duration(timeouts.head))?;
     writeln!(out, "idle = {}", duration(timeouts.idle))?;
     writeln!(out, "body = {}", duration(timeouts.body))?;
-    writeln!(out, "drain = {}", duration(timeouts.drain))
+    writeln!(out, "drain = {}", duration(timeouts.drain))?;
+    writeln!(out, "websocket = {}", duration(timeouts.websocket))
 }
 
 fn write_limits(limits: &Limits, out: &mut String) -> fmt::Result {
@@ -221,7 +224,7 @@ fn duration(duration: Duration) -> String {
     quoted(format_duration(duration))
 }
 
-fn path(path: &Path) -> String {
+pub(super) fn path(path: &Path) -> String {
     quoted(path.display())
 }
 
@@ -231,7 +234,7 @@ fn list<T>(items: &[T], text: impl Fn(&T) -> String) -> String {
 }
 
 /// A TOML basic string.
-fn quoted(value: impl Display) -> String {
+pub(super) fn quoted(value: impl Display) -> String {
     let value = value.to_string();
     let mut text = String::with_capacity(value.len() + 2);
     text.push('"');

@@ -24,6 +24,7 @@ mod section;
 mod session;
 mod state;
 mod suggest;
+mod tls;
 mod token;
 
 pub use self::{
@@ -39,5 +40,6 @@ pub use self::{
     quantity::{format_duration, format_size, parse_duration, parse_size},
     redis_url::{Node, Password, RedisUrl, RedisUrlError, Topology},
     session::{format_balance, parse_balance},
+    tls::{ClientAuth, Tls, TlsVersion},
     token::{Token, TokenError},
 };

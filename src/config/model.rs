@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
-use super::RedisUrl;
+use super::{RedisUrl, Tls};
 use crate::affinity::Settings;
 
 /// Everything `homing serve` needs to know.
@@ -51,6 +51,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// The applications.
     pub pools: Vec<Pool>,
+    /// Who may shake hands at the front door.
+    pub tls: Tls,
 }
 
 /// The sockets that are opened.
@@ -62,6 +64,8 @@ pub struct Listen {
     pub http: Option<SocketAddr>,
     /// Metrics, health, the API of operators.
     pub admin: Option<SocketAddr>,
+    /// Peers whose connections to `https` and `http` begin with a PROXY header.
+    pub proxy_protocol: Vec<IpNet>,
 }
 
 /// Who may do what on the admin listener.
@@ -140,6 +144,8 @@ pub struct Timeouts {
     pub body: Duration,
     /// From SIGTERM to closing whatever is still open.
     pub drain: Duration,
+    /// A WebSocket over which nothing passes for this long is closed.
+    pub websocket: Duration,
 }
 
 /// Bounds of the client side.

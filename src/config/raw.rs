@@ -26,6 +26,7 @@ use super::{
         parse_skip, parse_status,
     },
     state::RawState,
+    tls::RawTls,
 };
 use crate::affinity::{Balance, KeySource, OnDown, PathPattern};
 
@@ -48,6 +49,7 @@ pub(super) struct RawConfig {
     pub(super) limits: RawLimits,
     pub(super) routes: Tables<RawRoute>,
     pub(super) pools: Tables<RawPool>,
+    pub(super) tls: RawTls,
 }
 
 /// `None` is a listener that is switched off.
@@ -56,6 +58,7 @@ pub(super) struct RawListen {
     pub(super) https: Field<SocketAddr>,
     pub(super) http: Field<Option<SocketAddr>>,
     pub(super) admin: Field<Option<SocketAddr>>,
+    pub(super) proxy_protocol: Field<Vec<Spanned<IpNet>>>,
 }
 
 #[derive(Debug, Default)]
@@ -80,6 +83,7 @@ pub(super) struct RawTimeouts {
     pub(super) idle: Field<Duration>,
     pub(super) body: Field<Duration>,
     pub(super) drain: Field<Duration>,
+    pub(super) websocket: Field<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -194,6 +198,7 @@ impl RawConfig {
             limits: RawLimits::read(root.section("limits", &schema::LIMITS)),
             routes: root.tables("route", &schema::ROUTE, RawRoute::read),
             pools: root.tables("pool", &schema::POOL, RawPool::read),
+            tls: RawTls::read(root.section("tls", &schema::TLS)),
         };
         root.finish();
         config
@@ -206,6 +211,7 @@ impl RawListen {
             https: section.text("https", parse_listen),
             http: section.take("http", listener),
             admin: section.take("admin", listener),
+            proxy_protocol: section.list("proxy_protocol", |value| text(value, parse_network)),
         };
         section.finish();
         listen
@@ -242,6 +248,7 @@ impl RawTimeouts {
             idle: section.positive("idle"),
             body: section.positive("body"),
             drain: section.duration("drain"),
+            websocket: section.positive("websocket"),
         };
         section.finish();
         timeouts

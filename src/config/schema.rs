@@ -28,10 +28,12 @@ pub(super) static ROOT: Shape = Shape {
         "limits",
         "route",
         "pool",
+        "tls",
     ],
 };
 
-pub(super) static LISTEN: Shape = Shape { title: "[listen]", keys: &["https", "http", "admin"] };
+pub(super) static LISTEN: Shape =
+    Shape { title: "[listen]", keys: &["https", "http", "admin", "proxy_protocol"] };
 
 pub(super) static ADMIN: Shape =
     Shape { title: "[admin]", keys: &["token_file", "allow_changes", "hosts", "socket"] };
@@ -52,8 +54,21 @@ pub(super) static STATE: Shape = Shape {
 
 pub(super) static CERTIFICATE: Shape = Shape { title: "[[certificate]]", keys: &["cert", "key"] };
 
+pub(super) static TLS: Shape = Shape {
+    title: "[tls]",
+    keys: &[
+        "min_version",
+        "strict_sni",
+        "client_ca",
+        "client_auth",
+        "client_crl",
+        "client_header",
+        "client_cert",
+    ],
+};
+
 pub(super) static TIMEOUTS: Shape =
-    Shape { title: "[timeouts]", keys: &["handshake", "head", "idle", "body", "drain"] };
+    Shape { title: "[timeouts]", keys: &["handshake", "head", "idle", "body", "drain", "websocket"] };
 
 pub(super) static LIMITS: Shape =
     Shape { title: "[limits]", keys: &["head_size", "headers", "body_size", "connections", "streams"] };
@@ -109,7 +124,7 @@ pub(super) static BACKEND: Shape =
     Shape { title: "[[pool.backend]]", keys: &["name", "url", "weight", "discover"] };
 
 /// Every table.
-pub(super) static ALL: [&Shape; 15] = [
+pub(super) static ALL: [&Shape; 16] = [
     &ROOT,
     &LISTEN,
     &ADMIN,
@@ -125,6 +140,7 @@ pub(super) static ALL: [&Shape; 15] = [
     &PASSIVE,
     &POOL_TIMEOUTS,
     &BACKEND,
+    &TLS,
 ];
 
 #[cfg(test)]

@@ -160,6 +160,9 @@ impl Reloader {
         if dates(&old.materials) != dates(&materials) {
             changes.applied.push("certificates renewed".to_owned());
         }
+        if old.materials.tls.vetting() != materials.tls.vetting() && old.config.tls == config.tls {
+            changes.applied.push("client authorities or revocations renewed".to_owned());
+        }
         if old.materials.keyrings != materials.keyrings {
             changes.applied.push("other keys for `issue`".to_owned());
         }
@@ -168,7 +171,10 @@ impl Reloader {
         }
         let config = Config {
             admin: config::Admin { socket: old.config.admin.socket.clone(), ..config.admin },
-            listen: old.config.listen.clone(),
+            listen: config::Listen {
+                proxy_protocol: config.listen.proxy_protocol,
+                ..old.config.listen.clone()
+            },
             workers: old.config.workers,
             access_log: old.config.access_log.clone(),
             secret_file: old.config.secret_file.clone(),
@@ -318,7 +324,13 @@ impl Reloader {
             config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]);
         let keys = config.pools.iter().filter_map(|pool| pool.issue.as_ref()?.key_file.as_deref());
         let token = config.admin.token_file.as_deref();
+        let clients = config
+            .tls
+            .clients
+            .iter()
+            .flat_map(|clients| std::iter::once(clients.ca.as_path()).chain(clients.crl.as_deref()));
         let files = self.source.file.as_deref().into_iter().chain(token).chain(certificates).chain(keys);
+        let files = files.chain(clients);
         files.map(stamp).collect()
     }
 }

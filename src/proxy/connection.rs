@@ -10,16 +10,21 @@ use std::{
 
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::{net::TcpStream, time::timeout_at};
 
 use super::{
     Client, Place, Worker,
     activity::{Activity, Watched},
     guard::{End, Guard},
-    http1, http2, redirect,
+    http1, http2,
+    identity::Vetted,
+    preface, redirect,
 };
-use crate::world::Permit;
+use crate::{
+    clock,
+    tls::{self, Refused},
+    world::Permit,
+};
 
 /// hyper refuses heads by itself and without a word; ours refuses first, with one. Between the two lies
 /// the factor by which a head may exceed the limit and still be told so.
@@ -41,25 +46,34 @@ pub fn serve_tls(
 pub fn serve_plain(
     worker: &Rc<Worker>,
     stream: TcpStream,
+    peer: SocketAddr,
     permit: Permit,
 ) -> impl Future<Output = ()> + use<> {
     let place = Place::take(worker, permit, &worker.metrics.http);
-    plain(Rc::clone(worker), stream, place)
+    plain(Rc::clone(worker), stream, peer, place)
 }
 
-async fn tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: Place) {
+async fn tls(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, place: Place) {
     let snapshot = worker.world.snapshot.load_full();
-    let acceptor = TlsAcceptor::from(Arc::clone(&snapshot.materials.tls));
     let timeouts = snapshot.config.timeouts.clone();
     let limits = snapshot.config.limits.clone();
+    // One deadline for all that comes before the first request.
+    let deadline = clock::now() + timeouts.handshake;
+    let client = preface::client_of(&worker, &snapshot.config, &mut stream, peer, deadline).await;
+    let Some(peer) = client else { return };
+    let front = snapshot.materials.tls.clone();
     drop(snapshot);
     let metrics = &worker.metrics;
-    let stream = match timeout(timeouts.handshake, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
+    let (stream, identity) = match timeout_at(deadline, tls::accept(&front, stream)).await {
+        Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => {
-            let closed = error.kind() == std::io::ErrorKind::UnexpectedEof
-                || error.kind() == std::io::ErrorKind::ConnectionReset;
-            if closed { &metrics.tls_closed } else { &metrics.tls_failed }.inc();
+            match &error {
+                Refused::Closed(_) => &metrics.tls_closed,
+                Refused::Failed(_) => &metrics.tls_failed,
+                Refused::UnknownName(_) => &metrics.tls_unknown_name,
+                Refused::ClientCertificate(_) => &metrics.tls_client_certificate,
+            }
+            .inc();
             tracing::debug!(%peer, %error, "handshake failed");
             return;
         }
@@ -75,7 +89,9 @@ async fn tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: Pla
         _ => metrics.tls13.inc(),
     }
     let http2 = tls.alpn_protocol() == Some(b"h2");
-    let client = Rc::new(Client::new(&worker, peer, place));
+    let server_name = tls.server_name().map(Into::into);
+    let vetted = Vetted { server_name, identity, way: front.vetting() };
+    let client = Rc::new(Client::new(&worker, peer, vetted, place));
     if http2 {
         http2::serve_http2(&client, stream, &timeouts, &limits).await;
     } else {
@@ -83,8 +99,12 @@ async fn tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: Pla
     }
 }
 
-async fn plain(worker: Rc<Worker>, stream: TcpStream, _place: Place) {
+async fn plain(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, _place: Place) {
     let snapshot = worker.world.snapshot.load_full();
+    let deadline = clock::now() + snapshot.config.timeouts.handshake;
+    if preface::client_of(&worker, &snapshot.config, &mut stream, peer, deadline).await.is_none() {
+        return;
+    }
     let activity = Activity::new();
     let timeouts = &snapshot.config.timeouts;
     // A redirect is too small to be left standing.

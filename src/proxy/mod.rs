@@ -18,8 +18,10 @@ mod guard;
 mod headers;
 mod http1;
 mod http2;
+mod identity;
 mod metrics;
 mod own_cookie;
+mod preface;
 mod record;
 mod redirect;
 mod request_body;
@@ -48,7 +50,7 @@ pub use self::{
     connection::{serve_plain, serve_tls},
     metrics::{Metrics, Protocol},
 };
-use self::{activity::Activity, answers::Answers, guard::Gauge, request_body::RequestBody};
+use self::{activity::Activity, answers::Answers, guard::Gauge, identity::Vetted, request_body::RequestBody};
 use crate::{
     affinity::{Affinity, Slot, Tick},
     clock,
@@ -91,6 +93,8 @@ struct Client {
     peer_value: HeaderValue,
     /// The peer's address as a node of `Forwarded`; made once per connection.
     node: Box<str>,
+    /// What the handshake found out about it.
+    vetted: Vetted,
     activity: Arc<Activity>,
     /// Answers that the client has not taken whole yet.
     answers: Rc<Answers>,
@@ -169,7 +173,7 @@ impl Drop for OpenOne {
 // === impl Client ===
 
 impl Client {
-    fn new(worker: &Rc<Worker>, peer: SocketAddr, place: Place) -> Self {
+    fn new(worker: &Rc<Worker>, peer: SocketAddr, vetted: Vetted, place: Place) -> Self {
         // An IPv4 client of a dual-stack socket is an IPv4 client.
         let address = peer.ip().to_canonical();
         let node = match address {
@@ -181,6 +185,7 @@ impl Client {
             peer: SocketAddr::new(address, peer.port()),
             peer_value: HeaderValue::try_from(address.to_string()).expect("an address is a field value"),
             node: node.into(),
+            vetted,
             activity: Activity::new(),
             answers: Rc::default(),
             _place: place,

@@ -14,6 +14,7 @@ use crate::{
     affinity::{Reason, Verdict},
     clock,
     error::Fault,
+    tls::Identity,
 };
 
 /// One request's record.
@@ -36,6 +37,7 @@ pub(super) struct Record {
 struct Detail {
     request_id: Option<HeaderValue>,
     client: Option<IpAddr>,
+    subject: Option<HeaderValue>,
     method: String,
     host: String,
     path: String,
@@ -59,6 +61,8 @@ struct Line<'a> {
     time: String,
     request_id: &'a str,
     client: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_subject: Option<&'a str>,
     method: &'a str,
     host: &'a str,
     path: &'a str,
@@ -112,11 +116,18 @@ impl Record {
         }
     }
 
-    pub(super) fn client(&mut self, client: IpAddr, host: &str, request_id: &HeaderValue) {
+    pub(super) fn client(
+        &mut self,
+        client: IpAddr,
+        host: &str,
+        request_id: &HeaderValue,
+        identity: Option<&Identity>,
+    ) {
         if let Some(detail) = &mut self.detail {
             detail.client = Some(client);
             host.clone_into(&mut detail.host);
             detail.request_id = Some(request_id.clone());
+            detail.subject = identity.map(|identity| identity.subject.clone());
         }
     }
 
@@ -197,6 +208,7 @@ impl Drop for Record {
             time: humantime::format_rfc3339_millis(clock::wall()).to_string(),
             request_id: detail.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
             client: detail.client,
+            client_subject: detail.subject.as_ref().and_then(|subject| subject.to_str().ok()),
             method: &detail.method,
             host: &detail.host,
             path: &detail.path,

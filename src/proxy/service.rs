@@ -12,6 +12,7 @@ use super::{
     answer_body::{Answer, AnswerBody},
     forward::{Answered, Forward},
     headers::{self, Sender},
+    identity,
     own_cookie::OwnCookie,
     record::Record,
     request_body::{Incoming, Leftover, RequestBody, Tally},
@@ -87,9 +88,12 @@ async fn handle(
     let address = headers::client_address(&parts.headers, client.address(), trusts);
     let host = target::check(&parts, &config.limits);
     let host_text = host.as_ref().ok().and_then(|host| host.as_ref()?.to_str().ok()).unwrap_or_default();
-    record.client(address, host_text, request_id);
+    record.client(address, host_text, request_id, client.vetted.identity.as_ref());
     let pool = snapshot.routes.find(target::without_port(host_text), parts.uri.path());
+    let may_ask = client.may_ask(&snapshot.materials.tls, target::without_port(host_text));
     let host = host?;
+    may_ask?;
+    identity::strip(&mut parts.headers, &config.tls);
     target::expectation(&parts.headers)?;
     let pool = &snapshot.pools[pool.ok_or(Fault::NoRoute)?];
 
@@ -140,6 +144,7 @@ async fn handle(
         pool.backends.first().map_or(HeaderValue::from_static(""), |backend| backend.authority.clone())
     });
     headers::prepare_request(&mut parts.headers, parts.version, &host, request_id, &sender);
+    identity::tell(&mut parts.headers, client.vetted.identity.as_ref(), &config.tls);
     let method = parts.method.clone();
 
     let mut outgoing = Request::new(body);
