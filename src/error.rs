@@ -16,6 +16,9 @@ pub enum Fault {
     /// No route for this host and path.
     #[error("no application is served under this address")]
     NoRoute,
+    /// An extended CONNECT asks for a protocol that is not spoken.
+    #[error("this protocol is not spoken here")]
+    ProtocolUnknown,
     /// This connection is not for this host, or was made under other rules than those in force.
     #[error("this connection is not the one for this request: ask again on another")]
     Misdirected,
@@ -83,6 +86,7 @@ impl Fault {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::ProtocolUnknown => StatusCode::NOT_IMPLEMENTED,
             Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
@@ -104,6 +108,7 @@ impl Fault {
             Self::BadRequest(_) => "bad-request",
             Self::MethodRefused => "method-refused",
             Self::NoRoute => "no-route",
+            Self::ProtocolUnknown => "protocol-unknown",
             Self::Misdirected => "misdirected",
             Self::ExpectationFailed => "expectation-failed",
             Self::BodyTooLarge => "body-too-large",
@@ -127,6 +132,7 @@ impl Fault {
         match self {
             Self::BadRequest(_)
             | Self::MethodRefused
+            | Self::ProtocolUnknown
             | Self::Misdirected
             | Self::ExpectationFailed
             | Self::BodyTooLarge

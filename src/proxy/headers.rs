@@ -32,8 +32,13 @@ const MAX_HOPS: usize = 32;
 /// Whether a request asks to become a WebSocket (RFC 6455 §4.1): an `Upgrade` to it that `Connection`
 /// names. Other protocols are not passed on: `h2c` would be a tunnel past every rule of this proxy.
 pub(super) fn wants_websocket(version: Version, headers: &HeaderMap) -> bool {
-    version == Version::HTTP_11
-        && headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    // Over HTTP/2 nobody but the proxy itself can have written it (RFC 9113 §8.2.2).
+    version > Version::HTTP_10 && names_websocket(headers)
+}
+
+/// Whether these fields upgrade to a WebSocket.
+pub(super) fn names_websocket(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
         && tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
 }
 

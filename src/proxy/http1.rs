@@ -12,7 +12,7 @@ use super::{
     activity::Watched,
     connection::{HEAD_SLACK, drive},
     guard::Guard,
-    service,
+    upgrade,
 };
 use crate::config::{Limits, Timeouts};
 
@@ -25,7 +25,7 @@ pub(super) async fn serve_http1(
 ) {
     let guard = Guard::new(&client.worker, &client.activity, &client.answers, Some(timeouts.head), timeouts);
     let io = TokioIo::new(Watched { inner: stream, activity: Arc::clone(&client.activity) });
-    let service = service_fn(|request| service::serve(Rc::clone(client), request));
+    let service = service_fn(|request| upgrade::answer(Rc::clone(client), request));
     let connection = http1_builder(limits).serve_connection(io, service).with_upgrades();
     drive(connection, guard, |connection| connection.graceful_shutdown()).await;
 }

@@ -11,7 +11,7 @@ use super::{
     Client, answers,
     connection::{HEAD_SLACK, drive},
     guard::Guard,
-    service,
+    upgrade,
 };
 use crate::config::{Limits, Timeouts};
 
@@ -42,9 +42,10 @@ pub(super) async fn serve_http2(
     limits: &Limits,
 ) {
     let guard = Guard::new(&client.worker, &client.activity, &client.answers, None, timeouts);
-    let service = service_fn(|request| service::serve(Rc::clone(client), request));
+    let service = service_fn(|request| upgrade::answer(Rc::clone(client), request));
     let connection = http2::Builder::new(Local)
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(limits.streams.get())
         .max_header_list_size(u32::try_from(limits.head_size * HEAD_SLACK).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BUFFER)

@@ -20,6 +20,7 @@ mod http1;
 mod http2;
 mod identity;
 mod metrics;
+mod opening;
 mod own_cookie;
 mod preface;
 mod record;

@@ -1,11 +1,10 @@
 //! The phases of one request.
 
-use std::{convert::Infallible, net::IpAddr, rc::Rc, sync::Arc, time::UNIX_EPOCH};
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::UNIX_EPOCH};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery,
 };
-use hyper::upgrade::OnUpgrade;
 
 use super::{
     Client,
@@ -13,13 +12,15 @@ use super::{
     forward::{Answered, Forward},
     headers::{self, Sender},
     identity,
+    opening::Opening,
     own_cookie::OwnCookie,
     record::Record,
     request_body::{Incoming, Leftover, RequestBody, Tally},
     respond,
     stall::Stall,
     stream::{self, Holding, StreamHold},
-    target, upgrade,
+    target,
+    upgrade::Tunnel,
 };
 use crate::{
     affinity::{Answerer, Carrier, Effect, Keys, SessionKey},
@@ -31,6 +32,15 @@ use crate::{
     world::{Pool, Snapshot},
 };
 
+/// What a request comes to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// An answer.
+    Answer(Response<AnswerBody>),
+    /// The head of an answer after which the connection, or the stream, is a tunnel.
+    Tunnel(Response<()>, Tunnel),
+}
+
 /// A request that a backend has answered and affinity has settled.
 struct Passed {
     pool: Arc<Pool>,
@@ -40,15 +50,12 @@ struct Passed {
     tally: Rc<Tally>,
     /// The session's key from now on.
     key: Option<SessionKey>,
-    /// The client's half of an upgrade.
-    upgrade: Option<OnUpgrade>,
+    /// The WebSocket that the client asked for.
+    opening: Option<Opening>,
 }
 
 /// Answers one request of a TLS client, always: what goes wrong becomes an answer, too.
-pub(super) async fn serve(
-    client: Rc<Client>,
-    mut request: Request<Incoming>,
-) -> Result<Response<AnswerBody>, Infallible> {
+pub(super) async fn serve(client: Rc<Client>, mut request: Request<Incoming>) -> Outcome {
     let busy = client.activity.request();
     let snapshot = client.worker.world.snapshot.load_full();
     let mut record = Record::begin(&client.worker, busy, &request, snapshot.config.log_query);
@@ -56,21 +63,24 @@ pub(super) async fn serve(
     let http1 = request.version() < Version::HTTP_2;
     let head = request.method() == Method::HEAD;
     let mut closes = false;
-    let mut response = match handle(&client, &snapshot, request, &request_id, &mut record).await {
+    let mut outcome = match handle(&client, &snapshot, request, &request_id, &mut record).await {
         Ok(passed) => deliver(&client, &snapshot, passed, &request_id, record),
         Err(fault) => {
             closes = fault.closes();
-            respond::fault(fault, &request_id, head, record)
+            Outcome::Answer(respond::fault(fault, &request_id, head, record))
         }
     };
-    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    headers::prepare_response(response.headers_mut(), upgraded, snapshot.hsts.as_ref());
-    response.headers_mut().insert(headers::X_REQUEST_ID, request_id);
+    let (fields, upgraded) = match &mut outcome {
+        Outcome::Answer(response) => (response.headers_mut(), false),
+        Outcome::Tunnel(response, _) => (response.headers_mut(), true),
+    };
+    headers::prepare_response(fields, upgraded && http1, snapshot.hsts.as_ref());
+    fields.insert(headers::X_REQUEST_ID, request_id);
     let last = closes || client.worker.world.is_handed_over();
     if last && http1 && !upgraded {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response)
+    outcome
 }
 
 /// Check, route, find the session, forward, settle.
@@ -83,6 +93,7 @@ async fn handle(
 ) -> Result<Passed, Fault> {
     let config = &snapshot.config;
     let (mut parts, body) = request.into_parts();
+    let opening = Opening::of(&mut parts);
     let body = Leftover::new(body);
     let trusts = |address: IpAddr| config.trusted_proxies.iter().any(|net| net.contains(&address));
     let address = headers::client_address(&parts.headers, client.address(), trusts);
@@ -93,6 +104,7 @@ async fn handle(
     let may_ask = client.may_ask(&snapshot.materials.tls, target::without_port(host_text));
     let host = host?;
     may_ask?;
+    let opening = opening?;
     identity::strip(&mut parts.headers, &config.tls);
     target::expectation(&parts.headers)?;
     let pool = &snapshot.pools[pool.ok_or(Fault::NoRoute)?];
@@ -135,8 +147,6 @@ async fn handle(
     }
     let pool = newer.as_ref().unwrap_or(pool);
 
-    let websocket = headers::wants_websocket(parts.version, &parts.headers);
-    let upgrade = websocket.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
     let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: !alone };
     // An HTTP/1.0 client may name no host; an HTTP/1.1 backend needs one.
     // One of those that are discovered may not be there yet: then the field is empty (RFC 9110 §7.2).
@@ -199,7 +209,7 @@ async fn handle(
     if let Some(own) = own {
         own.put(response.headers_mut(), status, backend.name());
     }
-    Ok(Passed { pool: Arc::clone(pool), response, connection, in_flight, tally, key, upgrade })
+    Ok(Passed { pool: Arc::clone(pool), response, connection, in_flight, tally, key, opening })
 }
 
 /// Hands the answer on: its body takes along all that must happen when it ends.
@@ -209,19 +219,30 @@ fn deliver(
     passed: Passed,
     request_id: &HeaderValue,
     mut record: Record,
-) -> Response<AnswerBody> {
-    let Passed { pool, mut response, connection, in_flight, tally, key, upgrade } = passed;
+) -> Outcome {
+    let Passed { pool, mut response, connection, in_flight, tally, key, opening } = passed;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let hold = StreamHold::take(&pool, key, &in_flight.backend().member);
-        let backend = hyper::upgrade::on(&mut response);
-        let Some(client_half) = upgrade else {
-            // Nobody asked for it (RFC 9110 §15.2.2): what follows would not be HTTP.
+        let Some(opening) = opening.filter(|opening| opening.is_accepted(response.headers())) else {
+            // Nobody asked for it (RFC 9110 §15.2.2): what follows would not be HTTP, nor a WebSocket.
             in_flight.backend().passed(Evidence::Broken);
-            return respond::fault(Fault::BadAnswer, request_id, false, record);
+            return Outcome::Answer(respond::fault(Fault::BadAnswer, request_id, false, record));
         };
         record.complete();
-        upgrade::tunnel(client, client_half, backend, upgrade::Tunnel { record, in_flight, hold });
-        return response.map(|_| AnswerBody::Whole(None));
+        let far = hyper::upgrade::on(&mut response);
+        let idle = snapshot.config.timeouts.websocket;
+        let tunnel = Tunnel { client: Rc::clone(client), far, record, in_flight, hold, idle };
+        let mut response = response.map(drop);
+        if opening.is_extended() {
+            // RFC 8441 §5: there is nothing left to prove.
+            *response.status_mut() = StatusCode::OK;
+            response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
+        }
+        return Outcome::Tunnel(response, tunnel);
+    }
+    if response.status().is_success() && opening.is_some_and(|opening| opening.is_extended()) {
+        // An answer as good as any other, but to CONNECT it would mean that the tunnel is open (RFC 9110 §9.3.6).
+        return Outcome::Answer(respond::fault(Fault::BadAnswer, request_id, false, record));
     }
     let event_stream = stream::is_event_stream(response.headers());
     let stall = Stall::new((!event_stream).then_some(snapshot.config.timeouts.body));
@@ -244,7 +265,7 @@ fn deliver(
     if http_body::Body::is_end_stream(&answer.body) {
         answer.end();
     }
-    Response::from_parts(parts, AnswerBody::Passing(answer))
+    Outcome::Answer(Response::from_parts(parts, AnswerBody::Passing(answer)))
 }
 
 /// What affinity may look at of a request.
