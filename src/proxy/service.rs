@@ -26,15 +26,14 @@ use crate::{
     clock,
     error::Fault,
     store::redis::Shared,
-    upstream::{self, Connection},
+    upstream,
     world::{Pool, Snapshot},
 };
 
 /// A request that a backend has answered and affinity has settled.
 struct Passed {
     pool: Arc<Pool>,
-    response: Response<upstream::Body>,
-    connection: Connection<RequestBody>,
+    response: Response<upstream::Body<RequestBody>>,
     in_flight: InFlight,
     tally: Rc<Tally>,
     /// The session's key from now on.
@@ -159,7 +158,7 @@ async fn handle(
         tally: &tally,
         body_stall: config.timeouts.body,
     };
-    let Answered { mut response, connection, in_flight, held, sent } = forward.run(outgoing, record).await?;
+    let Answered { mut response, in_flight, held, sent } = forward.run(outgoing, record).await?;
 
     let status = response.status().as_u16();
     let backend = in_flight.backend();
@@ -194,7 +193,7 @@ async fn handle(
     if let Some(own) = own {
         own.put(response.headers_mut(), status, backend.name());
     }
-    Ok(Passed { pool: Arc::clone(pool), response, connection, in_flight, tally, key, upgrade })
+    Ok(Passed { pool: Arc::clone(pool), response, in_flight, tally, key, upgrade })
 }
 
 /// Hands the answer on: its body takes along all that must happen when it ends.
@@ -205,18 +204,18 @@ fn deliver(
     request_id: &HeaderValue,
     mut record: Record,
 ) -> Response<AnswerBody> {
-    let Passed { pool, mut response, connection, in_flight, tally, key, upgrade } = passed;
+    let Passed { pool, response, in_flight, tally, key, upgrade } = passed;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let hold = StreamHold::take(&pool, key, &in_flight.backend().member);
-        let backend = hyper::upgrade::on(&mut response);
-        let Some(client_half) = upgrade else {
+        let (parts, body) = response.into_parts();
+        let (Some(client_half), Some(backend)) = (upgrade, body.into_stream()) else {
             // Nobody asked for it (RFC 9110 §15.2.2): what follows would not be HTTP.
             in_flight.backend().passed(Evidence::Broken);
             return respond::fault(Fault::BadAnswer, request_id, false, record);
         };
         record.complete();
         upgrade::tunnel(client, client_half, backend, upgrade::Tunnel { record, in_flight, hold });
-        return response.map(|_| AnswerBody::Whole(None));
+        return Response::from_parts(parts, AnswerBody::Whole(None));
     }
     let event_stream = stream::is_event_stream(response.headers());
     let stall = Stall::new((!event_stream).then_some(snapshot.config.timeouts.body));
@@ -225,7 +224,6 @@ fn deliver(
     parts.version = Version::HTTP_11;
     let holding = Holding::of(&pool, key, &in_flight.backend().member, event_stream, &body);
     let mut answer = Box::new(Answer {
-        connection: Some(connection),
         keep_alive: pool.keep_alive,
         tally,
         record,

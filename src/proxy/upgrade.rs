@@ -16,7 +16,7 @@ use super::{
     stream::StreamHold,
     websocket::{Frames, GOING_AWAY},
 };
-use crate::{backend::InFlight, clock, world::Phase};
+use crate::{backend::InFlight, clock, upstream::Stream, world::Phase};
 
 /// What lives as long as the WebSocket does.
 pub(super) struct Tunnel {
@@ -39,14 +39,14 @@ const BUFFER: usize = 8 * 1024;
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// Runs a WebSocket in a task of its own.
-pub(super) fn tunnel(client: &Rc<Client>, near: OnUpgrade, far: OnUpgrade, mut tunnel: Tunnel) {
+pub(super) fn tunnel(client: &Rc<Client>, near: OnUpgrade, far: Stream, mut tunnel: Tunnel) {
     // The client's place among the connections is taken until both are gone.
     let client = Rc::clone(client);
     tokio::task::spawn_local(async move {
         let _open = Gauge::enter(&client.worker.metrics.websockets);
         let received = Cell::new(0);
-        match tokio::try_join!(near, far) {
-            Ok((near, far)) => match run(&client, near, far, &mut tunnel, &received).await {
+        match near.await {
+            Ok(near) => match run(&client, near, far, &mut tunnel, &received).await {
                 Ok(()) => {}
                 Err(error) => tracing::debug!(%error, "websocket broken"),
             },
@@ -62,12 +62,12 @@ pub(super) fn tunnel(client: &Rc<Client>, near: OnUpgrade, far: OnUpgrade, mut t
 async fn run(
     client: &Client,
     near: Upgraded,
-    far: Upgraded,
+    far: Stream,
     tunnel: &mut Tunnel,
     received: &Cell<u64>,
 ) -> io::Result<()> {
     let (near_read, mut near_write) = split(TokioIo::new(near));
-    let (far_read, far_write) = split(TokioIo::new(far));
+    let (far_read, far_write) = split(far);
     let mut phase = client.worker.world.watch();
     let backend = Arc::clone(tunnel.in_flight.backend());
     let must_go = async {
