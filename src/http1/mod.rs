@@ -10,4 +10,5 @@ pub mod body;
 pub mod chunked;
 pub mod fields;
 pub mod framing;
+pub mod request;
 pub mod write;
