@@ -10,5 +10,6 @@ pub mod body;
 pub mod chunked;
 pub mod fields;
 pub mod framing;
+pub mod request;
 pub mod response;
 pub mod write;
