@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Client,
+    interim::Interim,
     record::Record,
     request_body::{RequestBody, Tally},
 };
@@ -36,6 +37,8 @@ pub(super) struct Forward<'a> {
     pub(super) tally: &'a Rc<Tally>,
     /// Longest time without progress of the request's body.
     pub(super) body_stall: Duration,
+    /// Where a backend's interim answers go.
+    pub(super) interim: &'a Interim,
 }
 
 /// A backend's answer, its body yet to come.
@@ -209,7 +212,8 @@ impl Forward<'_> {
         connection: Connection,
         request: Request<RequestBody>,
     ) -> Result<Response<upstream::Body<RequestBody>>, Exchange> {
-        let mut exchange = pin!(connection.exchange(request, |_, _| {}));
+        let mut exchange =
+            pin!(connection.exchange(request, |status, fields| self.interim.send(status, fields)));
         let mut deadline = clock::now() + self.pool.timeouts.head;
         loop {
             match timeout_at(deadline, exchange.as_mut()).await {
