@@ -20,6 +20,7 @@ mod http1;
 mod http2;
 mod metrics;
 mod own_cookie;
+mod queue;
 mod record;
 mod redirect;
 mod request_body;

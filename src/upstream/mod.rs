@@ -8,6 +8,7 @@
 mod connect;
 mod probe;
 mod socket;
+mod stream;
 
 use std::{cell::RefCell, collections::HashMap, error::Error as _, sync::Arc, time::Duration};
 
@@ -15,14 +16,23 @@ use http::{Request, Response};
 use http_body::Body as HttpBody;
 use hyper::client::conn::http1::{self, SendRequest};
 use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::Instant};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+    time::Instant,
+};
 
 use self::socket::Socket;
 pub use self::{
     connect::{ConnectError, connect},
     probe::{ProbeError, probe},
+    stream::Stream,
 };
-use crate::{backend::Backend, clock, error::Fault};
+use crate::{
+    backend::{Backend, Open},
+    clock,
+    error::Fault,
+};
 
 /// The body of a backend's answer.
 pub type Body = hyper::body::Incoming;
@@ -38,11 +48,12 @@ pub struct Connections<B> {
 #[derive(Debug)]
 pub struct Connection<B> {
     sender: SendRequest<B>,
-    /// A look at the socket beside hyper, which owns the reading and writing.
-    socket: Arc<TcpStream>,
+    /// A look at the socket beside hyper, which owns the reading and writing; none over TLS, where hyper notices.
+    socket: Option<Arc<TcpStream>>,
     backend: Arc<Backend>,
     /// Whether it served a request before, and so may have been closed by the backend meanwhile.
     reused: bool,
+    _open: Open,
 }
 
 /// Why an exchange gave no answer.
@@ -106,32 +117,28 @@ where
         let stream = match connect(backend, limit).await {
             Ok(stream) => {
                 backend.metrics.connected.inc();
-                Arc::new(stream)
+                stream
             }
             Err(error) => {
                 backend.metrics.connect_failed.inc();
                 return Err(error);
             }
         };
-        let (sender, driver) = http1::Builder::new()
-            .max_buf_size(READ_BUFFER)
-            .max_headers(MAX_FIELDS)
-            .handshake(TokioIo::new(Socket(Arc::clone(&stream))))
-            .await
-            .map_err(|_| ConnectError::Unreachable)?;
-        // Ends when the sender is dropped or the backend closes; what went wrong is seen by whoever
-        // holds the sender.
-        tokio::task::spawn_local(async move {
-            if let Err(error) = driver.with_upgrades().await {
-                tracing::debug!(%error, "backend connection ended");
+        let open = Open::enter(&backend.metrics.connections);
+        let (sender, socket) = match stream {
+            Stream::Plain(tcp) => {
+                let tcp = Arc::new(tcp);
+                (drive(Socket(Arc::clone(&tcp))).await?, Some(tcp))
             }
-        });
-        Ok(Connection { sender, socket: stream, backend: Arc::clone(backend), reused: false })
+            tls @ Stream::Tls(_) => (drive(tls).await?, None),
+        };
+        Ok(Connection { sender, socket, backend: Arc::clone(backend), reused: false, _open: open })
     }
 
-    /// Takes a connection back after a whole exchange; keeps at most `keep` per backend.
+    /// Takes a connection back after a whole exchange; keeps at most `keep` per backend, and none beyond the limit
+    /// of its backend.
     pub fn give_back(&self, mut connection: Connection<B>, keep: usize) {
-        if connection.sender.is_closed() {
+        if connection.sender.is_closed() || connection.backend.is_crowded() {
             return;
         }
         connection.reused = true;
@@ -142,17 +149,43 @@ where
         }
     }
 
-    /// Closes what has been idle for longer than `max_idle`, and what its backend has closed.
+    /// Closes what has been idle for longer than `max_idle`, what its backend has closed, and what is idle beyond
+    /// the limit of its backend: another worker has taken its place.
     pub fn sweep(&self, max_idle: impl Fn(&Backend) -> Duration) {
         let now = clock::now();
         self.idle.borrow_mut().retain(|_, list| {
             list.retain(|idle| {
                 !idle.connection.sender.is_closed()
+                    && !idle.connection.backend.is_crowded()
                     && now.duration_since(idle.since) < max_idle(&idle.connection.backend)
             });
             !list.is_empty()
         });
     }
+}
+
+async fn drive<B>(
+    io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static,
+) -> Result<SendRequest<B>, ConnectError>
+where
+    B: HttpBody + 'static,
+    B::Data: Send,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    let (sender, driver) = http1::Builder::new()
+        .max_buf_size(READ_BUFFER)
+        .max_headers(MAX_FIELDS)
+        .handshake(TokioIo::new(io))
+        .await
+        .map_err(|_| ConnectError::Unreachable)?;
+    // Ends when the sender is dropped or the backend closes; what went wrong is seen by whoever
+    // holds the sender.
+    tokio::task::spawn_local(async move {
+        if let Err(error) = driver.with_upgrades().await {
+            tracing::debug!(%error, "backend connection ended");
+        }
+    });
+    Ok(sender)
 }
 
 // === impl Connection ===
@@ -170,7 +203,8 @@ where
     /// requests that must not be sent twice.
     pub fn is_stale(&self) -> bool {
         let mut byte = [std::mem::MaybeUninit::uninit()];
-        match socket2::SockRef::from(&*self.socket).peek(&mut byte) {
+        let Some(socket) = &self.socket else { return self.sender.is_closed() };
+        match socket2::SockRef::from(&**socket).peek(&mut byte) {
             // Bytes that nobody asked for, or the end.
             Ok(_) => true,
             Err(error) => error.kind() != std::io::ErrorKind::WouldBlock,
