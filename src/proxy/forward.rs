@@ -2,7 +2,9 @@
 //!
 //! Rules. A request goes to another backend only if it has certainly not been processed: no connection
 //! came about, or it is idempotent and bodiless (RFC 9110 §9.2.2). A session leaves its home only when
-//! the home is down; one failure of a living home is tried once more there, then told to the client.
+//! the home is down; one failure of a living home is tried once more there, then told to the client. Every attempt
+//! beyond the first comes out of the pool's retry budget; a kept connection that closed under a request is replaced
+//! without, since each is the remainder of an exchange that went well.
 
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
@@ -12,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Client,
     interim::Interim,
+    queue::Patience,
     record::Record,
     request_body::{RequestBody, Tally},
 };
@@ -81,6 +84,9 @@ impl Forward<'_> {
         let mut attempts = 0;
         let mut failed = None;
         let mut waited = false;
+        let mut paid = 0;
+        let mut patience = Patience::default();
+        self.pool.budget.request(clock::now());
         loop {
             let decision = self.choose(&tried[..attempts], waited);
             record.decided(&self.pool.name, decision.verdict, decision.reason);
@@ -96,8 +102,8 @@ impl Forward<'_> {
                     Reason::HomeDown => Fault::HomeDown,
                     // Nothing was processed, and there is nobody left: the same answer as to the next.
                     _ => match failed {
-                        None | Some(Fault::ConnectFailed | Fault::ConnectTimeout) => Fault::NoBackend,
-                        Some(fault) => fault,
+                        None | Some((_, Fault::ConnectFailed | Fault::ConnectTimeout)) => Fault::NoBackend,
+                        Some((_, fault)) => fault,
                     },
                 });
             };
@@ -105,11 +111,26 @@ impl Forward<'_> {
             else {
                 return Err(Fault::NoBackend);
             };
+            if let Some((first, _)) = failed.filter(|_| paid < attempts) {
+                if !self.pool.budget.retry(clock::now()) {
+                    self.pool.exhausted.inc();
+                    backend.metrics.verdict(decision.verdict);
+                    return Err(first);
+                }
+                paid = attempts;
+            }
+            let in_flight = match self.enter(backend, &mut patience, record).await {
+                Ok(Some(in_flight)) => in_flight,
+                Ok(None) => continue,
+                Err(fault) => {
+                    backend.metrics.verdict(decision.verdict);
+                    return Err(fault);
+                }
+            };
             if attempts > 0 {
                 backend.metrics.retries.inc();
             }
             record.attempt(backend.name());
-            let in_flight = InFlight::enter(Arc::clone(backend));
             let sent = clock::now();
             match self.attempt(backend, request, record).await {
                 Ok(response) => {
@@ -128,7 +149,8 @@ impl Forward<'_> {
                             return Err(fault);
                         }
                     }
-                    failed = Some(fault);
+                    // The first and the last.
+                    failed = Some((failed.map_or(fault, |(first, _)| first), fault));
                 }
             }
         }
@@ -190,7 +212,7 @@ impl Forward<'_> {
             Ok(connection) => connection,
             Err(error) => {
                 if let Some(evidence) = error.evidence() {
-                    backend.passed(evidence);
+                    backend.told(evidence, &error);
                 }
                 return Err(Failed { fault: error.fault(), request: Some(request) });
             }

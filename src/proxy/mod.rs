@@ -21,6 +21,7 @@ mod http2;
 mod interim;
 mod metrics;
 mod own_cookie;
+mod queue;
 mod record;
 mod redirect;
 mod request_body;

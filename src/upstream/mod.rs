@@ -22,7 +22,10 @@ pub use self::{
     probe::{ProbeError, probe},
     stream::Stream,
 };
-use crate::{backend::Backend, clock};
+use crate::{
+    backend::{Backend, Open},
+    clock,
+};
 
 /// One worker's idle connections. They have no buffer and no task: whether a backend has closed one, or sent what
 /// nobody asked for, is looked up before it is used, and from time to time.
@@ -39,6 +42,7 @@ pub struct Connection {
     backend: Arc<Backend>,
     /// Whether it served a request before, and so may have been closed by the backend meanwhile.
     reused: bool,
+    _open: Open,
 }
 
 #[derive(Debug)]
@@ -72,7 +76,8 @@ impl Connections {
         match connect(backend, limit).await {
             Ok(stream) => {
                 backend.metrics.connected.inc();
-                Ok(Connection { stream: stream.into(), backend: Arc::clone(backend), reused: false })
+                let open = Open::enter(&backend.metrics.connections);
+                Ok(Connection { stream, backend: Arc::clone(backend), reused: false, _open: open })
             }
             Err(error) => {
                 backend.metrics.connect_failed.inc();
@@ -81,8 +86,12 @@ impl Connections {
         }
     }
 
-    /// Takes a connection back after a whole exchange; keeps at most `keep` per backend.
+    /// Takes a connection back after a whole exchange; keeps at most `keep` per backend, and none beyond the limit
+    /// of its backend.
     pub fn give_back(&self, mut connection: Connection, keep: usize) {
+        if connection.backend.is_crowded() {
+            return;
+        }
         connection.reused = true;
         let mut idle = self.idle.borrow_mut();
         let list = idle.entry(Arc::as_ptr(&connection.backend)).or_default();
@@ -91,13 +100,14 @@ impl Connections {
         }
     }
 
-    /// Closes what has been idle for longer than `max_idle`, what its backend has closed, and what it has sent
-    /// something on unasked.
+    /// Closes what has been idle for longer than `max_idle`, what its backend has closed, what it has sent something
+    /// on unasked, and what is idle beyond the limit of its backend: another worker has taken its place.
     pub fn sweep(&self, max_idle: impl Fn(&Backend) -> Duration) {
         let now = clock::now();
         self.idle.borrow_mut().retain(|_, list| {
             list.retain_mut(|Idle { connection, since }| {
                 now.duration_since(*since) < max_idle(&connection.backend)
+                    && !connection.backend.is_crowded()
                     && connection.stream.look() == Waiting::Nothing
             });
             !list.is_empty()

@@ -5,7 +5,7 @@ use std::{
     mem::MaybeUninit,
     net::Shutdown,
     pin::Pin,
-    task::{Context, Poll, Waker},
+    task::{Context, Poll},
 };
 
 use bytes::{Buf as _, Bytes};
@@ -28,6 +28,9 @@ pub enum Stream {
     Ahead(Bytes, Box<Self>),
 }
 
+/// Reads of an idle TLS connection that are looked through before it counts as one that says too much.
+const MAX_RECORDS: usize = 16;
+
 /// What waits to be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Waiting {
@@ -49,17 +52,7 @@ impl Stream {
     pub(super) fn look(&mut self) -> Waiting {
         match self {
             Self::Plain(stream) => peek(stream),
-            Self::Tls(stream) => {
-                let mut byte = [MaybeUninit::uninit()];
-                let mut byte = ReadBuf::uninit(&mut byte);
-                // What TLS itself has to say, such as a ticket, is taken out on the way. Nobody else waits for this
-                // stream.
-                match Pin::new(&mut **stream).poll_read(&mut Context::from_waker(Waker::noop()), &mut byte) {
-                    Poll::Ready(Ok(())) if !byte.filled().is_empty() => Waiting::Bytes,
-                    Poll::Ready(_) => Waiting::End,
-                    Poll::Pending => peek(stream.get_ref().0),
-                }
-            }
+            Self::Tls(stream) => look_through(stream),
             Self::Ahead(..) => Waiting::Bytes,
         }
     }
@@ -83,12 +76,6 @@ impl Stream {
         };
         // A peer that is gone needs no telling.
         let _ = SockRef::from(socket).shutdown(Shutdown::Write);
-    }
-}
-
-impl From<TcpStream> for Stream {
-    fn from(stream: TcpStream) -> Self {
-        Self::Plain(stream)
     }
 }
 
@@ -154,6 +141,27 @@ impl AsyncWrite for Stream {
             Self::Ahead(_, stream) => Pin::new(&mut **stream).poll_shutdown(cx),
         }
     }
+}
+
+/// Over TLS, what is there may be for TLS alone: the tickets that follow a handshake (RFC 8446 §4.6.1), a change of
+/// keys. Such is taken in; what has to be answered goes out with the next request.
+fn look_through(stream: &mut TlsStream<TcpStream>) -> Waiting {
+    let (tcp, session) = stream.get_mut();
+    for _ in 0..MAX_RECORDS {
+        match session.process_new_packets() {
+            Ok(state) if state.plaintext_bytes_to_read() > 0 => return Waiting::Bytes,
+            Ok(state) if !state.peer_has_closed() => {}
+            _ => return Waiting::End,
+        }
+        match peek(tcp) {
+            Waiting::Bytes => {}
+            nothing => return nothing,
+        }
+        if !matches!(session.read_tls(&mut &*SockRef::from(&*tcp)), Ok(1..)) {
+            return Waiting::End;
+        }
+    }
+    Waiting::Bytes
 }
 
 fn peek(stream: &TcpStream) -> Waiting {
