@@ -31,6 +31,9 @@ pub enum Fault {
     /// The request head is larger than allowed.
     #[error("the request head is too large")]
     HeadTooLarge,
+    /// The request target is longer than allowed.
+    #[error("the request target is too long")]
+    TargetTooLong,
     /// The client stopped sending its body.
     #[error("the request body did not arrive in time")]
     BodyTimeout,
@@ -64,6 +67,15 @@ pub enum Fault {
     /// The client went away before it was answered; nobody sees this.
     #[error("the client went away")]
     ClientGone,
+    /// A backend's certificate is not accepted, or no TLS came about.
+    #[error("no secure connection to the server could be made")]
+    BackendTls,
+    /// As many requests wait for the backend as may.
+    #[error("the server has too many requests waiting")]
+    QueueFull,
+    /// The request waited for the backend for as long as it may.
+    #[error("the server had no room for this request in time")]
+    QueueTimeout,
 }
 
 /// Whose fault it is.
@@ -91,9 +103,13 @@ impl Fault {
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoBackend | Self::HomeDown | Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoBackend | Self::HomeDown | Self::Exhausted | Self::QueueFull | Self::QueueTimeout => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::ConnectFailed
+            | Self::BackendTls
             | Self::BackendClosed
             | Self::BadAnswer
             | Self::AnswerCut
@@ -113,6 +129,7 @@ impl Fault {
             Self::ExpectationFailed => "expectation-failed",
             Self::BodyTooLarge => "body-too-large",
             Self::HeadTooLarge => "head-too-large",
+            Self::TargetTooLong => "target-too-long",
             Self::BodyTimeout => "body-timeout",
             Self::NoBackend => "no-backend",
             Self::HomeDown => "home-down",
@@ -124,6 +141,9 @@ impl Fault {
             Self::AnswerCut => "answer-cut",
             Self::HeadTimeout => "head-timeout",
             Self::ClientGone => "client-gone",
+            Self::BackendTls => "backend-tls",
+            Self::QueueFull => "queue-full",
+            Self::QueueTimeout => "queue-timeout",
         }
     }
 
@@ -137,6 +157,7 @@ impl Fault {
             | Self::ExpectationFailed
             | Self::BodyTooLarge
             | Self::HeadTooLarge
+            | Self::TargetTooLong
             | Self::BodyTimeout
             | Self::ClientGone => Blame::Client,
             Self::ConnectFailed
@@ -144,15 +165,23 @@ impl Fault {
             | Self::BackendClosed
             | Self::BadAnswer
             | Self::AnswerCut
-            | Self::HeadTimeout => Blame::Backend,
-            Self::NoRoute | Self::NoBackend | Self::HomeDown | Self::Exhausted => Blame::Proxy,
+            | Self::HeadTimeout
+            | Self::BackendTls => Blame::Backend,
+            Self::NoRoute
+            | Self::NoBackend
+            | Self::HomeDown
+            | Self::Exhausted
+            | Self::QueueFull
+            | Self::QueueTimeout => Blame::Proxy,
         }
     }
 
     /// After which time it is worth asking again (RFC 9110 §10.2.3), where that can be said.
     pub const fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::NoBackend | Self::HomeDown | Self::Exhausted => Some(Duration::from_secs(2)),
+            Self::NoBackend | Self::HomeDown | Self::Exhausted | Self::QueueFull | Self::QueueTimeout => {
+                Some(Duration::from_secs(2))
+            }
             _ => None,
         }
     }
@@ -165,6 +194,7 @@ impl Fault {
                 | Self::BodyTooLarge
                 | Self::BodyTimeout
                 | Self::HeadTooLarge
+                | Self::TargetTooLong
                 | Self::Misdirected
         )
     }

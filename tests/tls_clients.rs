@@ -5,15 +5,18 @@ mod support;
 
 use std::{fs, path::Path};
 
-use http::StatusCode;
+use http::{HeaderMap, HeaderValue, StatusCode};
+use http_body::Frame;
+use http_body_util::BodyExt;
 use tempfile::TempDir;
 use tokio_rustls::rustls::version::{TLS12, TLS13};
 
 use self::support::{
-    backend::Backend,
+    backend::{Backend, answer},
     client::{BOTH, Client, Protocol},
     curl::shell,
     eventually,
+    flow::frames,
     pki::{Authority, Leaf},
     process::Homing,
     setup::Setup,
@@ -149,6 +152,33 @@ async fn connection_cannot_name_the_subject_away() {
     let head = "GET /x HTTP/1.1\r\nHost: localhost\r\nConnection: close, X-Client-Subject\r\n\r\n";
     assert!(client.exchange(head).await.starts_with("HTTP/1.1 200"));
     assert_eq!(backend.one_at("/x").one("x-client-subject"), "CN=anna,O=Homing");
+}
+
+#[tokio::test]
+async fn nobody_can_say_who_they_are_in_trailers() {
+    let backend = Backend::start("app-1", |request| async move {
+        let body = request.into_body().collect().await.expect("a whole body");
+        let names =
+            body.trailers().map(|trailers| trailers.keys().map(ToString::to_string).collect::<Vec<_>>());
+        answer(StatusCode::OK, format!("{names:?}"))
+    });
+    let homing = Setup::new([&backend]).start().await;
+    for protocol in BOTH {
+        let mut trailers = HeaderMap::new();
+        for name in ["x-client-subject", "x_client_subject", "client_cert", "x_forwarded_for", "x-kept"] {
+            trailers.insert(name, HeaderValue::from_static("CN=root"));
+        }
+        let body = frames(vec![Frame::data("data".into()), Frame::trailers(trailers)]);
+        let client = Client::new(&homing, protocol);
+        let mut call = client.post("/").body(body);
+        if protocol == Protocol::Http1 {
+            call = call.header(
+                "trailer",
+                "x-client-subject, x_client_subject, client_cert, x_forwarded_for, x-kept",
+            );
+        }
+        assert_eq!(call.send().await.text(), "Some([\"x-kept\"])", "{protocol:?}");
+    }
 }
 
 #[tokio::test]

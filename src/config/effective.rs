@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     address::{format_backend_url, format_discover, format_host_pattern},
+    backend_side,
     model::{
         AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, Issue, Limits, Listen, Pool, Route,
         State, Timeouts,
@@ -127,13 +128,17 @@ fn write_timeouts(timeouts: &Timeouts, out: &mut String) -> fmt::Result {
 }
 
 fn write_limits(limits: &Limits, out: &mut String) -> fmt::Result {
-    let body_size = limits.body_size.map_or_else(|| "unlimited".to_owned(), format_size);
     writeln!(out, "\n[limits]")?;
     writeln!(out, "head_size = {}", quoted(format_size(limits.head_size as u64)))?;
     writeln!(out, "headers = {}", limits.headers)?;
-    writeln!(out, "body_size = {}", quoted(body_size))?;
+    writeln!(out, "body_size = {}", quoted(format_body_size(limits.body_size)))?;
     writeln!(out, "connections = {}", limits.connections)?;
-    writeln!(out, "streams = {}", limits.streams)
+    writeln!(out, "streams = {}", limits.streams)?;
+    writeln!(out, "uri_size = {}", quoted(format_size(limits.uri_size as u64)))
+}
+
+fn format_body_size(size: Option<u64>) -> String {
+    size.map_or_else(|| "unlimited".to_owned(), format_size)
 }
 
 fn write_route(route: &Route, pools: &[Pool], out: &mut String) -> fmt::Result {
@@ -141,7 +146,8 @@ fn write_route(route: &Route, pools: &[Pool], out: &mut String) -> fmt::Result {
     writeln!(out, "\n[[route]]")?;
     writeln!(out, "host = {}", quoted(format_host_pattern(&route.host)))?;
     writeln!(out, "path = {}", quoted(&route.path))?;
-    writeln!(out, "pool = {}", quoted(pool))
+    writeln!(out, "pool = {}", quoted(pool))?;
+    writeln!(out, "body_size = {}", quoted(format_body_size(route.body_size)))
 }
 
 fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
@@ -167,6 +173,10 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     writeln!(out, "connect = {}", duration(pool.timeouts.connect))?;
     writeln!(out, "head = {}", duration(pool.timeouts.head))?;
     writeln!(out, "idle = {}", duration(pool.timeouts.idle))?;
+    backend_side::write_limits(&pool.limits, out)?;
+    if pool.backends.iter().any(|backend| backend.tls.is_some()) {
+        backend_side::write_tls(&pool.tls, out)?;
+    }
     pool.backends.iter().try_for_each(|backend| write_backend(backend, out))
 }
 
@@ -212,15 +222,22 @@ fn write_health(health: &HealthCheck, out: &mut String) -> fmt::Result {
 fn write_backend(backend: &Backend, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[[pool.backend]]")?;
     writeln!(out, "name = {}", quoted(&backend.name))?;
-    writeln!(out, "url = {}", quoted(format_backend_url(&backend.host, backend.port)))?;
+    writeln!(
+        out,
+        "url = {}",
+        quoted(format_backend_url(backend.tls.is_some(), &backend.host, backend.port))
+    )?;
     writeln!(out, "weight = {}", backend.weight)?;
+    if let Some(name) = &backend.tls {
+        writeln!(out, "server_name = {}", quoted(name))?;
+    }
     match backend.discover {
         Some(discover) => writeln!(out, "discover = {}", quoted(format_discover(discover))),
         None => Ok(()),
     }
 }
 
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     quoted(format_duration(duration))
 }
 

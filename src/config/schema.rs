@@ -70,10 +70,12 @@ pub(super) static TLS: Shape = Shape {
 pub(super) static TIMEOUTS: Shape =
     Shape { title: "[timeouts]", keys: &["handshake", "head", "idle", "body", "drain", "websocket"] };
 
-pub(super) static LIMITS: Shape =
-    Shape { title: "[limits]", keys: &["head_size", "headers", "body_size", "connections", "streams"] };
+pub(super) static LIMITS: Shape = Shape {
+    title: "[limits]",
+    keys: &["head_size", "headers", "body_size", "connections", "streams", "uri_size"],
+};
 
-pub(super) static ROUTE: Shape = Shape { title: "[[route]]", keys: &["host", "path", "pool"] };
+pub(super) static ROUTE: Shape = Shape { title: "[[route]]", keys: &["host", "path", "pool", "body_size"] };
 
 pub(super) static POOL: Shape = Shape {
     title: "[[pool]]",
@@ -88,6 +90,8 @@ pub(super) static POOL: Shape = Shape {
         "passive",
         "timeouts",
         "backend",
+        "tls",
+        "limits",
     ],
 };
 
@@ -121,10 +125,16 @@ pub(super) static POOL_TIMEOUTS: Shape =
     Shape { title: "[pool.timeouts]", keys: &["connect", "head", "idle"] };
 
 pub(super) static BACKEND: Shape =
-    Shape { title: "[[pool.backend]]", keys: &["name", "url", "weight", "discover"] };
+    Shape { title: "[[pool.backend]]", keys: &["name", "url", "weight", "discover", "server_name"] };
+
+pub(super) static POOL_TLS: Shape =
+    Shape { title: "[pool.tls]", keys: &["ca", "server_name", "cert", "key"] };
+
+pub(super) static POOL_LIMITS: Shape =
+    Shape { title: "[pool.limits]", keys: &["connections", "queue", "queue_timeout", "retry_budget"] };
 
 /// Every table.
-pub(super) static ALL: [&Shape; 16] = [
+pub(super) static ALL: [&Shape; 18] = [
     &ROOT,
     &LISTEN,
     &ADMIN,
@@ -140,6 +150,8 @@ pub(super) static ALL: [&Shape; 16] = [
     &PASSIVE,
     &POOL_TIMEOUTS,
     &BACKEND,
+    &POOL_TLS,
+    &POOL_LIMITS,
     &TLS,
 ];
 

@@ -1,24 +1,24 @@
 //! One client connection, from the TLS handshake to its end.
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
-    sync::Arc,
+    time::Duration,
 };
 
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
-use tokio::{net::TcpStream, time::timeout_at};
+use tokio::{
+    net::TcpStream,
+    time::{timeout, timeout_at},
+};
 
 use super::{
-    Client, Place, Worker,
-    activity::{Activity, Watched},
+    Client, Open, Place, Worker,
+    activity::Activity,
     guard::{End, Guard},
     http1, http2,
     identity::Vetted,
-    preface, redirect,
+    preface,
 };
 use crate::{
     clock,
@@ -29,6 +29,8 @@ use crate::{
 /// hyper refuses heads by itself and without a word; ours refuses first, with one. Between the two lies
 /// the factor by which a head may exceed the limit and still be told so.
 pub(super) const HEAD_SLACK: usize = 2;
+/// Time for WebSockets over a connection that is closed at once to be told so.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves a client that has connected to the TLS listener. It counts as open from the call on, not from
 /// the first poll: a drain that begins in between must see it.
@@ -95,7 +97,7 @@ async fn tls(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, place:
     if http2 {
         http2::serve_http2(&client, stream, &timeouts, &limits).await;
     } else {
-        http1::serve_http1(&client, stream, &timeouts, &limits).await;
+        http1::serve_http1(&client, stream, &timeouts).await;
     }
 }
 
@@ -109,18 +111,11 @@ async fn plain(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, _pla
     let timeouts = &snapshot.config.timeouts;
     // A redirect is too small to be left standing.
     let guard = Guard::new(&worker, &activity, &Rc::default(), Some(timeouts.head), timeouts);
-    let io = TokioIo::new(Watched { inner: stream, activity: Arc::clone(&activity) });
-    let service = service_fn(|request| {
-        let _busy = activity.request();
-        let answer = redirect::answer(&worker.world, request);
-        async { Ok::<_, Infallible>(answer) }
-    });
-    let connection = http1::http1_builder(&snapshot.config.limits).serve_connection(io, service);
-    drive(connection, guard, |connection| connection.graceful_shutdown()).await;
+    http1::serve_redirect(&worker.world, stream, &activity, guard).await;
 }
 
 /// Runs a connection to its end, or to the guard's.
-pub(super) async fn drive<C>(connection: C, mut guard: Guard, shut_down: impl Fn(Pin<&mut C>))
+pub(super) async fn drive<C>(connection: C, mut guard: Guard, tunnels: &Open, shut_down: impl Fn(Pin<&mut C>))
 where
     C: Future<Output = hyper::Result<()>>,
 {
@@ -135,7 +130,14 @@ where
             }
             end = guard.next() => match end {
                 End::Graceful => shut_down(connection.as_mut()),
-                End::Now => return,
+                End::Now => {
+                    if tunnels.any() {
+                        // Its WebSockets have been told the same: their last frames are on the way.
+                        shut_down(connection.as_mut());
+                        let _ = timeout(FAREWELL, connection).await;
+                    }
+                    return;
+                }
             },
         }
     }

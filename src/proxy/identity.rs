@@ -5,7 +5,7 @@
 
 use http::{HeaderMap, HeaderName};
 
-use super::Client;
+use super::{Client, headers};
 use crate::{
     clock, config,
     error::Fault,
@@ -50,9 +50,18 @@ impl Client {
 
 /// Takes out what only the proxy may say.
 pub(super) fn strip(headers: &mut HeaderMap, settings: &config::Tls) {
-    let ours = |name: &HeaderName| is_ours(name, &settings.client_header);
-    if headers.keys().any(ours) {
-        let names: Vec<_> = headers.keys().filter(|name| ours(name)).cloned().collect();
+    remove(headers, |name| is_ours(name, &settings.client_header));
+}
+
+/// Takes out of trailers what only the proxy may say, of a client's certificate or of earlier hops: there are
+/// servers that take trailers for fields of the head.
+pub(super) fn strip_trailers(trailers: &mut HeaderMap, subject: &HeaderName) {
+    remove(trailers, |name| is_ours(name, subject) || headers::is_forwarding(name.as_str()));
+}
+
+fn remove(headers: &mut HeaderMap, which: impl Fn(&HeaderName) -> bool) {
+    if headers.keys().any(&which) {
+        let names: Vec<_> = headers.keys().filter(|name| which(name)).cloned().collect();
         for name in names {
             headers.remove(name);
         }
@@ -70,7 +79,7 @@ pub(super) fn tell(headers: &mut HeaderMap, identity: Option<&Identity>, setting
 }
 
 /// Whether a field of this name tells of a client's certificate. CGI and its heirs take `_` for `-`, so both are meant.
-pub(super) fn is_ours(name: &HeaderName, subject: &HeaderName) -> bool {
+fn is_ours(name: &HeaderName, subject: &HeaderName) -> bool {
     [subject, &FINGERPRINT, &CLIENT_CERT, &CLIENT_CERT_CHAIN].into_iter().any(|ours| is_alike(name, ours))
 }
 

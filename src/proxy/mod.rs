@@ -19,10 +19,12 @@ mod headers;
 mod http1;
 mod http2;
 mod identity;
+mod interim;
 mod metrics;
 mod opening;
 mod own_cookie;
 mod preface;
+mod queue;
 mod record;
 mod redirect;
 mod request_body;
@@ -51,7 +53,7 @@ pub use self::{
     connection::{serve_plain, serve_tls},
     metrics::{Metrics, Protocol},
 };
-use self::{activity::Activity, answers::Answers, guard::Gauge, identity::Vetted, request_body::RequestBody};
+use self::{activity::Activity, answers::Answers, guard::Gauge, identity::Vetted};
 use crate::{
     affinity::{Affinity, Slot, Tick},
     clock,
@@ -69,7 +71,7 @@ pub struct Worker {
     /// Where its records go, if anywhere.
     pub log: Option<AccessLog>,
     /// Its connections to backends.
-    upstream: Connections<RequestBody>,
+    upstream: Connections,
     /// Its client connections, WebSockets included.
     pub open: Rc<Open>,
 }
@@ -99,6 +101,8 @@ struct Client {
     activity: Arc<Activity>,
     /// Answers that the client has not taken whole yet.
     answers: Rc<Answers>,
+    /// Its WebSockets.
+    tunnels: Rc<Open>,
     /// Its place among the connections, which a WebSocket keeps.
     _place: Place,
     /// Where a request without a session id was placed, and when, so that a burst of them stays together.
@@ -153,6 +157,11 @@ impl Open {
         OpenOne(Rc::clone(self))
     }
 
+    /// Whether anything is open.
+    pub fn any(&self) -> bool {
+        self.count.get() > 0
+    }
+
     /// Resolves when nothing is open.
     pub async fn none(&self) {
         while self.count.get() > 0 {
@@ -189,6 +198,7 @@ impl Client {
             vetted,
             activity: Activity::new(),
             answers: Rc::default(),
+            tunnels: Rc::default(),
             _place: place,
             placed: Cell::new(None),
             latest: own_cookie::Latest::default(),

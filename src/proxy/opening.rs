@@ -8,7 +8,7 @@ use aws_lc_rs::digest::{SHA1_FOR_LEGACY_USE_ONLY, digest};
 use data_encoding::BASE64;
 use http::{
     HeaderMap, HeaderValue, Method,
-    header::{CONNECTION, SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION, UPGRADE},
+    header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION},
     request::Parts,
 };
 use hyper::ext::Protocol;
@@ -28,12 +28,13 @@ pub(super) struct Opening {
 // === impl Opening ===
 
 impl Opening {
-    /// Whether a request asks to become a WebSocket. One over HTTP/2 is an upgrade afterwards.
+    /// Whether a request asks to become a WebSocket. One that has a body does not: what comes after it would be
+    /// anything. One over HTTP/2 is a GET afterwards, with the fields of a handshake.
     ///
     /// # Errors
     ///
     /// The handshake breaks a rule of RFC 6455, or asks for another protocol than this one.
-    pub(super) fn of(parts: &mut Parts) -> Result<Option<Self>, Fault> {
+    pub(super) fn of(parts: &mut Parts, bodiless: bool) -> Result<Option<Self>, Fault> {
         if let Some(protocol) = parts.extensions.remove::<Protocol>() {
             if parts.method != Method::CONNECT {
                 return Err(Fault::BadRequest("only CONNECT has a protocol"));
@@ -43,7 +44,7 @@ impl Opening {
             }
             return Ok(Some(Self::extended(parts)));
         }
-        if !headers::wants_websocket(parts.version, &parts.headers) {
+        if !bodiless || !headers::wants_websocket(parts.version, &parts.headers) {
             return Ok(None);
         }
         if parts.method != Method::GET {
@@ -70,8 +71,6 @@ impl Opening {
         let accept = accept(key.as_bytes());
         headers.insert(SEC_WEBSOCKET_KEY, key);
         headers.entry(SEC_WEBSOCKET_VERSION).or_insert(HeaderValue::from_static("13"));
-        headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
-        headers.insert(UPGRADE, HeaderValue::from_static(WEBSOCKET));
         Self { accept, extended: true }
     }
 
@@ -83,7 +82,7 @@ impl Opening {
         proof && accepts.next().is_none() && headers::names_websocket(headers)
     }
 
-    /// Whether the client speaks HTTP/2, to which a tunnel is opened by 200 and an answer of any other status is one.
+    /// Whether the client speaks HTTP/2: a tunnel is opened by 200 then, and by no other answer.
     pub(super) fn is_extended(&self) -> bool {
         self.extended
     }
@@ -119,7 +118,7 @@ mod tests {
     fn upgrade(method: &str, keys: &[&'static str]) -> Result<Option<Opening>, Fault> {
         let mut fields = vec![("connection", "Upgrade"), ("upgrade", "WebSocket")];
         fields.extend(keys.iter().map(|key| ("sec-websocket-key", *key)));
-        Opening::of(&mut parts(method, &fields))
+        Opening::of(&mut parts(method, &fields), true)
     }
 
     fn answer(fields: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -149,8 +148,8 @@ mod tests {
         for keys in [&[][..], &[SAMPLE, SAMPLE], &["dGhlIHNhbXBsZQ=="], &["not base64"], &[""]] {
             assert!(upgrade("GET", keys).is_err(), "{keys:?}");
         }
-        assert!(Opening::of(&mut parts("GET", &[("upgrade", "websocket")])).unwrap().is_none());
-        assert!(Opening::of(&mut parts("GET", &[])).unwrap().is_none());
+        assert!(Opening::of(&mut parts("GET", &[("upgrade", "websocket")]), true).unwrap().is_none());
+        assert!(Opening::of(&mut parts("GET", &[]), true).unwrap().is_none());
     }
 
     #[test]
@@ -160,12 +159,11 @@ mod tests {
                 parts("CONNECT", &[("sec-websocket-key", SAMPLE), ("sec-websocket-protocol", "chat")]);
             parts.version = Version::HTTP_2;
             parts.extensions.insert(Protocol::from_static("websocket"));
-            let opening = Opening::of(&mut parts).unwrap().unwrap();
+            let opening = Opening::of(&mut parts, true).unwrap().unwrap();
             (parts, opening)
         };
         let (parts, opening) = extended();
         assert_eq!(parts.method, Method::GET);
-        assert!(headers::wants_websocket(parts.version, &parts.headers));
         let key = parts.headers.get("sec-websocket-key").unwrap();
         assert_eq!(BASE64.decode(key.as_bytes()).unwrap().len(), 16);
         assert!(key != SAMPLE && *key != extended().0.headers["sec-websocket-key"]);
@@ -178,7 +176,7 @@ mod tests {
     fn another_protocol_is_unknown_and_a_plain_connect_no_matter_of_websockets() {
         let mut other = parts("CONNECT", &[]);
         other.extensions.insert(Protocol::from_static("connect-udp"));
-        assert_eq!(Opening::of(&mut other).unwrap_err(), Fault::ProtocolUnknown);
-        assert!(Opening::of(&mut parts("CONNECT", &[])).unwrap().is_none());
+        assert_eq!(Opening::of(&mut other, true).unwrap_err(), Fault::ProtocolUnknown);
+        assert!(Opening::of(&mut parts("CONNECT", &[]), true).unwrap().is_none());
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     clock,
     error::Fault,
     store::redis::Shared,
-    upstream::{self, Connection},
+    upstream,
     world::{Pool, Snapshot},
 };
 
@@ -44,8 +44,7 @@ pub(super) enum Outcome {
 /// A request that a backend has answered and affinity has settled.
 struct Passed {
     pool: Arc<Pool>,
-    response: Response<upstream::Body>,
-    connection: Connection<RequestBody>,
+    response: Response<upstream::Body<RequestBody>>,
     in_flight: InFlight,
     tally: Rc<Tally>,
     /// The session's key from now on.
@@ -83,6 +82,22 @@ pub(super) async fn serve(client: Rc<Client>, mut request: Request<Incoming>) ->
     outcome
 }
 
+/// Answers what could not be read as a request; `line` is what could be read of it.
+pub(super) fn refuse(client: &Client, fault: Fault, line: Option<Box<Request<()>>>) -> Response<AnswerBody> {
+    let busy = client.activity.request();
+    let snapshot = client.worker.world.snapshot.load();
+    let unread = || Request::builder().method("-").uri("-").body(()).map(Box::new).unwrap_or_default();
+    let request = line.unwrap_or_else(unread);
+    let mut record = Record::begin(&client.worker, busy, &request, snapshot.config.log_query);
+    let request_id = headers::request_id(&mut HeaderMap::new());
+    record.client(client.address(), "", &request_id, client.vetted.identity.as_ref());
+    let head = request.method() == Method::HEAD;
+    let mut response = respond::fault(fault, &request_id, head, record);
+    headers::prepare_response(response.headers_mut(), false, snapshot.hsts.as_ref());
+    response.headers_mut().insert(headers::X_REQUEST_ID, request_id);
+    response
+}
+
 /// Check, route, find the session, forward, settle.
 async fn handle(
     client: &Rc<Client>,
@@ -93,31 +108,39 @@ async fn handle(
 ) -> Result<Passed, Fault> {
     let config = &snapshot.config;
     let (mut parts, body) = request.into_parts();
-    let opening = Opening::of(&mut parts);
+    let bodiless = http_body::Body::is_end_stream(&body);
+    let opening = Opening::of(&mut parts, bodiless);
+    let interim = body.interim();
     let body = Leftover::new(body);
     let trusts = |address: IpAddr| config.trusted_proxies.iter().any(|net| net.contains(&address));
     let address = headers::client_address(&parts.headers, client.address(), trusts);
     let host = target::check(&parts, &config.limits);
     let host_text = host.as_ref().ok().and_then(|host| host.as_ref()?.to_str().ok()).unwrap_or_default();
     record.client(address, host_text, request_id, client.vetted.identity.as_ref());
-    let pool = snapshot.routes.find(target::without_port(host_text), parts.uri.path());
+    let route = snapshot.routes.find(target::without_port(host_text), parts.uri.path());
     let may_ask = client.may_ask(&snapshot.materials.tls, target::without_port(host_text));
+    let opening = opening?;
     let host = host?;
     may_ask?;
-    let opening = opening?;
     identity::strip(&mut parts.headers, &config.tls);
     target::expectation(&parts.headers)?;
-    let pool = &snapshot.pools[pool.ok_or(Fault::NoRoute)?];
+    let route = &config.routes[route.ok_or(Fault::NoRoute)?];
+    let pool = &snapshot.pools[route.pool];
 
     let length =
         parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if let (Some(limit), Some(length)) = (config.limits.body_size, length)
+    if let (Some(limit), Some(length)) = (route.body_size, length)
         && u64::gt(&length, &limit)
     {
         return Err(Fault::BodyTooLarge);
     }
-    let (body, tally) =
-        RequestBody::new(body, config.limits.body_size, config.timeouts.body, &client.activity);
+    let (body, tally) = RequestBody::new(
+        body,
+        route.body_size,
+        config.timeouts.body,
+        &client.activity,
+        &config.tls.client_header,
+    );
     record.body(&tally);
 
     let skip = pool.settings.skip.iter().any(|pattern| pattern.matches(parts.uri.path()));
@@ -153,7 +176,14 @@ async fn handle(
     let host = host.unwrap_or_else(|| {
         pool.backends.first().map_or(HeaderValue::from_static(""), |backend| backend.authority.clone())
     });
-    headers::prepare_request(&mut parts.headers, parts.version, &host, request_id, &sender);
+    headers::prepare_request(
+        &mut parts.headers,
+        parts.version,
+        opening.is_some(),
+        &host,
+        request_id,
+        &sender,
+    );
     identity::tell(&mut parts.headers, client.vetted.identity.as_ref(), &config.tls);
     let method = parts.method.clone();
 
@@ -173,8 +203,9 @@ async fn handle(
         alone,
         tally: &tally,
         body_stall: config.timeouts.body,
+        interim: &interim,
     };
-    let Answered { mut response, connection, in_flight, held, sent } = forward.run(outgoing, record).await?;
+    let Answered { mut response, in_flight, held, sent } = forward.run(outgoing, record).await?;
 
     let status = response.status().as_u16();
     let backend = in_flight.backend();
@@ -209,7 +240,7 @@ async fn handle(
     if let Some(own) = own {
         own.put(response.headers_mut(), status, backend.name());
     }
-    Ok(Passed { pool: Arc::clone(pool), response, connection, in_flight, tally, key, opening })
+    Ok(Passed { pool: Arc::clone(pool), response, in_flight, tally, key, opening })
 }
 
 /// Hands the answer on: its body takes along all that must happen when it ends.
@@ -220,27 +251,29 @@ fn deliver(
     request_id: &HeaderValue,
     mut record: Record,
 ) -> Outcome {
-    let Passed { pool, mut response, connection, in_flight, tally, key, opening } = passed;
+    let Passed { pool, response, in_flight, tally, key, opening } = passed;
+    let extended = opening.as_ref().is_some_and(Opening::is_extended);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let hold = StreamHold::take(&pool, key, &in_flight.backend().member);
-        let Some(opening) = opening.filter(|opening| opening.is_accepted(response.headers())) else {
+        let (mut parts, body) = response.into_parts();
+        let accepted = opening.is_some_and(|opening| opening.is_accepted(&parts.headers));
+        let Some(far) = body.into_stream().filter(|_| accepted) else {
             // Nobody asked for it (RFC 9110 §15.2.2): what follows would not be HTTP, nor a WebSocket.
             in_flight.backend().passed(Evidence::Broken);
             return Outcome::Answer(respond::fault(Fault::BadAnswer, request_id, false, record));
         };
         record.complete();
-        let far = hyper::upgrade::on(&mut response);
+        if extended {
+            // RFC 8441 §5: there is nothing left to prove.
+            parts.status = StatusCode::OK;
+            record.answered(StatusCode::OK.as_u16());
+            parts.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+        }
         let idle = snapshot.config.timeouts.websocket;
         let tunnel = Tunnel { client: Rc::clone(client), far, record, in_flight, hold, idle };
-        let mut response = response.map(drop);
-        if opening.is_extended() {
-            // RFC 8441 §5: there is nothing left to prove.
-            *response.status_mut() = StatusCode::OK;
-            response.headers_mut().remove(header::SEC_WEBSOCKET_ACCEPT);
-        }
-        return Outcome::Tunnel(response, tunnel);
+        return Outcome::Tunnel(Response::from_parts(parts, ()), tunnel);
     }
-    if response.status().is_success() && opening.is_some_and(|opening| opening.is_extended()) {
+    if extended && response.status().is_success() {
         // An answer as good as any other, but to CONNECT it would mean that the tunnel is open (RFC 9110 §9.3.6).
         return Outcome::Answer(respond::fault(Fault::BadAnswer, request_id, false, record));
     }
@@ -251,7 +284,6 @@ fn deliver(
     parts.version = Version::HTTP_11;
     let holding = Holding::of(&pool, key, &in_flight.backend().member, event_stream, &body);
     let mut answer = Box::new(Answer {
-        connection: Some(connection),
         keep_alive: pool.keep_alive,
         tally,
         record,

@@ -1,10 +1,7 @@
 //! A WebSocket: after the handshake, bytes both ways until either side ends, or it has to go.
 
-use std::{cell::Cell, convert::Infallible, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
+use std::{cell::Cell, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
-use http::{Request, Response};
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
     time::{Instant, sleep_until, timeout},
@@ -12,15 +9,12 @@ use tokio::{
 
 use super::{
     Client,
-    answer_body::AnswerBody,
     guard::Gauge,
     record::Record,
-    request_body::Incoming,
-    service::{self, Outcome},
     stream::StreamHold,
     websocket::{Frames, GOING_AWAY},
 };
-use crate::{backend::InFlight, clock, world::Phase};
+use crate::{backend::InFlight, clock, upstream::Stream, world::Phase};
 
 /// A WebSocket whose handshake is over, and what lives as long as it does.
 #[derive(Debug)]
@@ -28,7 +22,7 @@ pub(super) struct Tunnel {
     /// Its place among the connections is taken until both halves are gone.
     pub(super) client: Rc<Client>,
     /// The backend's half.
-    pub(super) far: OnUpgrade,
+    pub(super) far: Stream,
     pub(super) record: Record,
     pub(super) in_flight: InFlight,
     pub(super) hold: Option<StreamHold>,
@@ -64,13 +58,10 @@ impl Tunnel {
     /// Passes bytes between the client's half and the backend's until it is over.
     pub(super) async fn run(mut self, near: impl AsyncRead + AsyncWrite + Unpin) {
         let _open = Gauge::enter(&self.client.worker.metrics.websockets);
+        let _tunnel = self.client.tunnels.enter();
         let traffic = Traffic { received: Cell::new(0), last: Cell::new(clock::now()) };
-        match (&mut self.far).await {
-            Ok(far) => match self.pass(near, TokioIo::new(far), &traffic).await {
-                Ok(()) => {}
-                Err(error) => tracing::debug!(%error, "websocket broken"),
-            },
-            Err(error) => tracing::debug!(%error, "websocket upgrade failed"),
+        if let Err(error) = self.pass(near, &traffic).await {
+            tracing::debug!(%error, "websocket broken");
         }
         self.record.received(traffic.received.get());
         // In this order: the record says when the session was let go.
@@ -78,14 +69,9 @@ impl Tunnel {
         drop((hold, in_flight, record));
     }
 
-    async fn pass(
-        &mut self,
-        near: impl AsyncRead + AsyncWrite + Unpin,
-        far: impl AsyncRead + AsyncWrite + Unpin,
-        traffic: &Traffic,
-    ) -> io::Result<()> {
+    async fn pass(&mut self, near: impl AsyncRead + AsyncWrite + Unpin, traffic: &Traffic) -> io::Result<()> {
         let (near_read, mut near_write) = split(near);
-        let (far_read, far_write) = split(far);
+        let (far_read, far_write) = split(&mut self.far);
         let mut phase = self.client.worker.world.watch();
         let backend = Arc::clone(self.in_flight.backend());
         let idle = self.idle;
@@ -134,26 +120,6 @@ impl Traffic {
                 return;
             }
             sleep_until(end).await;
-        }
-    }
-}
-
-/// Answers one request; what becomes a tunnel runs in a task of its own.
-pub(super) async fn answer(
-    client: Rc<Client>,
-    mut request: Request<Incoming>,
-) -> Result<Response<AnswerBody>, Infallible> {
-    let near = hyper::upgrade::on(&mut request);
-    match service::serve(client, request).await {
-        Outcome::Answer(response) => Ok(response),
-        Outcome::Tunnel(response, tunnel) => {
-            tokio::task::spawn_local(async move {
-                match near.await {
-                    Ok(near) => tunnel.run(TokioIo::new(near)).await,
-                    Err(error) => tracing::debug!(%error, "websocket upgrade failed"),
-                }
-            });
-            Ok(response.map(|()| AnswerBody::Whole(None)))
         }
     }
 }

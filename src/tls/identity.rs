@@ -8,7 +8,7 @@ use http::HeaderValue;
 use rustls::pki_types::CertificateDer;
 use x509_parser::{certificate::X509Certificate, prelude::FromDer, x509::X509Name};
 
-use super::clients::not_after;
+use super::vetting::not_after;
 
 /// A client's certificate as backends and the access log learn of it; made once per connection.
 #[derive(Clone, Debug)]

@@ -2,7 +2,7 @@
 //! [`rustls::ServerConfig`].
 //!
 //! Everything here happens at start-up and at a reload, never per connection, except
-//! `handshake`, and what it asks: `resolver` for a certificate, `clients` whether the client's is
+//! `handshake`, and what it asks: `resolver` for a certificate, `vetting` whether the client's is
 //! good, `identity` who that is. It must not open a socket or read configuration text. Invariants:
 //! - Every fault of every certificate is reported at once, each naming its file.
 //! - A config is built aside and handed over whole; whoever gets an error keeps the old one.
@@ -11,20 +11,22 @@
 //! - No key bytes reach an error, a log line or a `Debug`.
 
 mod certificate;
-mod clients;
+mod client;
 mod error;
 mod handshake;
 mod identity;
 mod pem;
 mod resolver;
 mod server;
+mod vetting;
 
 pub(crate) use self::pem::{read_chain, read_key};
 pub use self::{
     certificate::{Certificate, Validity},
-    clients::{Mark, Vetting},
+    client::{BackendTls, ClientTls},
     error::{TlsError, TlsErrors},
     handshake::{Refused, accept},
     identity::Identity,
     server::{Front, Ticketer, load_certificates, provider},
+    vetting::{Mark, Vetting},
 };

@@ -6,6 +6,8 @@ use http::{Method, Request, Response};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
+    ext,
+    upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Mutex};
@@ -24,7 +26,7 @@ use tokio_tungstenite::{WebSocketStream, tungstenite};
 use super::{
     BoxError,
     call::{Call, Via},
-    flow::Body,
+    flow::{Body, full},
     pki::{Authority, Leaf},
     process::Homing,
     raw::Raw,
@@ -255,6 +257,30 @@ impl Connection {
     /// A request on this connection.
     pub(crate) fn request(&self, method: Method, path: &str) -> Call<'_> {
         Call::new(Via::Kept(self), method, path)
+    }
+
+    /// Asks for a stream that speaks this protocol (RFC 8441), over HTTP/2: the answer, and the stream if it is one.
+    pub(crate) async fn extended(
+        &self,
+        protocol: &'static str,
+        path: &str,
+        fields: &[(&str, &str)],
+    ) -> (Response<Incoming>, Option<TokioIo<Upgraded>>) {
+        // By then the server has said that it allows this.
+        self.get("/").send().await;
+        let uri = format!("https://{}{path}", self.authority);
+        let request = Request::builder()
+            .method(Method::CONNECT)
+            .uri(uri)
+            .extension(ext::Protocol::from_static(protocol));
+        let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(full("")).expect("a valid request");
+        let mut response = within("an answer", self.send(request)).await.expect("an answer");
+        let stream = match response.status().is_success() {
+            true => Some(TokioIo::new(hyper::upgrade::on(&mut response).await.expect("a stream"))),
+            false => None,
+        };
+        (response, stream)
     }
 
     /// Host and port as requests name them.

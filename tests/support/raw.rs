@@ -74,6 +74,12 @@ impl Raw {
         text
     }
 
+    /// Says that nothing more will come; reads on.
+    pub(crate) async fn finish(&mut self) {
+        // A server that has closed meanwhile shows when reading.
+        let _ = within("the end", self.tls.shutdown()).await;
+    }
+
     /// Closes without a word.
     pub(crate) fn abandon(self) {}
 
