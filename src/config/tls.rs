@@ -142,7 +142,10 @@ impl RawTls {
             }
             for (name, span) in [
                 ("client_crl", self.client_crl.span()),
-                ("client_cert", self.client_cert.get().filter(|set| **set).and(self.client_cert.span())),
+                (
+                    "client_cert",
+                    self.client_cert.get().filter(|set| **set).and_then(|_| self.client_cert.span()),
+                ),
             ] {
                 if let Some(span) = span {
                     report.add(span, format!("`{name}` does nothing without `client_ca`"));
