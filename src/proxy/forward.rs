@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Client,
+    interim::Interim,
     queue::Patience,
     record::Record,
     request_body::{RequestBody, Tally},
@@ -39,12 +40,13 @@ pub(super) struct Forward<'a> {
     pub(super) tally: &'a Rc<Tally>,
     /// Longest time without progress of the request's body.
     pub(super) body_stall: Duration,
+    /// Where a backend's interim answers go.
+    pub(super) interim: &'a Interim,
 }
 
 /// A backend's answer, its body yet to come.
 pub(super) struct Answered {
-    pub(super) response: Response<upstream::Body>,
-    pub(super) connection: Connection<RequestBody>,
+    pub(super) response: Response<upstream::Body<RequestBody>>,
     pub(super) in_flight: InFlight,
     pub(super) held: Held,
     /// When the attempt that succeeded began.
@@ -131,9 +133,9 @@ impl Forward<'_> {
             record.attempt(backend.name());
             let sent = clock::now();
             match self.attempt(backend, request, record).await {
-                Ok((response, connection)) => {
+                Ok(response) => {
                     backend.metrics.verdict(decision.verdict);
-                    return Ok(Answered { response, connection, in_flight, held, sent });
+                    return Ok(Answered { response, in_flight, held, sent });
                 }
                 Err(Failed { fault, request: back }) => {
                     tried[attempts] = slot;
@@ -186,16 +188,14 @@ impl Forward<'_> {
         backend: &Arc<Backend>,
         mut request: Request<RequestBody>,
         record: &mut Record,
-    ) -> Result<(Response<upstream::Body>, Connection<RequestBody>), Failed> {
+    ) -> Result<Response<upstream::Body<RequestBody>>, Failed> {
         let upstream = &self.client.worker.upstream;
         let replay = is_replayable(&request);
-        while let Some(mut connection) = upstream.idle(backend, self.pool.timeouts.idle) {
-            if !replay && connection.is_stale() {
-                continue;
-            }
+        while let Some(connection) = upstream.idle(backend, self.pool.timeouts.idle) {
             let copy = replay.then(|| copy(&request));
-            match (self.exchange(&mut connection, request).await, copy) {
-                (Ok(response), _) => return Ok((response, connection)),
+            match (self.exchange(connection, request).await, copy) {
+                (Ok(response), _) => return Ok(response),
+                // It was closed, or has bytes that nobody asked for.
                 (Err(Exchange::Failed(ExchangeError::Unsent(back))), _) => request = *back,
                 // Closed while idle, most likely: no evidence against the backend.
                 (Err(Exchange::Failed(ExchangeError::Closed)), Some(copy)) => {
@@ -208,7 +208,7 @@ impl Forward<'_> {
         let started = clock::now();
         let connection = upstream.open(backend, self.pool.timeouts.connect).await;
         record.connected(clock::now().duration_since(started));
-        let mut connection = match connection {
+        let connection = match connection {
             Ok(connection) => connection,
             Err(error) => {
                 if let Some(evidence) = error.evidence() {
@@ -218,8 +218,8 @@ impl Forward<'_> {
             }
         };
         let copy = replay.then(|| copy(&request));
-        match self.exchange(&mut connection, request).await {
-            Ok(response) => Ok((response, connection)),
+        match self.exchange(connection, request).await {
+            Ok(response) => Ok(response),
             Err(Exchange::Failed(ExchangeError::Unsent(back))) => {
                 backend.passed(Evidence::Broken);
                 Err(Failed { fault: Fault::BackendClosed, request: Some(*back) })
@@ -231,10 +231,11 @@ impl Forward<'_> {
     /// One exchange, given up when neither the request's body nor the answer moves on.
     async fn exchange(
         &self,
-        connection: &mut Connection<RequestBody>,
+        connection: Connection,
         request: Request<RequestBody>,
-    ) -> Result<Response<upstream::Body>, Exchange> {
-        let mut exchange = pin!(connection.exchange(request));
+    ) -> Result<Response<upstream::Body<RequestBody>>, Exchange> {
+        let mut exchange =
+            pin!(connection.exchange(request, |status, fields| self.interim.send(status, fields)));
         let mut deadline = clock::now() + self.pool.timeouts.head;
         loop {
             match timeout_at(deadline, exchange.as_mut()).await {

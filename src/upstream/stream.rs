@@ -1,12 +1,14 @@
-//! A connection to a backend, in plain or over TLS.
+//! What carries the bytes to and from a backend: TCP, or TLS over it.
 
 use std::{
     io,
     mem::MaybeUninit,
+    net::Shutdown,
     pin::Pin,
     task::{Context, Poll},
 };
 
+use bytes::{Buf as _, Bytes};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -14,63 +16,83 @@ use tokio::{
 };
 use tokio_rustls::client::TlsStream;
 
-/// A connection to a backend.
+/// A connected stream to a backend.
 #[derive(Debug)]
 pub enum Stream {
-    /// TCP alone.
+    /// Bytes as they are.
     Plain(TcpStream),
-    /// After the handshake, the backend's certificate verified.
+    /// Verified and encrypted. Its end is an end only with `close_notify`: without it, reading gives
+    /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), since anybody on the way can close a TCP connection.
     Tls(Box<TlsStream<TcpStream>>),
+    /// One of the others, of which more has been read than was asked for: these bytes come first.
+    Ahead(Bytes, Box<Self>),
 }
 
-/// Records of an idle TLS connection that are looked at before it counts as unusable. Tickets come by one or two.
+/// Reads of an idle TLS connection that are looked through before it counts as one that says too much.
 const MAX_RECORDS: usize = 16;
+
+/// What waits to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiting {
+    Nothing,
+    Bytes,
+    /// The peer has ended or reset the connection.
+    End,
+}
 
 // === impl Stream ===
 
 impl Stream {
-    /// Whether an idle connection is of no use any more: the backend has closed it, or said something that nobody
-    /// asked for. One look into the socket, whether or not the runtime has noticed yet. Over TLS, what is there
-    /// may be for TLS alone: the tickets that follow a handshake (RFC 8446 §4.6.1), a change of keys. Such is
-    /// taken in.
-    pub fn is_stale(&mut self) -> bool {
+    /// A stream of which `ahead` has been read already.
+    pub(super) fn with_ahead(self, ahead: Bytes) -> Self {
+        if ahead.is_empty() { self } else { Self::Ahead(ahead, Box::new(self)) }
+    }
+
+    /// What waits to be read right now: asks the kernel, since what tokio knows may be older.
+    pub(super) fn look(&mut self) -> Waiting {
         match self {
-            Self::Plain(tcp) => has_news(tcp),
-            Self::Tls(tls) => {
-                let (tcp, session) = tls.get_mut();
-                for _ in 0..MAX_RECORDS {
-                    if !has_news(tcp) {
-                        // What has to be answered (a change of keys) goes out with the next request.
-                        return false;
-                    }
-                    if !matches!(session.read_tls(&mut &*SockRef::from(&*tcp)), Ok(1..)) {
-                        return true;
-                    }
-                    match session.process_new_packets() {
-                        Ok(state) if state.plaintext_bytes_to_read() == 0 && !state.peer_has_closed() => {}
-                        _ => return true,
-                    }
-                }
-                true
-            }
+            Self::Plain(stream) => peek(stream),
+            Self::Tls(stream) => look_through(stream),
+            Self::Ahead(..) => Waiting::Bytes,
         }
     }
-}
 
-/// Whether there is something to read, an end or an error included.
-fn has_news(tcp: &TcpStream) -> bool {
-    let mut byte = [MaybeUninit::uninit()];
-    match SockRef::from(tcp).peek(&mut byte) {
-        Ok(_) => true,
-        Err(error) => error.kind() != io::ErrorKind::WouldBlock,
+    /// Whether it is worth a try to read, or a buffer for that.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            // What is wrong, reading will tell.
+            Self::Plain(stream) => stream.poll_read_ready(cx).map(drop),
+            // What TLS holds back is not seen from outside.
+            Self::Tls(_) | Self::Ahead(..) => Poll::Ready(()),
+        }
+    }
+
+    /// Ends the sending side below all protocols, for a message that breaks off: a TLS peer is told of no end.
+    pub(super) fn half_close(&self) {
+        let socket = match self {
+            Self::Plain(stream) => stream,
+            Self::Tls(stream) => stream.get_ref().0,
+            Self::Ahead(_, stream) => return stream.half_close(),
+        };
+        // A peer that is gone needs no telling.
+        let _ = SockRef::from(socket).shutdown(Shutdown::Write);
     }
 }
 
 impl AsyncRead for Stream {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_read(cx, buf),
-            Self::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Ahead(ahead, stream) => {
+                let length = ahead.len().min(buf.remaining());
+                if length == 0 {
+                    return Pin::new(&mut **stream).poll_read(cx, buf);
+                }
+                buf.put_slice(&ahead[..length]);
+                ahead.advance(length);
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }
@@ -78,8 +100,9 @@ impl AsyncRead for Stream {
 impl AsyncWrite for Stream {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write(cx, buf),
-            Self::Tls(tls) => Pin::new(&mut **tls).poll_write(cx, buf),
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Ahead(_, stream) => Pin::new(&mut **stream).poll_write(cx, buf),
         }
     }
 
@@ -89,29 +112,63 @@ impl AsyncWrite for Stream {
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_write_vectored(cx, bufs),
-            Self::Tls(tls) => Pin::new(&mut **tls).poll_write_vectored(cx, bufs),
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Ahead(_, stream) => Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
         match self {
-            Self::Plain(tcp) => tcp.is_write_vectored(),
-            Self::Tls(tls) => tls.is_write_vectored(),
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Ahead(_, stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_flush(cx),
-            Self::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Ahead(_, stream) => Pin::new(&mut **stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            Self::Plain(tcp) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Ahead(_, stream) => Pin::new(&mut **stream).poll_shutdown(cx),
         }
+    }
+}
+
+/// Over TLS, what is there may be for TLS alone: the tickets that follow a handshake (RFC 8446 §4.6.1), a change of
+/// keys. Such is taken in; what has to be answered goes out with the next request.
+fn look_through(stream: &mut TlsStream<TcpStream>) -> Waiting {
+    let (tcp, session) = stream.get_mut();
+    for _ in 0..MAX_RECORDS {
+        match session.process_new_packets() {
+            Ok(state) if state.plaintext_bytes_to_read() > 0 => return Waiting::Bytes,
+            Ok(state) if !state.peer_has_closed() => {}
+            _ => return Waiting::End,
+        }
+        match peek(tcp) {
+            Waiting::Bytes => {}
+            nothing => return nothing,
+        }
+        if !matches!(session.read_tls(&mut &*SockRef::from(&*tcp)), Ok(1..)) {
+            return Waiting::End;
+        }
+    }
+    Waiting::Bytes
+}
+
+fn peek(stream: &TcpStream) -> Waiting {
+    match SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]) {
+        Ok(0) => Waiting::End,
+        Ok(_) => Waiting::Bytes,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Waiting::Nothing,
+        Err(_) => Waiting::End,
     }
 }
