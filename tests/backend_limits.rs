@@ -294,16 +294,14 @@ async fn a_reload_changes_the_limit() {
 
 #[tokio::test]
 async fn an_outage_is_not_multiplied_by_retries() {
-    let breaking = RawBackend::start("app-1", |mut connection| async move {
-        connection.head().await;
-        connection.reset();
+    let breaking = ["app-1", "app-2"].map(|name| {
+        RawBackend::start(name, |mut connection| async move {
+            connection.head().await;
+            connection.reset();
+        })
     });
-    let setup = Setup::new([&breaking]).pool_section(&limits("retry_budget = \"0%\""));
-    let homing = setup.backend(&RawBackend::start("app-2", |mut connection| async move {
-        connection.head().await;
-        connection.reset();
-    }));
-    let homing = homing.pool_section("[pool.passive]\nfall = 1000").start().await;
+    let setup = Setup::new(&breaking).pool_section(&limits("retry_budget = \"0%\""));
+    let homing = setup.pool_section("[pool.passive]\nfall = 1000").start().await;
     let client = Client::h2(&homing).connect().await;
     let mut answers = 0;
     for _ in 0..150 {
