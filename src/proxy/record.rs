@@ -204,7 +204,7 @@ impl Drop for Record {
         let (Some(detail), Some(log)) = (&self.detail, &self.worker.log) else { return };
         let took = clock::now().duration_since(self.started);
         // Dropped before an answer was begun: nobody was there to get it.
-        let fault = detail.fault.or(self.status.is_none().then_some(Fault::ClientGone));
+        let fault = detail.fault.or_else(|| self.status.is_none().then_some(Fault::ClientGone));
         let line = Line {
             time: humantime::format_rfc3339_millis(clock::wall()).to_string(),
             request_id: detail.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),

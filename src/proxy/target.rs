@@ -29,9 +29,9 @@ pub(super) fn check(parts: &Parts, limits: &Limits) -> Result<Option<HeaderValue
             return Err(Fault::BadRequest("the Host field and the request target name different hosts"));
         }
         (None, None) if parts.version < Version::HTTP_11 => return Ok(None),
-        // RFC 9112 §3.2 asks for the field even beside an absolute target.
-        (_, None) if parts.version == Version::HTTP_11 => return Err(NO_HOST),
         (None, None) => return Err(NO_HOST),
+        // RFC 9112 §3.2 asks for the field even then.
+        (Some(_), None) if parts.version == Version::HTTP_11 => return Err(NO_HOST),
         (Some(authority), _) => HeaderValue::from_str(authority).map_err(|_| MALFORMED)?,
         // Shares the bytes that were received.
         (None, Some(field)) => field.clone(),
