@@ -36,7 +36,7 @@ impl Office {
     fn open() -> Self {
         let office = Self {
             directory: tempfile::tempdir().expect("a directory"),
-            authority: Authority::mint("office"),
+            authority: Authority::named("office"),
         };
         office.trust(&office.authority);
         office
@@ -90,7 +90,7 @@ async fn certificates_that_nobody_vouches_for_or_whose_time_is_over_are_refused(
     let (office, backend) = (Office::open(), Backend::plain("app-1"));
     for duty in ["required", "optional"] {
         let homing = Setup::new([&backend]).section(&office.section(duty, "")).start().await;
-        for leaf in [Authority::mint("office").client("eve", 1), office.authority.expired_client("old")] {
+        for leaf in [Authority::named("office").client("eve", 1), office.authority.expired_client("old")] {
             for version in [&TLS12, &TLS13] {
                 let client = Client::h1(&homing).showing(&leaf).only(version);
                 assert!(client.get("/").try_send().await.is_err(), "{duty}");
@@ -217,7 +217,7 @@ async fn another_authority_ends_what_the_old_one_vouched_for() {
         let anna = Client::h1(&homing).showing(&office.authority.client("anna", 7)).only(version);
         let kept = anna.connect().await;
         assert_eq!(kept.get("/").send().await.status, StatusCode::OK);
-        let next = Authority::mint("next office");
+        let next = Authority::named("next office");
         office.trust(&next);
         reloaded(&homing).await;
         let told = kept.get("/").send().await;

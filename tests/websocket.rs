@@ -117,7 +117,7 @@ async fn a_client_that_has_said_all_still_hears_the_last_words() {
     let homing = Setup::new([&backend]).start().await;
     let mut client = opened(&homing).await;
     client.write(b"\x82\x83\0\0\0\0up!").await;
-    client.finish().await;
+    client.end().await;
     assert_eq!(client.exactly(6).await, b"\x82\x04last");
     assert_eq!(client.read_to_end().await, "");
     assert_eq!(backend.count("up!"), 1);

@@ -174,7 +174,8 @@ impl<B> Body<B> {
 
     /// What carries the bytes of the protocol that was switched to, from the first one on. None if it broke.
     pub fn into_stream(self) -> Option<Stream> {
-        Some(self.connection?.stream.with_ahead(self.buffer.freeze()))
+        let Connection { stream, open, .. } = self.connection?;
+        Some(stream.upgraded(self.buffer.freeze(), open))
     }
 
     fn refused(&self, rule: Malformed) -> ExchangeError<B> {
@@ -235,6 +236,17 @@ impl<B> Body<B>
 where
     B: HttpBody<Data = Bytes, Error = Fault> + Unpin,
 {
+    /// What is left of the request when its answer is whole, to be sent by whoever polls this: a backend may
+    /// answer first and go on reading. None when nothing is left, or nobody takes it.
+    pub fn take_rest(&mut self) -> Option<impl Future<Output = ()> + use<B>> {
+        let mut sending = self.sending.take_if(|sending| self.connection.is_some() && !sending.is_done())?;
+        let mut connection = self.connection.take()?;
+        Some(async move {
+            // Whoever broke off knows.
+            let _ = poll_fn(|cx| sending.poll(cx, &mut connection.stream)).await;
+        })
+    }
+
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
@@ -287,7 +299,10 @@ where
                 Step::Trailers(trailers) => return Poll::Ready(Ok(Some(Frame::trailers(trailers)))),
                 Step::End => return Poll::Ready(Ok(None)),
                 Step::More => {
-                    if ready!(self.poll_read(cx, BODY_READ))? == 0 {
+                    // A little more than is to come, to see what should not.
+                    let left = self.reader.left().and_then(|left| usize::try_from(left).ok());
+                    let room = left.map_or(BODY_READ, |left| left.saturating_add(64).min(BODY_READ));
+                    if ready!(self.poll_read(cx, room))? == 0 {
                         self.reader.close()?;
                     }
                 }

@@ -34,11 +34,16 @@ impl Authority {
     /// The one of this process, minted at first use.
     pub(crate) fn get() -> &'static Self {
         static AUTHORITY: OnceLock<Authority> = OnceLock::new();
-        AUTHORITY.get_or_init(|| Self::mint("homing test authority"))
+        AUTHORITY.get_or_init(Self::mint)
     }
 
-    /// One of its own, of this name.
-    pub(crate) fn mint(name: &str) -> Self {
+    /// One that nobody trusts unless told to.
+    pub(crate) fn mint() -> Self {
+        Self::named("homing test authority")
+    }
+
+    /// Likewise, of this name.
+    pub(crate) fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
