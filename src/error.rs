@@ -16,6 +16,12 @@ pub enum Fault {
     /// No route for this host and path.
     #[error("no application is served under this address")]
     NoRoute,
+    /// An extended CONNECT asks for a protocol that is not spoken.
+    #[error("this protocol is not spoken here")]
+    ProtocolUnknown,
+    /// This connection is not for this host, or was made under other rules than those in force.
+    #[error("this connection is not the one for this request: ask again on another")]
+    Misdirected,
     /// `Expect` asks for something unknown.
     #[error("this expectation cannot be met")]
     ExpectationFailed,
@@ -25,6 +31,9 @@ pub enum Fault {
     /// The request head is larger than allowed.
     #[error("the request head is too large")]
     HeadTooLarge,
+    /// The request target is longer than allowed.
+    #[error("the request target is too long")]
+    TargetTooLong,
     /// The client's address asks too fast; it may ask again after so many seconds.
     #[error("there are too many requests from this address")]
     RateLimited(u32),
@@ -64,6 +73,15 @@ pub enum Fault {
     /// The client went away before it was answered; nobody sees this.
     #[error("the client went away")]
     ClientGone,
+    /// A backend's certificate is not accepted, or no TLS came about.
+    #[error("no secure connection to the server could be made")]
+    BackendTls,
+    /// As many requests wait for the backend as may.
+    #[error("the server has too many requests waiting")]
+    QueueFull,
+    /// The request waited for the backend for as long as it may.
+    #[error("the server had no room for this request in time")]
+    QueueTimeout,
 }
 
 /// Whose fault it is.
@@ -86,15 +104,22 @@ impl Fault {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::ProtocolUnknown => StatusCode::NOT_IMPLEMENTED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::NoBackend | Self::HomeDown | Self::Exhausted | Self::Overloaded => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::NoBackend
+            | Self::HomeDown
+            | Self::Exhausted
+            | Self::Overloaded
+            | Self::QueueFull
+            | Self::QueueTimeout => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed
+            | Self::BackendTls
             | Self::BackendClosed
             | Self::BadAnswer
             | Self::AnswerCut
@@ -109,9 +134,12 @@ impl Fault {
             Self::BadRequest(_) => "bad-request",
             Self::MethodRefused => "method-refused",
             Self::NoRoute => "no-route",
+            Self::ProtocolUnknown => "protocol-unknown",
+            Self::Misdirected => "misdirected",
             Self::ExpectationFailed => "expectation-failed",
             Self::BodyTooLarge => "body-too-large",
             Self::HeadTooLarge => "head-too-large",
+            Self::TargetTooLong => "target-too-long",
             Self::BodyTimeout => "body-timeout",
             Self::RateLimited(_) => "rate-limited",
             Self::Overloaded => "overloaded",
@@ -125,6 +153,9 @@ impl Fault {
             Self::AnswerCut => "answer-cut",
             Self::HeadTimeout => "head-timeout",
             Self::ClientGone => "client-gone",
+            Self::BackendTls => "backend-tls",
+            Self::QueueFull => "queue-full",
+            Self::QueueTimeout => "queue-timeout",
         }
     }
 
@@ -133,9 +164,12 @@ impl Fault {
         match self {
             Self::BadRequest(_)
             | Self::MethodRefused
+            | Self::ProtocolUnknown
+            | Self::Misdirected
             | Self::ExpectationFailed
             | Self::BodyTooLarge
             | Self::HeadTooLarge
+            | Self::TargetTooLong
             | Self::BodyTimeout
             | Self::RateLimited(_)
             | Self::ClientGone => Blame::Client,
@@ -144,19 +178,27 @@ impl Fault {
             | Self::BackendClosed
             | Self::BadAnswer
             | Self::AnswerCut
-            | Self::HeadTimeout => Blame::Backend,
-            Self::NoRoute | Self::NoBackend | Self::HomeDown | Self::Exhausted | Self::Overloaded => {
-                Blame::Proxy
-            }
+            | Self::HeadTimeout
+            | Self::BackendTls => Blame::Backend,
+            Self::NoRoute
+            | Self::NoBackend
+            | Self::HomeDown
+            | Self::Exhausted
+            | Self::Overloaded
+            | Self::QueueFull
+            | Self::QueueTimeout => Blame::Proxy,
         }
     }
 
     /// After which time it is worth asking again (RFC 9110 §10.2.3), where that can be said.
     pub const fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::NoBackend | Self::HomeDown | Self::Exhausted | Self::Overloaded => {
-                Some(Duration::from_secs(2))
-            }
+            Self::NoBackend
+            | Self::HomeDown
+            | Self::Exhausted
+            | Self::Overloaded
+            | Self::QueueFull
+            | Self::QueueTimeout => Some(Duration::from_secs(2)),
             Self::RateLimited(seconds) => Some(Duration::from_secs(seconds as u64)),
             _ => None,
         }
@@ -164,6 +206,14 @@ impl Fault {
 
     /// Whether the connection must close: what follows on it may not be a request.
     pub const fn closes(self) -> bool {
-        matches!(self, Self::BadRequest(_) | Self::BodyTooLarge | Self::BodyTimeout | Self::HeadTooLarge)
+        matches!(
+            self,
+            Self::BadRequest(_)
+                | Self::BodyTooLarge
+                | Self::BodyTimeout
+                | Self::HeadTooLarge
+                | Self::TargetTooLong
+                | Self::Misdirected
+        )
     }
 }

@@ -28,6 +28,7 @@ pub mod control;
 pub mod demo;
 pub mod error;
 pub mod handover;
+pub mod http1;
 pub mod issue;
 pub mod listener;
 pub mod logging;

@@ -172,7 +172,7 @@ async fn an_upload_that_trickles_is_cut_and_one_that_is_slow_is_not() {
 #[tokio::test]
 async fn running_out_of_descriptors_costs_little_and_passes() {
     let backend = Backend::plain("app-1");
-    let homing = Setup::new([&backend]).checked().section("[timeouts]\nhandshake = \"1m\"").start().await;
+    let homing = Setup::new([&backend]).checked().section("[timeouts]\nhandshake = \"30s\"").start().await;
     let kept = Client::h2(&homing).connect().await;
     assert_eq!(kept.get("/").send().await.status, StatusCode::OK);
     homing.process.limit_files(Some(48));

@@ -123,6 +123,7 @@ impl App {
             https: local(https.first())?.context("no worker, no listener")?,
             http: local(http.first())?,
             admin: local(admin.as_ref())?,
+            proxy_protocol: config.listen.proxy_protocol.clone(),
         };
         let registry = Registry::new();
         let metrics = Arc::new(Metrics::register(&registry)?);

@@ -167,18 +167,14 @@ async fn accept_clients(worker: &Rc<Worker>, listener: tokio::net::TcpListener, 
     let serve = |stream, peer: SocketAddr| {
         // A peer that is gone already shows when it is read from.
         let _ = tune(&stream);
-        let Some(mut permit) = worker.world.admit() else {
+        let Some(permit) = worker.world.admit() else {
             worker.metrics.over_limit.inc();
             return;
         };
-        if !worker.world.admit_address(&mut permit, peer.ip()) {
-            worker.metrics.over_address.inc();
-            return;
-        }
         if tls {
             tokio::task::spawn_local(proxy::serve_tls(worker, stream, peer, permit));
         } else {
-            tokio::task::spawn_local(proxy::serve_plain(worker, stream, permit));
+            tokio::task::spawn_local(proxy::serve_plain(worker, stream, peer, permit));
         }
     };
     let ends = |phase| phase >= Phase::HandedOver;

@@ -34,12 +34,13 @@ pub(super) fn config(mut raw: RawConfig, base: &Path, report: &Report) -> Config
     if raw.pools.is_missing() {
         report.add_whole("there is no [[pool]]: requests have nowhere to go", None);
     }
-    let routes = routes(raw.routes, &raw.pools, report);
+    let edge = std::mem::take(&mut raw.limits.edge).convert(report);
+    let limits = limits(raw.limits);
+    let routes = routes(raw.routes, &raw.pools, limits.body_size, report);
     let issues = raw.pools.list.iter().map(|pool| pool.affinity.issue.place()).collect::<Vec<_>>();
     let state = raw.state.convert(base, !raw.secret_file.is_absent(), report);
     // Bindings that outlive the process are of no use under a secret that dies with it.
     let beside = state.file.as_ref().map(|file| key_beside(file));
-    let edge = std::mem::take(&mut raw.limits.edge).convert(report);
     let config = Config {
         listen: listen(raw.listen, report),
         admin: admin(raw.admin, base),
@@ -56,12 +57,13 @@ pub(super) fn config(mut raw: RawConfig, base: &Path, report: &Report) -> Config
         watch: raw.watch.or(false),
         resolver: raw.resolver.value(),
         dns_refresh: dns_refresh(raw.dns_refresh, report),
-        timeouts: timeouts(raw.timeouts),
-        limits: limits(raw.limits),
+        timeouts: timeouts(raw.timeouts, report),
+        limits,
         edge,
         hsts: raw.hsts.value(),
         routes,
         pools: pools(raw.pools.list, base, report),
+        tls: raw.tls.convert(base, report),
     };
     convert_issue::check_clashes(&config, &issues, report);
     config
@@ -121,6 +123,7 @@ fn listen(raw: RawListen, report: &Report) -> Listen {
         https: raw.https.or(DEFAULT_HTTPS),
         http: raw.http.or(None),
         admin: raw.admin.or(Some(DEFAULT_ADMIN)),
+        proxy_protocol: plain(raw.proxy_protocol.or_else(Vec::new)),
     }
 }
 
@@ -148,13 +151,22 @@ fn certificates(raw: Vec<RawCertificate>, base: &Path, report: &Report) -> Vec<C
     certificates
 }
 
-fn timeouts(raw: RawTimeouts) -> Timeouts {
+fn timeouts(raw: RawTimeouts, report: &Report) -> Timeouts {
+    if let (Some(span), Some(time)) = (raw.handshake.span(), raw.handshake.get())
+        && *time > HANDSHAKE_MAX
+    {
+        report.add(
+            span,
+            "`handshake` is at most \"30s\": until its end nobody knows who takes up the connection",
+        );
+    }
     Timeouts {
         handshake: raw.handshake.or(Duration::from_secs(10)),
         head: raw.head.or(Duration::from_secs(15)),
         idle: raw.idle.or(Duration::from_secs(75)),
         body: raw.body.or(Duration::from_secs(60)),
         drain: raw.drain.or(Duration::from_secs(30)),
+        websocket: raw.websocket.or(Duration::from_hours(1)),
     }
 }
 
@@ -166,11 +178,17 @@ fn limits(raw: RawLimits) -> Limits {
         body_size: raw.body_size.or(None),
         connections: raw.connections.or(const { NonZeroUsize::new(10_000).unwrap() }),
         streams: raw.streams.or(const { NonZeroU32::new(100).unwrap() }),
+        uri_size: size(raw.uri_size.or(16 << 10)),
     }
 }
 
 /// Resolves the names of pools, and makes the one route of a file that has one pool and no routes.
-fn routes(raw: Tables<RawRoute>, pools: &Tables<RawPool>, report: &Report) -> Vec<Route> {
+fn routes(
+    raw: Tables<RawRoute>,
+    pools: &Tables<RawPool>,
+    body_size: Option<u64>,
+    report: &Report,
+) -> Vec<Route> {
     let pools_are_known = !pools.bad;
     let pools = &pools.list;
     if raw.is_missing() {
@@ -180,7 +198,7 @@ fn routes(raw: Tables<RawRoute>, pools: &Tables<RawPool>, report: &Report) -> Ve
                 None,
             );
         }
-        return vec![Route { host: HostPattern::Any, path: "/".into(), pool: 0 }];
+        return vec![Route { host: HostPattern::Any, path: "/".into(), pool: 0, body_size }];
     }
     let names: Vec<&str> = pools.iter().filter_map(|pool| pool.name.get()).map(|name| &**name).collect();
     let mut reached = vec![false; pools.len()];
@@ -199,6 +217,7 @@ fn routes(raw: Tables<RawRoute>, pools: &Tables<RawPool>, report: &Report) -> Ve
         let span = route.host.span().or_else(|| route.path.span()).unwrap_or_else(|| route.span.clone());
         let host = route.host.or(HostPattern::Any);
         let path = route.path.or_else(|| "/".into());
+        let body_size = route.body_size.or(body_size);
         let key = (format_host_pattern(&host), path.clone());
         if let Some(first) = seen.get(&key) {
             let (host, path) = key;
@@ -207,7 +226,7 @@ fn routes(raw: Tables<RawRoute>, pools: &Tables<RawPool>, report: &Report) -> Ve
         } else {
             seen.insert(key, span);
         }
-        routes.extend(pool.map(|pool| Route { host, path, pool }));
+        routes.extend(pool.map(|pool| Route { host, path, pool, body_size }));
     }
     // A misspelt name may be meant for any of the pools, so none is called unreached then.
     if all_known {
@@ -254,5 +273,6 @@ fn default_workers() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
+const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
 const DEFAULT_HTTPS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8443);
 const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);

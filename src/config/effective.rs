@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     address::{format_backend_url, format_discover, format_host_pattern},
+    backend_side,
     model::{
         AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, Issue, Limits, Listen, Pool, Route,
         State, Timeouts,
@@ -59,7 +60,8 @@ fn write_config(config: &Config, out: &mut String) -> fmt::Result {
     for route in &config.routes {
         write_route(route, &config.pools, out)?;
     }
-    config.pools.iter().try_for_each(|pool| write_pool(pool, out))
+    config.pools.iter().try_for_each(|pool| write_pool(pool, out))?;
+    config.tls.write(out)
 }
 
 fn write_listen(listen: &Listen, out: &mut String) -> fmt::Result {
@@ -67,7 +69,8 @@ fn write_listen(listen: &Listen, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[listen]")?;
     writeln!(out, "https = {}", quoted(listen.https))?;
     writeln!(out, "http = {}", optional(listen.http))?;
-    writeln!(out, "admin = {}", optional(listen.admin))
+    writeln!(out, "admin = {}", optional(listen.admin))?;
+    writeln!(out, "proxy_protocol = {}", list(&listen.proxy_protocol, ToString::to_string))
 }
 
 fn format_host(host: &str) -> String {
@@ -121,17 +124,22 @@ fn write_timeouts(timeouts: &Timeouts, out: &mut String) -> fmt::Result {
     writeln!(out, "head = {}", duration(timeouts.head))?;
     writeln!(out, "idle = {}", duration(timeouts.idle))?;
     writeln!(out, "body = {}", duration(timeouts.body))?;
-    writeln!(out, "drain = {}", duration(timeouts.drain))
+    writeln!(out, "drain = {}", duration(timeouts.drain))?;
+    writeln!(out, "websocket = {}", duration(timeouts.websocket))
 }
 
 fn write_limits(limits: &Limits, out: &mut String) -> fmt::Result {
-    let body_size = limits.body_size.map_or_else(|| "unlimited".to_owned(), format_size);
     writeln!(out, "\n[limits]")?;
     writeln!(out, "head_size = {}", quoted(format_size(limits.head_size as u64)))?;
     writeln!(out, "headers = {}", limits.headers)?;
-    writeln!(out, "body_size = {}", quoted(body_size))?;
+    writeln!(out, "body_size = {}", quoted(format_body_size(limits.body_size)))?;
     writeln!(out, "connections = {}", limits.connections)?;
-    writeln!(out, "streams = {}", limits.streams)
+    writeln!(out, "streams = {}", limits.streams)?;
+    writeln!(out, "uri_size = {}", quoted(format_size(limits.uri_size as u64)))
+}
+
+fn format_body_size(size: Option<u64>) -> String {
+    size.map_or_else(|| "unlimited".to_owned(), format_size)
 }
 
 fn write_route(route: &Route, pools: &[Pool], out: &mut String) -> fmt::Result {
@@ -139,7 +147,8 @@ fn write_route(route: &Route, pools: &[Pool], out: &mut String) -> fmt::Result {
     writeln!(out, "\n[[route]]")?;
     writeln!(out, "host = {}", quoted(format_host_pattern(&route.host)))?;
     writeln!(out, "path = {}", quoted(&route.path))?;
-    writeln!(out, "pool = {}", quoted(pool))
+    writeln!(out, "pool = {}", quoted(pool))?;
+    writeln!(out, "body_size = {}", quoted(format_body_size(route.body_size)))
 }
 
 fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
@@ -165,6 +174,10 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     writeln!(out, "connect = {}", duration(pool.timeouts.connect))?;
     writeln!(out, "head = {}", duration(pool.timeouts.head))?;
     writeln!(out, "idle = {}", duration(pool.timeouts.idle))?;
+    backend_side::write_limits(&pool.limits, out)?;
+    if pool.backends.iter().any(|backend| backend.tls.is_some()) {
+        backend_side::write_tls(&pool.tls, out)?;
+    }
     pool.backends.iter().try_for_each(|backend| write_backend(backend, out))
 }
 
@@ -210,19 +223,26 @@ fn write_health(health: &HealthCheck, out: &mut String) -> fmt::Result {
 fn write_backend(backend: &Backend, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[[pool.backend]]")?;
     writeln!(out, "name = {}", quoted(&backend.name))?;
-    writeln!(out, "url = {}", quoted(format_backend_url(&backend.host, backend.port)))?;
+    writeln!(
+        out,
+        "url = {}",
+        quoted(format_backend_url(backend.tls.is_some(), &backend.host, backend.port))
+    )?;
     writeln!(out, "weight = {}", backend.weight)?;
+    if let Some(name) = &backend.tls {
+        writeln!(out, "server_name = {}", quoted(name))?;
+    }
     match backend.discover {
         Some(discover) => writeln!(out, "discover = {}", quoted(format_discover(discover))),
         None => Ok(()),
     }
 }
 
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     quoted(format_duration(duration))
 }
 
-fn path(path: &Path) -> String {
+pub(super) fn path(path: &Path) -> String {
     quoted(path.display())
 }
 
@@ -232,7 +252,7 @@ fn list<T>(items: &[T], text: impl Fn(&T) -> String) -> String {
 }
 
 /// A TOML basic string.
-fn quoted(value: impl Display) -> String {
+pub(super) fn quoted(value: impl Display) -> String {
     let value = value.to_string();
     let mut text = String::with_capacity(value.len() + 2);
     text.push('"');

@@ -6,6 +6,7 @@
 //! finds, and a value that was reported is not reported again for what follows from it.
 
 mod address;
+mod backend_side;
 mod changes;
 mod convert;
 mod convert_issue;
@@ -25,6 +26,7 @@ mod section;
 mod session;
 mod state;
 mod suggest;
+mod tls;
 mod token;
 
 pub use self::{
@@ -36,10 +38,12 @@ pub use self::{
     flags::{BackendFlag, Flags, Overrides},
     model::{
         AccessLog, Admin, Backend, CertificateFiles, Config, Discover, HealthCheck, HostPattern, Issue,
-        Limits, Listen, PassiveHealth, Pool, PoolTimeouts, Redis, Route, SameSite, State, Timeouts,
+        Limits, Listen, PassiveHealth, Pool, PoolLimits, PoolTimeouts, PoolTls, Redis, Route, SameSite,
+        State, Timeouts,
     },
     quantity::{format_duration, format_size, parse_duration, parse_size},
     redis_url::{Node, Password, RedisUrl, RedisUrlError, Topology},
     session::{format_balance, parse_balance},
+    tls::{ClientAuth, Tls, TlsVersion},
     token::{Token, TokenError},
 };

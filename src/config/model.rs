@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
-use super::{RedisUrl, edge::Edge};
+use super::{RedisUrl, Tls, edge::Edge};
 use crate::affinity::Settings;
 
 /// Everything `homing serve` needs to know.
@@ -53,6 +53,8 @@ pub struct Config {
     pub routes: Vec<Route>,
     /// The applications.
     pub pools: Vec<Pool>,
+    /// Who may shake hands at the front door.
+    pub tls: Tls,
 }
 
 /// The sockets that are opened.
@@ -64,6 +66,8 @@ pub struct Listen {
     pub http: Option<SocketAddr>,
     /// Metrics, health, the API of operators.
     pub admin: Option<SocketAddr>,
+    /// Peers whose connections to `https` and `http` begin with a PROXY header.
+    pub proxy_protocol: Vec<IpNet>,
 }
 
 /// Who may do what on the admin listener.
@@ -142,6 +146,8 @@ pub struct Timeouts {
     pub body: Duration,
     /// From SIGTERM to closing whatever is still open.
     pub drain: Duration,
+    /// A WebSocket over which nothing passes for this long is closed.
+    pub websocket: Duration,
 }
 
 /// Bounds of the client side.
@@ -157,6 +163,8 @@ pub struct Limits {
     pub connections: NonZeroUsize,
     /// Concurrent HTTP/2 streams of one connection.
     pub streams: NonZeroU32,
+    /// Bytes of a request target.
+    pub uri_size: usize,
 }
 
 /// Host and path to pool.
@@ -168,6 +176,8 @@ pub struct Route {
     pub path: Box<str>,
     /// Index into [`Config::pools`].
     pub pool: usize,
+    /// Bytes of a request body; unlimited when none.
+    pub body_size: Option<u64>,
 }
 
 /// Which hosts a route serves; all lower-case, without port.
@@ -203,6 +213,10 @@ pub struct Pool {
     pub instance_header: Option<HeaderName>,
     /// Its servers as they are written; at least one.
     pub backends: Vec<Backend>,
+    /// How those with an `https://` URL are spoken to.
+    pub tls: PoolTls,
+    /// Bounds of the backend side.
+    pub limits: PoolLimits,
 }
 
 /// The proxy's own cookie.
@@ -240,6 +254,8 @@ pub struct Backend {
     pub weight: NonZeroU32,
     /// How the addresses behind the host name are found, each a backend; when none, it is one backend.
     pub discover: Option<Discover>,
+    /// The name that its certificate must have, also sent as SNI; none for plain HTTP.
+    pub tls: Option<Box<str>>,
 }
 
 /// How the addresses behind a host name are found.
@@ -280,10 +296,32 @@ pub struct PassiveHealth {
 /// Deadlines of the backend side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolTimeouts {
-    /// TCP connect, name look-up included.
+    /// TCP connect, name look-up and TLS handshake included.
     pub connect: Duration,
     /// From the end of the request to the end of the answer's head.
     pub head: Duration,
     /// Idle pooled connections are closed after this.
     pub idle: Duration,
+}
+
+/// TLS to the backends of a pool. The certificate of a backend is always verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolTls {
+    /// Certificates that vouch for backends; the usual public ones when none.
+    pub ca: Option<PathBuf>,
+    /// What backends are shown that ask for a client certificate.
+    pub certificate: Option<CertificateFiles>,
+}
+
+/// Bounds of the backend side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Requests and streams under way at each backend over all workers, a connection each; unlimited when none.
+    pub connections: Option<NonZeroU32>,
+    /// Requests that wait for each backend.
+    pub queue: u32,
+    /// How long one waits, all its attempts together.
+    pub queue_timeout: Duration,
+    /// Attempts beyond the first, as percent of the requests of the pool; unlimited when none.
+    pub retry_budget: Option<u32>,
 }

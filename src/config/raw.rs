@@ -17,6 +17,7 @@ use super::{
         BackendUrl, parse_admin_host, parse_authority, parse_backend_url, parse_discover, parse_host_pattern,
         parse_listen, parse_name, parse_network, parse_path_prefix, parse_resolver, parse_target,
     },
+    backend_side::{RawPoolLimits, RawPoolTls, parse_server_name},
     edge::RawEdge,
     model::{AccessLog, Discover, HostPattern, SameSite},
     quantity::format_size,
@@ -27,6 +28,7 @@ use super::{
         parse_skip, parse_status,
     },
     state::RawState,
+    tls::RawTls,
 };
 use crate::affinity::{Balance, KeySource, OnDown, PathPattern};
 
@@ -49,6 +51,7 @@ pub(super) struct RawConfig {
     pub(super) limits: RawLimits,
     pub(super) routes: Tables<RawRoute>,
     pub(super) pools: Tables<RawPool>,
+    pub(super) tls: RawTls,
 }
 
 /// `None` is a listener that is switched off.
@@ -57,6 +60,7 @@ pub(super) struct RawListen {
     pub(super) https: Field<SocketAddr>,
     pub(super) http: Field<Option<SocketAddr>>,
     pub(super) admin: Field<Option<SocketAddr>>,
+    pub(super) proxy_protocol: Field<Vec<Spanned<IpNet>>>,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +85,7 @@ pub(super) struct RawTimeouts {
     pub(super) idle: Field<Duration>,
     pub(super) body: Field<Duration>,
     pub(super) drain: Field<Duration>,
+    pub(super) websocket: Field<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -90,6 +95,7 @@ pub(super) struct RawLimits {
     pub(super) body_size: Field<Option<u64>>,
     pub(super) connections: Field<NonZeroUsize>,
     pub(super) streams: Field<NonZeroU32>,
+    pub(super) uri_size: Field<u32>,
     pub(super) edge: RawEdge,
 }
 
@@ -99,6 +105,7 @@ pub(super) struct RawRoute {
     pub(super) host: Field<HostPattern>,
     pub(super) path: Field<Box<str>>,
     pub(super) pool: Field<Box<str>>,
+    pub(super) body_size: Field<Option<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -114,6 +121,8 @@ pub(super) struct RawPool {
     pub(super) passive: RawPassive,
     pub(super) timeouts: RawPoolTimeouts,
     pub(super) backends: Tables<RawBackend>,
+    pub(super) tls: RawPoolTls,
+    pub(super) limits: RawPoolLimits,
 }
 
 #[derive(Debug, Default)]
@@ -172,6 +181,7 @@ pub(super) struct RawBackend {
     pub(super) url: Field<BackendUrl>,
     pub(super) weight: Field<NonZeroU32>,
     pub(super) discover: Field<Discover>,
+    pub(super) server_name: Field<Box<str>>,
 }
 
 // === impl RawConfig ===
@@ -196,6 +206,7 @@ impl RawConfig {
             limits: RawLimits::read(root.section("limits", &schema::LIMITS)),
             routes: root.tables("route", &schema::ROUTE, RawRoute::read),
             pools: root.tables("pool", &schema::POOL, RawPool::read),
+            tls: RawTls::read(root.section("tls", &schema::TLS)),
         };
         root.finish();
         config
@@ -208,6 +219,7 @@ impl RawListen {
             https: section.text("https", parse_listen),
             http: section.take("http", listener),
             admin: section.take("admin", listener),
+            proxy_protocol: section.list("proxy_protocol", |value| text(value, parse_network)),
         };
         section.finish();
         listen
@@ -244,6 +256,7 @@ impl RawTimeouts {
             idle: section.positive("idle"),
             body: section.positive("body"),
             drain: section.duration("drain"),
+            websocket: section.positive("websocket"),
         };
         section.finish();
         timeouts
@@ -258,6 +271,7 @@ impl RawLimits {
             body_size: section.take("body_size", body_size),
             connections: section.count_usize("connections", CONNECTIONS_MAX),
             streams: section.count("streams", STREAMS_MAX),
+            uri_size: section.take("uri_size", uri_size),
             edge: RawEdge::read(&mut section),
         };
         section.finish();
@@ -272,6 +286,7 @@ impl RawRoute {
             host: section.text("host", parse_host_pattern),
             path: section.text("path", parse_path_prefix),
             pool: section.text("pool", |text| Ok(text.into())),
+            body_size: section.take("body_size", body_size),
         };
         section.finish();
         route
@@ -292,6 +307,8 @@ impl RawPool {
             passive: RawPassive::read(section.section("passive", &schema::PASSIVE)),
             timeouts: RawPoolTimeouts::read(section.section("timeouts", &schema::POOL_TIMEOUTS)),
             backends: section.tables("backend", &schema::BACKEND, RawBackend::read),
+            tls: RawPoolTls::read(section.section("tls", &schema::POOL_TLS)),
+            limits: RawPoolLimits::read(section.section("limits", &schema::POOL_LIMITS)),
         };
         section.finish();
         pool
@@ -375,6 +392,7 @@ impl RawBackend {
             url: section.text("url", parse_backend_url),
             weight: section.count("weight", WEIGHT_MAX),
             discover: section.text("discover", parse_discover),
+            server_name: section.text("server_name", parse_server_name),
         };
         section.finish();
         backend
@@ -417,9 +435,17 @@ fn listener(value: &DeValue<'_>) -> Result<Option<SocketAddr>, String> {
 }
 
 fn head_size(value: &DeValue<'_>) -> Result<u32, String> {
+    size_within(value, HEAD_SIZE_MIN, HEAD_SIZE_MAX)
+}
+
+fn uri_size(value: &DeValue<'_>) -> Result<u32, String> {
+    size_within(value, URI_SIZE_MIN, URI_SIZE_MAX)
+}
+
+fn size_within(value: &DeValue<'_>, min: u32, max: u32) -> Result<u32, String> {
     let size = size(value)?;
-    u32::try_from(size).ok().filter(|size| (HEAD_SIZE_MIN..=HEAD_SIZE_MAX).contains(size)).ok_or_else(|| {
-        let (min, max) = (format_size(HEAD_SIZE_MIN.into()), format_size(HEAD_SIZE_MAX.into()));
+    u32::try_from(size).ok().filter(|size| (min..=max).contains(size)).ok_or_else(|| {
+        let (min, max) = (format_size(min.into()), format_size(max.into()));
         format!("{} is not between {min} and {max}", format_size(size))
     })
 }
@@ -441,9 +467,12 @@ fn status(value: &DeValue<'_>) -> Result<(StatusCode, StatusCode), String> {
 /// Less than the 107 bytes of `sun_path` in unix(7), since the socket is made under a longer name.
 const SOCKET_PATH_MAX: usize = 80;
 const WORKERS_MAX: u32 = 1024;
-/// hyper's HTTP/1.1 buffer takes no less.
+/// What a browser with many cookies sends has to fit.
 const HEAD_SIZE_MIN: u32 = 8 << 10;
 const HEAD_SIZE_MAX: u32 = 1 << 20;
+const URI_SIZE_MIN: u32 = 1 << 10;
+/// The http crate takes no URI of 64 KiB.
+const URI_SIZE_MAX: u32 = 60 << 10;
 const HEADERS_MAX: u32 = 10_000;
 const CONNECTIONS_MAX: u32 = 10_000_000;
 const STREAMS_MAX: u32 = 10_000;

@@ -28,10 +28,12 @@ pub(super) static ROOT: Shape = Shape {
         "limits",
         "route",
         "pool",
+        "tls",
     ],
 };
 
-pub(super) static LISTEN: Shape = Shape { title: "[listen]", keys: &["https", "http", "admin"] };
+pub(super) static LISTEN: Shape =
+    Shape { title: "[listen]", keys: &["https", "http", "admin", "proxy_protocol"] };
 
 pub(super) static ADMIN: Shape =
     Shape { title: "[admin]", keys: &["token_file", "allow_changes", "hosts", "socket"] };
@@ -52,8 +54,21 @@ pub(super) static STATE: Shape = Shape {
 
 pub(super) static CERTIFICATE: Shape = Shape { title: "[[certificate]]", keys: &["cert", "key"] };
 
+pub(super) static TLS: Shape = Shape {
+    title: "[tls]",
+    keys: &[
+        "min_version",
+        "strict_sni",
+        "client_ca",
+        "client_auth",
+        "client_crl",
+        "client_header",
+        "client_cert",
+    ],
+};
+
 pub(super) static TIMEOUTS: Shape =
-    Shape { title: "[timeouts]", keys: &["handshake", "head", "idle", "body", "drain"] };
+    Shape { title: "[timeouts]", keys: &["handshake", "head", "idle", "body", "drain", "websocket"] };
 
 pub(super) static LIMITS: Shape = Shape {
     title: "[limits]",
@@ -63,6 +78,7 @@ pub(super) static LIMITS: Shape = Shape {
         "body_size",
         "connections",
         "streams",
+        "uri_size",
         "connections_per_address",
         "requests",
         "requests_per_connection",
@@ -72,7 +88,7 @@ pub(super) static LIMITS: Shape = Shape {
     ],
 };
 
-pub(super) static ROUTE: Shape = Shape { title: "[[route]]", keys: &["host", "path", "pool"] };
+pub(super) static ROUTE: Shape = Shape { title: "[[route]]", keys: &["host", "path", "pool", "body_size"] };
 
 pub(super) static POOL: Shape = Shape {
     title: "[[pool]]",
@@ -87,6 +103,8 @@ pub(super) static POOL: Shape = Shape {
         "passive",
         "timeouts",
         "backend",
+        "tls",
+        "limits",
     ],
 };
 
@@ -120,10 +138,16 @@ pub(super) static POOL_TIMEOUTS: Shape =
     Shape { title: "[pool.timeouts]", keys: &["connect", "head", "idle"] };
 
 pub(super) static BACKEND: Shape =
-    Shape { title: "[[pool.backend]]", keys: &["name", "url", "weight", "discover"] };
+    Shape { title: "[[pool.backend]]", keys: &["name", "url", "weight", "discover", "server_name"] };
+
+pub(super) static POOL_TLS: Shape =
+    Shape { title: "[pool.tls]", keys: &["ca", "server_name", "cert", "key"] };
+
+pub(super) static POOL_LIMITS: Shape =
+    Shape { title: "[pool.limits]", keys: &["connections", "queue", "queue_timeout", "retry_budget"] };
 
 /// Every table.
-pub(super) static ALL: [&Shape; 15] = [
+pub(super) static ALL: [&Shape; 18] = [
     &ROOT,
     &LISTEN,
     &ADMIN,
@@ -139,6 +163,9 @@ pub(super) static ALL: [&Shape; 15] = [
     &PASSIVE,
     &POOL_TIMEOUTS,
     &BACKEND,
+    &POOL_TLS,
+    &POOL_LIMITS,
+    &TLS,
 ];
 
 #[cfg(test)]

@@ -1,13 +1,15 @@
 //! An answer's body on its way to the client: counted, and given up when nothing moves.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::timeout;
 
 use super::{
     Worker,
@@ -20,7 +22,7 @@ use super::{
 use crate::{
     backend::{Evidence, InFlight},
     error::Fault,
-    upstream::{self, Connection},
+    upstream,
 };
 
 /// An answer's body on its way to the client.
@@ -35,9 +37,8 @@ pub(super) enum AnswerBody {
 /// A backend's answer on its way to the client, and all that must happen once when it ends.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) body: upstream::Body,
-    /// Goes back to the pool when the whole answer has passed; closed otherwise.
-    pub(super) connection: Option<Connection<RequestBody>>,
+    /// Gives back its connection when the whole answer has passed; closes it otherwise.
+    pub(super) body: upstream::Body<RequestBody>,
     pub(super) keep_alive: usize,
     pub(super) tally: Rc<Tally>,
     pub(super) record: Record,
@@ -100,7 +101,7 @@ impl Answer {
                     self.holding.passed(data.len());
                     self.record.sent(data.len() as u64);
                 }
-                // hyper drops a body after its trailers without asking for its end.
+                // Whoever asks may drop a body after its trailers without asking for its end.
                 if frame.is_trailers() || self.body.is_end_stream() {
                     self.end();
                 }
@@ -111,25 +112,42 @@ impl Answer {
     }
 
     /// The backend broke off, or stands still. The client must see a cut, never a complete message: an
-    /// error here makes hyper reset the stream, or close the connection without the final chunk.
+    /// error here resets the stream, or closes the connection without the final chunk.
     fn cut(&mut self) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         self.record.broken(Fault::AnswerCut);
-        self.connection = None;
         if let Some(in_flight) = &self.in_flight {
             in_flight.backend().passed(Evidence::Broken);
         }
         Poll::Ready(Some(Err(Fault::AnswerCut)))
     }
 
-    /// The whole answer has passed. The connection is of use again only if the request has, too.
+    /// The whole answer has passed. The connection is of use again only if the request has, too; an upload goes
+    /// on without its answer.
     pub(super) fn end(&mut self) {
         self.record.complete();
         self.in_flight = None;
         self.holding = Holding::Not;
-        if let Some(connection) = self.connection.take()
-            && self.tally.ended()
+        if let Some(rest) = self.body.take_rest() {
+            let limit = self.worker.world.snapshot.load().config.timeouts.body;
+            tokio::task::spawn_local(upload(rest, Rc::clone(&self.tally), limit));
+        } else if self.tally.ended()
+            && let Some(connection) = self.body.take_connection()
         {
             self.worker.upstream.give_back(connection, self.keep_alive);
         }
+    }
+}
+
+/// Sends the rest of a request, unless its backend takes nothing for so long. A client that brings nothing is the
+/// body's own affair.
+async fn upload(rest: impl Future<Output = ()>, tally: Rc<Tally>, limit: Duration) {
+    let mut rest = pin!(rest);
+    let mut seen = tally.progress();
+    while timeout(limit, rest.as_mut()).await.is_err() {
+        let progress = tally.progress();
+        if progress == seen {
+            return;
+        }
+        seen = progress;
     }
 }

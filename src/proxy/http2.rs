@@ -1,18 +1,22 @@
 //! HTTP/2 in front (RFC 9113).
 
-use std::{error::Error, rc::Rc, time::Duration};
+use std::{convert::Infallible, error::Error, rc::Rc, time::Duration};
 
+use http::{Request, Response};
 use hyper::{rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpStream, time::sleep};
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    Client, answers,
+    Client,
+    answer_body::AnswerBody,
+    answers,
     connection::{HEAD_SLACK, drive},
     flood::{Alarm, Kind, Metered},
     guard::Guard,
-    service,
+    request_body::Incoming,
+    service::{self, Outcome},
 };
 use crate::config::{Limits, Timeouts};
 
@@ -53,10 +57,11 @@ pub(super) async fn serve_http2(
 ) {
     let guard = Guard::new(&client.worker, &client.activity, &client.answers, None, timeouts)
         .until_spent(&client.spent);
-    let service = service_fn(|request| service::serve(Rc::clone(client), request));
+    let service = service_fn(|request| answer(Rc::clone(client), request));
     let alarm = Rc::new(Alarm::default());
     let connection = http2::Builder::new(Local)
         .timer(TokioTimer::new())
+        .enable_connect_protocol()
         .max_concurrent_streams(limits.streams.get())
         .max_header_list_size(u32::try_from(limits.head_size * HEAD_SLACK).unwrap_or(u32::MAX))
         .max_send_buf_size(SEND_BUFFER)
@@ -71,13 +76,33 @@ pub(super) async fn serve_http2(
         sleep(PARTING).await;
     };
     let ended = tokio::select! {
-        ended = drive(connection, guard, |connection| connection.graceful_shutdown()) => ended,
+        ended = drive(connection, guard, &client.tunnels, |connection| connection.graceful_shutdown()) => ended,
         () = flooded => Ok(()),
     };
     let flood = alarm.kind().or_else(|| ended.is_err_and(|error| is_flood(&error)).then_some(Kind::Other));
     if let Some(kind) = flood {
         client.worker.metrics.flood(kind);
         tracing::debug!(peer = %client.peer, frame = kind.as_str(), "client floods");
+    }
+}
+
+/// Answers the request of one stream.
+async fn answer(
+    client: Rc<Client>,
+    mut request: Request<hyper::body::Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    let near = hyper::upgrade::on(&mut request);
+    match service::serve(client, request.map(Incoming::Http2)).await {
+        Outcome::Answer(response) => Ok(response),
+        Outcome::Tunnel(response, tunnel) => {
+            tokio::task::spawn_local(async move {
+                match near.await {
+                    Ok(near) => tunnel.run(TokioIo::new(near)).await,
+                    Err(error) => tracing::debug!(%error, "websocket upgrade failed"),
+                }
+            });
+            Ok(response.map(|()| AnswerBody::Whole(None)))
+        }
     }
 }
 

@@ -33,12 +33,33 @@ pub struct Metrics {
     pub rate_limited: IntCounter,
     /// Requests refused because too many are under way.
     pub overloaded: IntCounter,
+    /// Handshakes that named no host of a certificate and had to.
+    pub tls_unknown_name: IntCounter,
+    /// Handshakes whose client had no certificate that counts and needed one.
+    pub tls_client_certificate: IntCounter,
+    /// PROXY headers of balancers.
+    pub proxy_headers: ProxyHeaders,
     /// Open WebSockets.
     pub websockets: IntGauge,
     /// Access-log records that were lost because the log could not keep up.
     pub log_lost: IntCounter,
     floods: [IntCounter; Kind::ALL.len()],
     requests: [[IntCounter; CLASSES.len()]; Protocol::ALL.len()],
+}
+
+/// What became of connections that have to begin with a PROXY header.
+#[derive(Debug)]
+pub struct ProxyHeaders {
+    /// The header named the client.
+    pub client: IntCounter,
+    /// The header named nobody: the balancer speaks for itself.
+    pub local: IntCounter,
+    /// What came was no header.
+    pub malformed: IntCounter,
+    /// The connection ended before.
+    pub closed: IntCounter,
+    /// It did not come in time.
+    pub timeout: IntCounter,
 }
 
 /// The protocol a client speaks.
@@ -67,6 +88,13 @@ impl Metrics {
             Opts::new("homing_tls_handshakes_total", "TLS handshakes by version and result."),
             &["version", "result"],
         )?;
+        let headers = IntCounterVec::new(
+            Opts::new(
+                "homing_proxy_headers_total",
+                "Connections that have to begin with a PROXY header, by what came.",
+            ),
+            &["result"],
+        )?;
         let requests = IntCounterVec::new(
             Opts::new(
                 "homing_http_requests_total",
@@ -90,7 +118,7 @@ impl Metrics {
             "homing_access_log_lost_total",
             "Access-log records that were lost because the log could not keep up.",
         )?;
-        let collectors: [Box<dyn Collector>; 8] = [
+        let collectors: [Box<dyn Collector>; 9] = [
             Box::new(connections.clone()),
             Box::new(refused.clone()),
             Box::new(handshakes.clone()),
@@ -99,6 +127,7 @@ impl Metrics {
             Box::new(floods.clone()),
             Box::new(websockets.clone()),
             Box::new(log_lost.clone()),
+            Box::new(headers.clone()),
         ];
         for collector in collectors {
             registry.register(collector)?;
@@ -116,6 +145,15 @@ impl Metrics {
             tls_closed: handshakes.with_label_values(&["", "closed"]),
             rate_limited: turned_away.with_label_values(&["rate"]),
             overloaded: turned_away.with_label_values(&["overload"]),
+            tls_unknown_name: handshakes.with_label_values(&["", "unknown-name"]),
+            tls_client_certificate: handshakes.with_label_values(&["", "client-certificate"]),
+            proxy_headers: ProxyHeaders {
+                client: headers.with_label_values(&["client"]),
+                local: headers.with_label_values(&["local"]),
+                malformed: headers.with_label_values(&["malformed"]),
+                closed: headers.with_label_values(&["closed"]),
+                timeout: headers.with_label_values(&["timeout"]),
+            },
             websockets,
             log_lost,
             floods: Kind::ALL.map(|kind| floods.with_label_values(&[kind.as_str()])),

@@ -21,9 +21,14 @@ mod headers;
 mod http1;
 mod http2;
 mod http2_rules;
+mod identity;
+mod interim;
 mod metrics;
+mod opening;
 mod own_cookie;
 mod pace;
+mod preface;
+mod queue;
 mod record;
 mod redirect;
 mod request_body;
@@ -52,7 +57,7 @@ pub use self::{
     connection::{serve_plain, serve_tls},
     metrics::{Metrics, Protocol},
 };
-use self::{activity::Activity, answers::Answers, guard::Gauge, pace::Pace, request_body::RequestBody};
+use self::{activity::Activity, answers::Answers, guard::Gauge, identity::Vetted, pace::Pace};
 use crate::{
     admission::Permit,
     affinity::{Affinity, Slot, Tick},
@@ -71,7 +76,7 @@ pub struct Worker {
     /// Where its records go, if anywhere.
     pub log: Option<AccessLog>,
     /// Its connections to backends.
-    upstream: Connections<RequestBody>,
+    upstream: Connections,
     /// Its client connections, WebSockets included.
     pub open: Rc<Open>,
 }
@@ -96,9 +101,13 @@ struct Client {
     peer_value: HeaderValue,
     /// The peer's address as a node of `Forwarded`; made once per connection.
     node: Box<str>,
+    /// What the handshake found out about it.
+    vetted: Vetted,
     activity: Arc<Activity>,
     /// Answers that the client has not taken whole yet.
     answers: Rc<Answers>,
+    /// Its WebSockets.
+    tunnels: Rc<Open>,
     /// Its place among the connections, which a WebSocket keeps.
     _place: Place,
     /// Where a request without a session id was placed, and when, so that a burst of them stays together.
@@ -114,7 +123,7 @@ struct Client {
 /// What a client connection takes up until it and its WebSocket are closed.
 #[derive(Debug)]
 struct Place {
-    _permit: Permit,
+    permit: Permit,
     _gauge: Gauge,
     _open: OpenOne,
 }
@@ -123,7 +132,16 @@ struct Place {
 
 impl Place {
     fn take(worker: &Worker, permit: Permit, gauge: &IntGauge) -> Self {
-        Self { _permit: permit, _gauge: Gauge::enter(gauge), _open: worker.open.enter() }
+        Self { permit, _gauge: Gauge::enter(gauge), _open: worker.open.enter() }
+    }
+
+    /// Counts the connection for its client's address, too, once that is known; false when it is to be closed.
+    fn counts_for(&mut self, worker: &Worker, client: SocketAddr) -> bool {
+        let admitted = worker.world.admit_address(&mut self.permit, client.ip());
+        if !admitted {
+            worker.metrics.over_address.inc();
+        }
+        admitted
     }
 }
 
@@ -160,6 +178,11 @@ impl Open {
         OpenOne(Rc::clone(self))
     }
 
+    /// Whether anything is open.
+    pub fn any(&self) -> bool {
+        self.count.get() > 0
+    }
+
     /// Resolves when nothing is open.
     pub async fn none(&self) {
         while self.count.get() > 0 {
@@ -181,7 +204,7 @@ impl Drop for OpenOne {
 // === impl Client ===
 
 impl Client {
-    fn new(worker: &Rc<Worker>, peer: SocketAddr, place: Place) -> Self {
+    fn new(worker: &Rc<Worker>, peer: SocketAddr, vetted: Vetted, place: Place) -> Self {
         // An IPv4 client of a dual-stack socket is an IPv4 client.
         let address = peer.ip().to_canonical();
         let node = match address {
@@ -194,8 +217,10 @@ impl Client {
             peer: SocketAddr::new(address, peer.port()),
             peer_value: HeaderValue::try_from(address.to_string()).expect("an address is a field value"),
             node: node.into(),
+            vetted,
             activity: Activity::new(),
             answers: Rc::new(Answers::new(Pace::of(&config.timeouts, &config.edge))),
+            tunnels: Rc::default(),
             _place: place,
             placed: Cell::new(None),
             latest: own_cookie::Latest::default(),

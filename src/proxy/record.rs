@@ -15,6 +15,7 @@ use crate::{
     affinity::{Reason, Verdict},
     clock,
     error::Fault,
+    tls::Identity,
 };
 
 /// One request's record.
@@ -39,6 +40,7 @@ pub(super) struct Record {
 struct Detail {
     request_id: Option<HeaderValue>,
     client: Option<IpAddr>,
+    subject: Option<HeaderValue>,
     method: String,
     host: String,
     path: String,
@@ -52,6 +54,7 @@ struct Detail {
     reason: Option<Reason>,
     fault: Option<Fault>,
     attempts: u32,
+    queue: Duration,
     connect: Duration,
     head: Duration,
 }
@@ -62,6 +65,8 @@ struct Line<'a> {
     time: String,
     request_id: &'a str,
     client: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_subject: Option<&'a str>,
     method: &'a str,
     host: &'a str,
     path: &'a str,
@@ -80,6 +85,7 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
     attempts: u32,
+    queue_ms: f64,
     connect_ms: f64,
     head_ms: f64,
     duration_ms: f64,
@@ -116,11 +122,18 @@ impl Record {
         }
     }
 
-    pub(super) fn client(&mut self, client: IpAddr, host: &str, request_id: &HeaderValue) {
+    pub(super) fn client(
+        &mut self,
+        client: IpAddr,
+        host: &str,
+        request_id: &HeaderValue,
+        identity: Option<&Identity>,
+    ) {
         if let Some(detail) = &mut self.detail {
             detail.client = Some(client);
             host.clone_into(&mut detail.host);
             detail.request_id = Some(request_id.clone());
+            detail.subject = identity.map(|identity| identity.subject.clone());
         }
     }
 
@@ -147,6 +160,14 @@ impl Record {
     pub(super) fn attempt(&mut self, backend: &str) {
         if let Some(detail) = &mut self.detail {
             detail.attempts += 1;
+            backend.clone_into(&mut detail.backend);
+        }
+    }
+
+    /// It waited until this backend had room, or in vain.
+    pub(super) fn queued(&mut self, backend: &str, took: Duration) {
+        if let Some(detail) = &mut self.detail {
+            detail.queue += took;
             backend.clone_into(&mut detail.backend);
         }
     }
@@ -202,10 +223,13 @@ impl Drop for Record {
         self.worker.metrics.request(self.protocol, self.status);
         let (Some(detail), Some(log)) = (&self.detail, &self.worker.log) else { return };
         let took = clock::now().duration_since(self.started);
+        // Dropped before an answer was begun: nobody was there to get it.
+        let fault = detail.fault.or_else(|| self.status.is_none().then_some(Fault::ClientGone));
         let line = Line {
             time: humantime::format_rfc3339_millis(clock::wall()).to_string(),
             request_id: detail.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
             client: detail.client,
+            client_subject: detail.subject.as_ref().and_then(|subject| subject.to_str().ok()),
             method: &detail.method,
             host: &detail.host,
             path: &detail.path,
@@ -217,8 +241,9 @@ impl Drop for Record {
             backend: &detail.backend,
             verdict: detail.verdict.map(Verdict::as_str),
             reason: detail.reason.map(Reason::as_str),
-            error: detail.fault.map(Fault::label),
+            error: fault.map(Fault::label),
             attempts: detail.attempts,
+            queue_ms: milliseconds(detail.queue),
             connect_ms: milliseconds(detail.connect),
             head_ms: milliseconds(detail.head),
             duration_ms: milliseconds(took),

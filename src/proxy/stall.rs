@@ -116,6 +116,7 @@ mod tests {
             idle: seconds(1),
             body: LIMIT,
             drain: seconds(1),
+            websocket: seconds(1),
         };
         Stall::of_client(&timeouts, &edge(min_rate))
     }

@@ -2,8 +2,6 @@
 
 use std::{cell::Cell, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
-use hyper::upgrade::{OnUpgrade, Upgraded};
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
     time::{Instant, sleep_until, timeout},
@@ -16,13 +14,29 @@ use super::{
     stream::StreamHold,
     websocket::{Frames, GOING_AWAY},
 };
-use crate::{backend::InFlight, clock, world::Phase};
+use crate::{backend::InFlight, clock, upstream::Stream, world::Phase};
 
-/// What lives as long as the WebSocket does.
+/// A WebSocket whose handshake is over, and what lives as long as it does.
+#[derive(Debug)]
 pub(super) struct Tunnel {
+    /// Its place among the connections is taken until both halves are gone.
+    pub(super) client: Rc<Client>,
+    /// The backend's half.
+    pub(super) far: Stream,
     pub(super) record: Record,
     pub(super) in_flight: InFlight,
     pub(super) hold: Option<StreamHold>,
+    /// How long nothing may pass in either direction.
+    pub(super) idle: Duration,
+}
+
+/// What passes, as both directions see it.
+#[derive(Debug)]
+struct Traffic {
+    /// Bytes of the client.
+    received: Cell<u64>,
+    /// When something passed last.
+    last: Cell<Instant>,
 }
 
 /// Why bytes stopped flowing to the client.
@@ -38,72 +52,83 @@ const BUFFER: usize = 8 * 1024;
 /// Time for one side to say its last words after the other has ended.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// Runs a WebSocket in a task of its own.
-pub(super) fn tunnel(client: &Rc<Client>, near: OnUpgrade, far: OnUpgrade, mut tunnel: Tunnel) {
-    // The client's place among the connections is taken until both are gone.
-    let client = Rc::clone(client);
-    tokio::task::spawn_local(async move {
-        let _open = Gauge::enter(&client.worker.metrics.websockets);
-        let received = Cell::new(0);
-        match tokio::try_join!(near, far) {
-            Ok((near, far)) => match run(&client, near, far, &mut tunnel, &received).await {
-                Ok(()) => {}
-                Err(error) => tracing::debug!(%error, "websocket broken"),
-            },
-            Err(error) => tracing::debug!(%error, "websocket upgrade failed"),
+// === impl Tunnel ===
+
+impl Tunnel {
+    /// Passes bytes between the client's half and the backend's until it is over.
+    pub(super) async fn run(mut self, near: impl AsyncRead + AsyncWrite + Unpin) {
+        let _open = Gauge::enter(&self.client.worker.metrics.websockets);
+        let _tunnel = self.client.tunnels.enter();
+        let traffic = Traffic { received: Cell::new(0), last: Cell::new(clock::now()) };
+        if let Err(error) = self.pass(near, &traffic).await {
+            tracing::debug!(%error, "websocket broken");
         }
-        tunnel.record.received(received.get());
+        self.record.received(traffic.received.get());
         // In this order: the record says when the session was let go.
-        let Tunnel { record, in_flight, hold } = tunnel;
+        let Self { record, in_flight, hold, .. } = self;
         drop((hold, in_flight, record));
-    });
+    }
+
+    async fn pass(&mut self, near: impl AsyncRead + AsyncWrite + Unpin, traffic: &Traffic) -> io::Result<()> {
+        let (near_read, mut near_write) = split(near);
+        let (far_read, far_write) = split(&mut self.far);
+        let mut phase = self.client.worker.world.watch();
+        let backend = Arc::clone(self.in_flight.backend());
+        let idle = self.idle;
+        let must_go = async {
+            tokio::select! {
+                // The sender cannot be gone: the client holds the world.
+                _ = phase.wait_for(|phase| *phase == Phase::Forced) => {}
+                // Its drain is over: the client may connect again, and lands elsewhere.
+                () = backend.evicted() => {}
+                () = traffic.silence(idle) => {}
+            }
+        };
+        let up = pin!(pass_on(near_read, far_write, traffic));
+        let down = pin!(pass_frames(far_read, &mut near_write, &mut self.record, traffic, must_go));
+        let (mut up, mut down) = (up, down);
+        let stop = tokio::select! {
+            stop = &mut down => stop?,
+            // The client has said all it will; what the backend still says is passed on.
+            ended = &mut up => {
+                ended?;
+                return timeout(CLOSING, down).await.unwrap_or(Ok(Stop::Ended)).map(drop);
+            }
+        };
+        if let Stop::Sent = stop {
+            // Its session is free to move, and to be idle.
+            self.hold = None;
+        }
+        // A side that has ended may still read: last words, a close frame among them. But not for ever, or the
+        // session would live as long as the other side pleases.
+        timeout(CLOSING, up).await.unwrap_or(Ok(()))
+    }
 }
 
-async fn run(
-    client: &Client,
-    near: Upgraded,
-    far: Upgraded,
-    tunnel: &mut Tunnel,
-    received: &Cell<u64>,
-) -> io::Result<()> {
-    let (near_read, mut near_write) = split(TokioIo::new(near));
-    let (far_read, far_write) = split(TokioIo::new(far));
-    let mut phase = client.worker.world.watch();
-    let backend = Arc::clone(tunnel.in_flight.backend());
-    let must_go = async {
-        tokio::select! {
-            // The sender cannot be gone: the client holds the world.
-            _ = phase.wait_for(|phase| *phase == Phase::Forced) => {}
-            // Its drain is over: the client may connect again, and lands elsewhere.
-            () = backend.evicted() => {}
-        }
-    };
-    let up = pass_on(near_read, far_write, received);
-    tokio::pin!(up);
-    let down = pass_frames(far_read, &mut near_write, &mut tunnel.record, must_go);
-    tokio::pin!(down);
-    let stop = tokio::select! {
-        stop = &mut down => stop?,
-        // The client has said all it will; what the backend still says is passed on.
-        ended = &mut up => {
-            ended?;
-            return timeout(CLOSING, down).await.unwrap_or(Ok(Stop::Ended)).map(drop);
-        }
-    };
-    if let Stop::Sent = stop {
-        // Its session is free to move, and to be idle.
-        tunnel.hold = None;
+// === impl Traffic ===
+
+impl Traffic {
+    fn passed(&self) {
+        self.last.set(clock::now());
     }
-    // A side that has ended may still read: last words, a close frame among them. But not for ever, or the
-    // session would live as long as the other side pleases.
-    timeout(CLOSING, up).await.unwrap_or(Ok(()))
+
+    /// Resolves when nothing has passed for so long. A byte that nobody takes does not pass.
+    async fn silence(&self, limit: Duration) {
+        loop {
+            let end = self.last.get() + limit;
+            if end <= clock::now() {
+                return;
+            }
+            sleep_until(end).await;
+        }
+    }
 }
 
 /// From the client to the backend.
 async fn pass_on(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    received: &Cell<u64>,
+    traffic: &Traffic,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -111,9 +136,10 @@ async fn pass_on(
         if count == 0 {
             return to.shutdown().await;
         }
-        received.set(received.get() + count as u64);
+        traffic.received.set(traffic.received.get() + count as u64);
         to.write_all(&buffer[..count]).await?;
         to.flush().await?;
+        traffic.passed();
     }
 }
 
@@ -122,6 +148,7 @@ async fn pass_frames(
     mut from: impl AsyncRead + Unpin,
     to: &mut (impl AsyncWrite + Unpin),
     record: &mut Record,
+    traffic: &Traffic,
     must_go: impl Future<Output = ()>,
 ) -> io::Result<Stop> {
     let mut buffer = vec![0; BUFFER];
@@ -162,6 +189,7 @@ async fn pass_frames(
                 () = until(latest) => return Err(io::ErrorKind::TimedOut.into()),
             }
         }
+        traffic.passed();
     }
 }
 

@@ -30,6 +30,7 @@ pub(crate) struct Setup {
     members: String,
     certificates: Vec<Leaf>,
     redirects: bool,
+    proxy_protocol: Option<String>,
     key: &'static str,
     session_timeout: &'static str,
     workers: usize,
@@ -38,6 +39,7 @@ pub(crate) struct Setup {
     files: Option<usize>,
     takeover: bool,
     activated: Option<TcpListener>,
+    beside: Vec<(String, String)>,
 }
 
 /// A backend as the configuration names it.
@@ -61,6 +63,7 @@ impl Setup {
             members: String::new(),
             certificates: Vec::new(),
             redirects: false,
+            proxy_protocol: None,
             key: "cookie:session",
             session_timeout: "30m",
             workers: 2,
@@ -69,6 +72,7 @@ impl Setup {
             files: None,
             takeover: false,
             activated: None,
+            beside: Vec::new(),
         };
         members.into_iter().fold(setup, Self::backend)
     }
@@ -77,6 +81,13 @@ impl Setup {
     pub(crate) fn backend(mut self, member: impl Into<Member>) -> Self {
         let Member { name, address } = member.into();
         let lines = format!("[[pool.backend]]\nname = \"{name}\"\nurl = \"http://{address}\"\n\n");
+        self.members.push_str(&lines);
+        self
+    }
+
+    /// And with one of this name at this URL, and more lines about it.
+    pub(crate) fn backend_at(mut self, name: &str, url: &str, lines: &str) -> Self {
+        let lines = format!("[[pool.backend]]\nname = \"{name}\"\nurl = \"{url}\"\n{lines}\n\n");
         self.members.push_str(&lines);
         self
     }
@@ -186,6 +197,12 @@ impl Setup {
         self
     }
 
+    /// Has this file beside its configuration.
+    pub(crate) fn file(mut self, name: &str, content: &str) -> Self {
+        self.beside.push((name.to_owned(), content.to_owned()));
+        self
+    }
+
     /// Serves this certificate; the first one is the default one.
     pub(crate) fn certificate(mut self, leaf: &Leaf) -> Self {
         self.certificates.push(leaf.clone());
@@ -195,6 +212,12 @@ impl Setup {
     /// Listens for plain HTTP as well.
     pub(crate) fn redirecting(mut self) -> Self {
         self.redirects = true;
+        self
+    }
+
+    /// Expects PROXY headers from these networks.
+    pub(crate) fn proxy_protocol(mut self, networks: &str) -> Self {
+        self.proxy_protocol = Some(networks.to_owned());
         self
     }
 
@@ -233,6 +256,9 @@ impl Setup {
             fs::write(directory.path().join(format!("cert-{index}.pem")), &leaf.cert).expect("a file");
             fs::write(directory.path().join(format!("key-{index}.pem")), &leaf.key).expect("a file");
         }
+        for (name, content) in &self.beside {
+            fs::write(directory.path().join(name), content).expect("a file");
+        }
         let file = directory.path().join("homing.toml");
         fs::write(&file, self.text(&directory)).expect("a file");
         (directory, file)
@@ -244,6 +270,9 @@ impl Setup {
         writeln!(text, "\n[listen]\n{listen}").expect("a String");
         if self.redirects {
             text.push_str("http = \"127.0.0.1:0\"\n");
+        }
+        if let Some(networks) = &self.proxy_protocol {
+            writeln!(text, "proxy_protocol = {networks}").expect("a String");
         }
         for index in 0..self.certificates.len() {
             let base = directory.path().display();

@@ -124,7 +124,7 @@ fn backend_status(pool: &Pool, backend: &Backend, stats: &Stats) -> BackendStatu
     };
     BackendStatus {
         name: backend.name().to_owned(),
-        url: format_backend_url(&backend.host, backend.port),
+        url: format_backend_url(backend.tls.is_some(), &backend.host, backend.port),
         discovered: backend.discovered.as_deref().map(str::to_owned),
         left_dns: backend.standing.steering.is_leaving(),
         state: state(backend).to_owned(),
@@ -136,6 +136,7 @@ fn backend_status(pool: &Pool, backend: &Backend, stats: &Stats) -> BackendStatu
         retained: own.map_or(0, |own| own.retained),
         streams: member.streams().into(),
         in_flight: member.in_flight().into(),
+        queued: backend.room.waiting().into(),
         generation: member.generation(),
         drain_eta_seconds: pool.drain_eta(backend).map(seconds),
         drain_deadline_seconds: backend.standing.steering.deadline_in().map(seconds),
