@@ -10,17 +10,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    Worker,
-    answers::Tracked,
-    record::Record,
-    request_body::{RequestBody, Tally},
-    stall::Stall,
-    stream::Holding,
+    Worker, answers::Tracked, record::Record, request_body::RequestBody, stall::Stall, stream::Holding,
 };
 use crate::{
     backend::{Evidence, InFlight},
     error::Fault,
-    upstream,
+    upstream::{self, Finish},
 };
 
 /// An answer's body on its way to the client.
@@ -38,7 +33,6 @@ pub(super) struct Answer {
     /// Gives back its connection when the whole answer has passed; closes it otherwise.
     pub(super) body: upstream::Body<RequestBody>,
     pub(super) keep_alive: usize,
-    pub(super) tally: Rc<Tally>,
     pub(super) record: Record,
     pub(super) worker: Rc<Worker>,
     pub(super) stall: Stall,
@@ -119,15 +113,24 @@ impl Answer {
         Poll::Ready(Some(Err(Fault::AnswerCut)))
     }
 
-    /// The whole answer has passed. The connection is of use again only if the request has, too.
+    /// The whole answer has passed. The connection is of use again only if the request has, too; an upload goes on
+    /// as long as its backend takes it.
     pub(super) fn end(&mut self) {
         self.record.complete();
         self.in_flight = None;
         self.holding = Holding::Not;
-        if self.tally.ended()
-            && let Some(connection) = self.body.take_connection()
-        {
-            self.worker.upstream.give_back(connection, self.keep_alive);
+        let keep = self.keep_alive;
+        match self.body.finish() {
+            Finish::Whole(connection) => self.worker.upstream.give_back(connection, keep),
+            Finish::Sending(upload) => {
+                let worker = Rc::clone(&self.worker);
+                tokio::task::spawn_local(async move {
+                    if let Some(connection) = upload.run().await {
+                        worker.upstream.give_back(connection, keep);
+                    }
+                });
+            }
+            Finish::Closed => {}
         }
     }
 }

@@ -50,6 +50,26 @@ pub struct Body<B> {
     broken: Option<Broken>,
 }
 
+/// What is left of an exchange whose answer is over.
+#[derive(Debug)]
+pub enum Finish<B> {
+    /// Nothing: its connection can be used again.
+    Whole(Connection),
+    /// The answer was an early one.
+    Sending(Upload<B>),
+    /// Its connection is of no use.
+    Closed,
+}
+
+/// The rest of a request whose answer is over: a backend may answer before it has read what it goes on to read.
+#[derive(Debug)]
+pub struct Upload<B> {
+    connection: Connection,
+    sending: Sending<B>,
+    /// Whether the connection is of use again when all has been sent.
+    reusable: bool,
+}
+
 /// Why an exchange gave no answer.
 #[derive(Debug)]
 pub enum ExchangeError<B> {
@@ -163,13 +183,18 @@ impl Connection {
 // === impl Body ===
 
 impl<B> Body<B> {
-    /// The connection, after a whole exchange that leaves nothing behind on either side.
-    pub fn take_connection(&mut self) -> Option<Connection> {
-        let whole = self.reader.is_ended()
-            && self.keeps_alive
-            && self.buffer.is_empty()
-            && self.sending.as_ref().is_some_and(Sending::is_done);
-        self.connection.take().filter(|_| whole)
+    /// What is left of the exchange when the answer has been passed on: a connection of use only if nothing of it is
+    /// left behind on either side.
+    pub fn finish(&mut self) -> Finish<B> {
+        let (Some(connection), Some(sending)) = (self.connection.take(), self.sending.take()) else {
+            return Finish::Closed;
+        };
+        let reusable = self.reader.is_ended() && self.keeps_alive && self.buffer.is_empty();
+        match sending.is_done() {
+            true if reusable => Finish::Whole(connection),
+            false if self.reader.is_ended() => Finish::Sending(Upload { connection, sending, reusable }),
+            _ => Finish::Closed,
+        }
     }
 
     /// What carries the bytes of the protocol that was switched to, from the first one on. None if it broke.
@@ -333,5 +358,19 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.reader.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+// === impl Upload ===
+
+impl<B> Upload<B>
+where
+    B: HttpBody<Data = Bytes, Error = Fault> + Unpin,
+{
+    /// Sends the rest, for as long as the body brings some and the backend takes it. The connection, if it is of use
+    /// again.
+    pub async fn run(mut self) -> Option<Connection> {
+        let sent = poll_fn(|cx| self.sending.poll(cx, &mut self.connection.stream)).await;
+        (sent.is_ok() && self.reusable).then_some(self.connection)
     }
 }
