@@ -124,8 +124,9 @@ impl Answer {
             Finish::Whole(connection) => self.worker.upstream.give_back(connection, keep),
             Finish::Sending(upload) => {
                 let worker = Rc::clone(&self.worker);
+                let limit = worker.world.snapshot.load().config.timeouts.body;
                 tokio::task::spawn_local(async move {
-                    if let Some(connection) = upload.run().await {
+                    if let Some(connection) = upload.run(limit).await {
                         worker.upstream.give_back(connection, keep);
                     }
                 });

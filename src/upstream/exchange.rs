@@ -12,12 +12,13 @@ use std::{
     io,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::io::AsyncReadExt as _;
+use tokio::{io::AsyncReadExt as _, time::timeout};
 
 use super::{
     Connection, Stream,
@@ -267,7 +268,7 @@ where
         heads: &mut HeadReader,
     ) -> Poll<Result<ResponseHead, Stop>> {
         self.send(cx).map_err(Stop::Body)?;
-        if self.sending.as_ref().is_some_and(|sending| !sending.has_begun()) {
+        if self.sending.as_ref().is_some_and(|sending| sending.written() == 0) {
             return Poll::Pending;
         }
         loop {
@@ -367,10 +368,17 @@ impl<B> Upload<B>
 where
     B: HttpBody<Data = Bytes, Error = Fault> + Unpin,
 {
-    /// Sends the rest, for as long as the body brings some and the backend takes it. The connection, if it is of use
-    /// again.
-    pub async fn run(mut self) -> Option<Connection> {
-        let sent = poll_fn(|cx| self.sending.poll(cx, &mut self.connection.stream)).await;
-        (sent.is_ok() && self.reusable).then_some(self.connection)
+    /// Sends the rest, for as long as the body brings some and the backend takes some within `limit`. The
+    /// connection, if it is of use again.
+    pub async fn run(mut self, limit: Duration) -> Option<Connection> {
+        loop {
+            let before = self.sending.written();
+            let sending = poll_fn(|cx| self.sending.poll(cx, &mut self.connection.stream));
+            match timeout(limit, sending).await {
+                Ok(sent) => return (sent.is_ok() && self.reusable).then_some(self.connection),
+                Err(_) if self.sending.written() == before => return None,
+                Err(_) => {}
+            }
+        }
     }
 }
