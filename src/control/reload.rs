@@ -166,7 +166,7 @@ impl Reloader {
         if old.materials.token != materials.token && old.config.admin.token_file == config.admin.token_file {
             changes.applied.push("admin token renewed".to_owned());
         }
-        if old.materials.backends != materials.backends {
+        if other_backend_files(&old, &config, &materials) {
             changes.applied.push("other files for TLS to backends".to_owned());
         }
         let config = Config {
@@ -337,6 +337,16 @@ impl Reloader {
             .chain(backends);
         files.map(stamp).collect()
     }
+}
+
+/// Whether the files of an unchanged `[pool.tls]` have other contents.
+fn other_backend_files(old: &Snapshot, config: &Config, materials: &Materials) -> bool {
+    config.pools.iter().zip(&materials.backends).any(|(pool, tls)| {
+        old.config.pools.iter().zip(&old.materials.backends).any(|(before, had)| {
+            let same = (&before.name, &before.tls) == (&pool.name, &pool.tls);
+            same && matches!((had, tls), (Some(had), Some(tls)) if had != tls)
+        })
+    })
 }
 
 /// Why a backend that has left DNS can go, if it can.

@@ -136,6 +136,7 @@ fn backend_status(pool: &Pool, backend: &Backend, stats: &Stats) -> BackendStatu
         retained: own.map_or(0, |own| own.retained),
         streams: member.streams().into(),
         in_flight: member.in_flight().into(),
+        queued: backend.room.waiting().into(),
         generation: member.generation(),
         drain_eta_seconds: pool.drain_eta(backend).map(seconds),
         drain_deadline_seconds: backend.standing.steering.deadline_in().map(seconds),
