@@ -109,9 +109,9 @@ impl Backend {
             None => format!("{}:{}", config.host, config.port),
         };
         let standing = previous.map(|previous| Arc::clone(&previous.standing)).unwrap_or_default();
-        let is_there =
-            |old: &&Self| (&old.host, old.port) == (&config.host, config.port) && old.is_secured(tls, config);
-        let moved = previous.is_some_and(|old| !is_there(&old));
+        let is_there = |old: &&Self| (&old.host, old.port) == (&config.host, config.port);
+        // By other files it may be another process that is believed.
+        let moved = previous.is_some_and(|old| !is_there(&old) || !old.is_secured(tls, config));
         let epoch = if moved { standing.new_address() } else { standing.address() };
         let metrics = families.backend(&pool.name, &config.name);
         // Who holds a place at another address holds none here.
@@ -259,6 +259,7 @@ impl Backend {
     pub fn found_down(&self, by: &'static str, why: &str) {
         if self.member.set_up(false, clock::tick()) {
             self.standing.history.push(HealthChange { at: clock::wall(), up: false, by, why: why.into() });
+            self.standing.turned.notify_waiters();
             self.standing.suspicion.notify_one();
         }
     }

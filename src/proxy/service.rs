@@ -15,7 +15,7 @@ use super::{
     opening::Opening,
     own_cookie::OwnCookie,
     record::Record,
-    request_body::{Incoming, Leftover, RequestBody, Tally},
+    request_body::{Incoming, Leftover, RequestBody},
     respond,
     stall::Stall,
     stream::{self, Holding, StreamHold},
@@ -46,7 +46,6 @@ struct Passed {
     pool: Arc<Pool>,
     response: Response<upstream::Body<RequestBody>>,
     in_flight: InFlight,
-    tally: Rc<Tally>,
     /// The session's key from now on.
     key: Option<SessionKey>,
     /// The WebSocket that the client asked for.
@@ -239,7 +238,7 @@ async fn handle(
     if let Some(own) = own {
         own.put(response.headers_mut(), status, backend.name());
     }
-    Ok(Passed { pool: Arc::clone(pool), response, in_flight, tally, key, opening })
+    Ok(Passed { pool: Arc::clone(pool), response, in_flight, key, opening })
 }
 
 /// Hands the answer on: its body takes along all that must happen when it ends.
@@ -250,7 +249,7 @@ fn deliver(
     request_id: &HeaderValue,
     mut record: Record,
 ) -> Outcome {
-    let Passed { pool, response, in_flight, tally, key, opening } = passed;
+    let Passed { pool, response, in_flight, key, opening } = passed;
     let extended = opening.as_ref().is_some_and(Opening::is_extended);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let hold = StreamHold::take(&pool, key, &in_flight.backend().member);
@@ -284,7 +283,6 @@ fn deliver(
     let holding = Holding::of(&pool, key, &in_flight.backend().member, event_stream, &body);
     let mut answer = Box::new(Answer {
         keep_alive: pool.keep_alive,
-        tally,
         record,
         worker: Rc::clone(&client.worker),
         stall,

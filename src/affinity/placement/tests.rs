@@ -1,4 +1,8 @@
-use std::{num::NonZeroUsize, sync::Arc, time::Duration};
+use std::{
+    num::{NonZeroU32, NonZeroUsize},
+    sync::Arc,
+    time::Duration,
+};
 
 use super::{
     super::{Admin, OnDown},
@@ -281,5 +285,29 @@ fn the_random_argument_decides_everything() {
     for random in 0..100 {
         let place = || place(&pool.settings, &pool.roster, &[], random, pool.now, &pool.turns);
         assert_eq!(place(), place());
+    }
+}
+
+#[test]
+fn who_has_room_comes_before_who_has_few_sessions() {
+    for balance in [Balance::LeastSessions, Balance::LeastRequests, Balance::RoundRobin] {
+        // More than are all looked at, too.
+        for count in [3, FULL_SCAN + 4] {
+            let mut pool = Pool::new(balance, &vec![1; count]);
+            let last = count - 1;
+            for member in &pool.members()[..last] {
+                member.set_limit(NonZeroU32::new(1));
+                member.enter();
+            }
+            pool.members()[last].add_live(100);
+            for _ in 0..20 {
+                assert_eq!(pool.place(), last, "{balance:?}");
+            }
+            pool.members()[last].set_limit(NonZeroU32::new(1));
+            pool.members()[last].enter();
+            assert!(pool.place() < count, "where none has room, one has to do");
+            pool.members()[0].leave();
+            assert_eq!(pool.place(), 0);
+        }
     }
 }
