@@ -11,21 +11,25 @@ pub(crate) struct Frames {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
-    flags: u8,
+    pub(crate) flags: u8,
     pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
+pub(crate) const RST_STREAM: u8 = 3;
+pub(crate) const SETTINGS: u8 = 4;
+pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const CONTINUATION: u8 = 9;
 
 /// Flags: the answer to SETTINGS and PING; the end of a stream, and of its head.
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
+pub(crate) const ACK: u8 = 1;
+pub(crate) const END_STREAM: u8 = 1;
+pub(crate) const END_HEADERS: u8 = 4;
+/// What a frame may hold unless the peer allows more (RFC 9113 §4.2).
+const MAX_FRAME: usize = 16 * 1024;
 /// `:status: 200` in the static table of HPACK (RFC 7541 appendix A).
 const STATUS_200: u8 = 0x88;
 
@@ -52,17 +56,39 @@ impl Frames {
     /// The next frame of this kind; settings are acknowledged on the way, pings are not.
     pub(crate) async fn next(&mut self, kind: u8) -> Frame {
         loop {
-            let head = self.raw.exactly(9).await;
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-            let payload = self.raw.exactly(length).await;
-            let frame = Frame { kind: head[3], flags: head[4], stream, payload };
-            if frame.kind == SETTINGS && frame.flags & ACK == 0 {
-                self.send(SETTINGS, ACK, 0, &[]).await;
-            }
+            let frame = self.try_next().await.expect("an open connection");
             if frame.kind == kind {
                 return frame;
             }
+        }
+    }
+
+    /// The next frame; none when the server closes. Settings are acknowledged.
+    pub(crate) async fn try_next(&mut self) -> Option<Frame> {
+        let head = self.raw.try_exactly(9).await?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let payload = self.raw.try_exactly(length).await?;
+        let frame = Frame { kind: head[3], flags: head[4], stream, payload };
+        if frame.kind == SETTINGS && frame.flags & ACK == 0 {
+            self.send(SETTINGS, ACK, 0, &[]).await;
+        }
+        Some(frame)
+    }
+
+    /// Sends a head, in as many frames as it takes; every field in plain.
+    pub(crate) async fn head(&mut self, stream: u32, fields: &[(&str, &str)], last: bool) {
+        let block: Vec<u8> = fields.iter().flat_map(|(name, value)| literal(name, value)).collect();
+        let mut parts = block.chunks(MAX_FRAME).peekable();
+        let mut kind = HEADERS;
+        let mut flags = if last { END_STREAM } else { 0 };
+        loop {
+            let part = parts.next().unwrap_or_default();
+            if parts.peek().is_none() {
+                return self.send(kind, flags | END_HEADERS, stream, part).await;
+            }
+            self.send(kind, flags, stream, part).await;
+            (kind, flags) = (CONTINUATION, 0);
         }
     }
 
@@ -72,7 +98,8 @@ impl Frames {
         self.send(PING, ACK, 0, &ping.payload).await;
     }
 
-    async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+    /// Sends any frame.
+    pub(crate) async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
         let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
         let mut frame = vec![length[1], length[2], length[3], kind, flags];
         frame.extend_from_slice(&stream.to_be_bytes());
@@ -88,4 +115,26 @@ impl Frame {
     pub(crate) fn is_ok(&self) -> bool {
         self.kind == HEADERS && self.payload.first() == Some(&STATUS_200)
     }
+}
+
+/// A field that enters no table (RFC 7541 §6.2.2), without Huffman coding.
+fn literal(name: &str, value: &str) -> Vec<u8> {
+    let mut bytes = vec![0];
+    for text in [name, value] {
+        // An integer with a prefix of seven bits (§5.1).
+        let mut length = text.len();
+        if length < 127 {
+            bytes.push(u8::try_from(length).expect("below 127"));
+        } else {
+            bytes.push(127);
+            length -= 127;
+            while length >= 128 {
+                bytes.push(u8::try_from(length % 128).expect("below 128") | 128);
+                length /= 128;
+            }
+            bytes.push(u8::try_from(length).expect("below 128"));
+        }
+        bytes.extend_from_slice(text.as_bytes());
+    }
+    bytes
 }
