@@ -6,5 +6,9 @@
 //! Invariants: no function reads beyond what belongs to its message; everything it holds has a bound; the
 //! result never depends on how the bytes were cut on their way.
 
+pub mod body;
+pub mod chunked;
 pub mod fields;
 pub mod framing;
+pub mod request;
+pub mod write;

@@ -8,6 +8,7 @@
 mod connect;
 mod probe;
 mod socket;
+mod stream;
 
 use std::{cell::RefCell, collections::HashMap, error::Error as _, sync::Arc, time::Duration};
 
@@ -21,6 +22,7 @@ use self::socket::Socket;
 pub use self::{
     connect::{ConnectError, connect},
     probe::{ProbeError, probe},
+    stream::Stream,
 };
 use crate::{backend::Backend, clock, error::Fault};
 
