@@ -87,6 +87,8 @@ async fn run(cases: &[Case]) {
             failed.push(format!("{case}\n    {why}"));
         }
     }
+    // Else all that the program said would be told as well.
+    drop(bench);
     assert!(failed.is_empty(), "{} of {} cases fail:\n{}", failed.len(), cases.len(), failed.join("\n"));
 }
 
@@ -99,5 +101,7 @@ async fn run2(cases: &[Case2]) {
             failed.push(format!("{case}\n    {why}"));
         }
     }
+    // Else all that the program said would be told as well.
+    drop(bench);
     assert!(failed.is_empty(), "{} of {} cases fail:\n{}", failed.len(), cases.len(), failed.join("\n"));
 }

@@ -2,6 +2,7 @@
 //! fault with, no proxy should ever send.
 
 use std::{
+    fmt,
     net::SocketAddr,
     sync::{Arc, Mutex},
 };
@@ -25,7 +26,7 @@ pub(crate) struct Recorder {
 type Record = Arc<Mutex<Vec<Arc<Mutex<Arrived>>>>>;
 
 /// One request as it arrived.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Arrived {
     /// Method and target.
     pub(crate) line: String,
@@ -151,6 +152,17 @@ impl Arrived {
             ([], [b"chunked"]) => Ok(Length::Chunked),
             (lengths, codings) => Err(format!("lengths {lengths:?}, codings {codings:?}")),
         }
+    }
+}
+
+impl fmt::Debug for Arrived {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.line)?;
+        for (name, value) in &self.fields {
+            write!(f, "\\r\\n{name}: {}", value.escape_ascii())?;
+        }
+        write!(f, "\\r\\n\\r\\n{}", self.body.escape_ascii())?;
+        f.write_str(if self.whole { "" } else { " (not whole)" })
     }
 }
 
