@@ -25,6 +25,9 @@ pub enum Fault {
     /// The request head is larger than allowed.
     #[error("the request head is too large")]
     HeadTooLarge,
+    /// The request target is longer than allowed.
+    #[error("the request target is too long")]
+    TargetTooLong,
     /// The client stopped sending its body.
     #[error("the request body did not arrive in time")]
     BodyTimeout,
@@ -83,6 +86,7 @@ impl Fault {
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Self::NoBackend | Self::HomeDown | Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed
@@ -103,6 +107,7 @@ impl Fault {
             Self::ExpectationFailed => "expectation-failed",
             Self::BodyTooLarge => "body-too-large",
             Self::HeadTooLarge => "head-too-large",
+            Self::TargetTooLong => "target-too-long",
             Self::BodyTimeout => "body-timeout",
             Self::NoBackend => "no-backend",
             Self::HomeDown => "home-down",
@@ -125,6 +130,7 @@ impl Fault {
             | Self::ExpectationFailed
             | Self::BodyTooLarge
             | Self::HeadTooLarge
+            | Self::TargetTooLong
             | Self::BodyTimeout
             | Self::ClientGone => Blame::Client,
             Self::ConnectFailed
@@ -147,6 +153,13 @@ impl Fault {
 
     /// Whether the connection must close: what follows on it may not be a request.
     pub const fn closes(self) -> bool {
-        matches!(self, Self::BadRequest(_) | Self::BodyTooLarge | Self::BodyTimeout | Self::HeadTooLarge)
+        matches!(
+            self,
+            Self::BadRequest(_)
+                | Self::BodyTooLarge
+                | Self::BodyTimeout
+                | Self::HeadTooLarge
+                | Self::TargetTooLong
+        )
     }
 }

@@ -23,7 +23,7 @@ impl Routes {
     /// Arranges routes.
     pub fn new(routes: &[Route]) -> Self {
         let mut this = Self::default();
-        for route in routes {
+        for (index, route) in routes.iter().enumerate() {
             let paths = match &route.host {
                 HostPattern::Any => &mut this.any,
                 HostPattern::Exact(host) => this.exact.entry(host.clone()).or_default(),
@@ -36,7 +36,7 @@ impl Routes {
                     &mut this.wildcard[at].1
                 }
             };
-            paths.0.push((route.path.clone(), route.pool));
+            paths.0.push((route.path.clone(), index));
         }
         this.wildcard.sort_by_key(|(suffix, _)| std::cmp::Reverse(suffix.len()));
         let all = this.exact.values_mut().chain(this.wildcard.iter_mut().map(|(_, paths)| paths));
@@ -46,7 +46,7 @@ impl Routes {
         this
     }
 
-    /// The pool for a host (without port, in any case) and a path (without query). A host whose routes
+    /// The index of the route for a host (without port, in any case) and a path (without query). A host whose routes
     /// do not cover the path falls back to the next less specific host.
     pub fn find(&self, host: &str, path: &str) -> Option<usize> {
         if self.exact.is_empty() && self.wildcard.is_empty() {
@@ -78,7 +78,7 @@ impl Routes {
 
 impl Paths {
     fn find(&self, path: &str) -> Option<usize> {
-        self.0.iter().find(|(prefix, _)| covers(prefix, path)).map(|&(_, pool)| pool)
+        self.0.iter().find(|(prefix, _)| covers(prefix, path)).map(|&(_, route)| route)
     }
 }
 
@@ -107,6 +107,7 @@ mod tests {
                 },
                 path: (*path).into(),
                 pool,
+                body_size: None,
             })
             .collect();
         Routes::new(&routes)

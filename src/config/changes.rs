@@ -56,12 +56,13 @@ impl Changes {
         let routes = |config: &Config| -> Vec<_> {
             let name = |index: usize| config.pools.get(index).map_or("", |pool| &*pool.name);
             let text = |route: &super::Route| {
-                format!(
-                    "{}{} -> {}",
-                    super::address::format_host_pattern(&route.host),
-                    route.path,
-                    name(route.pool)
-                )
+                let host = super::address::format_host_pattern(&route.host);
+                let mut text = format!("{host}{} -> {}", route.path, name(route.pool));
+                if route.body_size != config.limits.body_size {
+                    let size = route.body_size.map_or_else(|| "unlimited".to_owned(), super::format_size);
+                    text.push_str(&format!(" (body_size {size})"));
+                }
+                text
             };
             config.routes.iter().map(text).collect()
         };

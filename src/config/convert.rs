@@ -34,7 +34,8 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
     if raw.pools.is_missing() {
         report.add_whole("there is no [[pool]]: requests have nowhere to go", None);
     }
-    let routes = routes(raw.routes, &raw.pools, report);
+    let limits = limits(raw.limits);
+    let routes = routes(raw.routes, &raw.pools, limits.body_size, report);
     let issues = raw.pools.list.iter().map(|pool| pool.affinity.issue.place()).collect::<Vec<_>>();
     let state = raw.state.convert(base, !raw.secret_file.is_absent(), report);
     // Bindings that outlive the process are of no use under a secret that dies with it.
@@ -56,7 +57,7 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
         resolver: raw.resolver.value(),
         dns_refresh: dns_refresh(raw.dns_refresh, report),
         timeouts: timeouts(raw.timeouts),
-        limits: limits(raw.limits),
+        limits,
         hsts: raw.hsts.value(),
         routes,
         pools: pools(raw.pools.list, base, report),
@@ -158,11 +159,17 @@ fn limits(raw: RawLimits) -> Limits {
         body_size: raw.body_size.or(None),
         connections: raw.connections.or(const { NonZeroUsize::new(10_000).unwrap() }),
         streams: raw.streams.or(const { NonZeroU32::new(128).unwrap() }),
+        uri_size: size(raw.uri_size.or(16 << 10)),
     }
 }
 
 /// Resolves the names of pools, and makes the one route of a file that has one pool and no routes.
-fn routes(raw: Tables<RawRoute>, pools: &Tables<RawPool>, report: &Report) -> Vec<Route> {
+fn routes(
+    raw: Tables<RawRoute>,
+    pools: &Tables<RawPool>,
+    body_size: Option<u64>,
+    report: &Report,
+) -> Vec<Route> {
     let pools_are_known = !pools.bad;
     let pools = &pools.list;
     if raw.is_missing() {
@@ -172,7 +179,7 @@ fn routes(raw: Tables<RawRoute>, pools: &Tables<RawPool>, report: &Report) -> Ve
                 None,
             );
         }
-        return vec![Route { host: HostPattern::Any, path: "/".into(), pool: 0 }];
+        return vec![Route { host: HostPattern::Any, path: "/".into(), pool: 0, body_size }];
     }
     let names: Vec<&str> = pools.iter().filter_map(|pool| pool.name.get()).map(|name| &**name).collect();
     let mut reached = vec![false; pools.len()];
@@ -191,6 +198,7 @@ fn routes(raw: Tables<RawRoute>, pools: &Tables<RawPool>, report: &Report) -> Ve
         let span = route.host.span().or_else(|| route.path.span()).unwrap_or_else(|| route.span.clone());
         let host = route.host.or(HostPattern::Any);
         let path = route.path.or_else(|| "/".into());
+        let body_size = route.body_size.or(body_size);
         let key = (format_host_pattern(&host), path.clone());
         if let Some(first) = seen.get(&key) {
             let (host, path) = key;
@@ -199,7 +207,7 @@ fn routes(raw: Tables<RawRoute>, pools: &Tables<RawPool>, report: &Report) -> Ve
         } else {
             seen.insert(key, span);
         }
-        routes.extend(pool.map(|pool| Route { host, path, pool }));
+        routes.extend(pool.map(|pool| Route { host, path, pool, body_size }));
     }
     // A misspelt name may be meant for any of the pools, so none is called unreached then.
     if all_known {

@@ -124,13 +124,17 @@ fn write_timeouts(timeouts: &Timeouts, out: &mut String) -> fmt::Result {
 }
 
 fn write_limits(limits: &Limits, out: &mut String) -> fmt::Result {
-    let body_size = limits.body_size.map_or_else(|| "unlimited".to_owned(), format_size);
     writeln!(out, "\n[limits]")?;
     writeln!(out, "head_size = {}", quoted(format_size(limits.head_size as u64)))?;
     writeln!(out, "headers = {}", limits.headers)?;
-    writeln!(out, "body_size = {}", quoted(body_size))?;
+    writeln!(out, "body_size = {}", quoted(format_body_size(limits.body_size)))?;
     writeln!(out, "connections = {}", limits.connections)?;
-    writeln!(out, "streams = {}", limits.streams)
+    writeln!(out, "streams = {}", limits.streams)?;
+    writeln!(out, "uri_size = {}", quoted(format_size(limits.uri_size as u64)))
+}
+
+fn format_body_size(size: Option<u64>) -> String {
+    size.map_or_else(|| "unlimited".to_owned(), format_size)
 }
 
 fn write_route(route: &Route, pools: &[Pool], out: &mut String) -> fmt::Result {
@@ -138,7 +142,8 @@ fn write_route(route: &Route, pools: &[Pool], out: &mut String) -> fmt::Result {
     writeln!(out, "\n[[route]]")?;
     writeln!(out, "host = {}", quoted(format_host_pattern(&route.host)))?;
     writeln!(out, "path = {}", quoted(&route.path))?;
-    writeln!(out, "pool = {}", quoted(pool))
+    writeln!(out, "pool = {}", quoted(pool))?;
+    writeln!(out, "body_size = {}", quoted(format_body_size(route.body_size)))
 }
 
 fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {

@@ -155,6 +155,8 @@ pub struct Limits {
     pub connections: NonZeroUsize,
     /// Concurrent HTTP/2 streams of one connection.
     pub streams: NonZeroU32,
+    /// Bytes of a request target.
+    pub uri_size: usize,
 }
 
 /// Host and path to pool.
@@ -166,6 +168,8 @@ pub struct Route {
     pub path: Box<str>,
     /// Index into [`Config::pools`].
     pub pool: usize,
+    /// Bytes of a request body; unlimited when none.
+    pub body_size: Option<u64>,
 }
 
 /// Which hosts a route serves; all lower-case, without port.

@@ -89,6 +89,7 @@ pub(super) struct RawLimits {
     pub(super) body_size: Field<Option<u64>>,
     pub(super) connections: Field<NonZeroUsize>,
     pub(super) streams: Field<NonZeroU32>,
+    pub(super) uri_size: Field<u32>,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +98,7 @@ pub(super) struct RawRoute {
     pub(super) host: Field<HostPattern>,
     pub(super) path: Field<Box<str>>,
     pub(super) pool: Field<Box<str>>,
+    pub(super) body_size: Field<Option<u64>>,
 }
 
 #[derive(Debug, Default)]
@@ -256,6 +258,7 @@ impl RawLimits {
             body_size: section.take("body_size", body_size),
             connections: section.count_usize("connections", CONNECTIONS_MAX),
             streams: section.count("streams", STREAMS_MAX),
+            uri_size: section.take("uri_size", uri_size),
         };
         section.finish();
         limits
@@ -269,6 +272,7 @@ impl RawRoute {
             host: section.text("host", parse_host_pattern),
             path: section.text("path", parse_path_prefix),
             pool: section.text("pool", |text| Ok(text.into())),
+            body_size: section.take("body_size", body_size),
         };
         section.finish();
         route
@@ -414,9 +418,17 @@ fn listener(value: &DeValue<'_>) -> Result<Option<SocketAddr>, String> {
 }
 
 fn head_size(value: &DeValue<'_>) -> Result<u32, String> {
+    size_within(value, HEAD_SIZE_MIN, HEAD_SIZE_MAX)
+}
+
+fn uri_size(value: &DeValue<'_>) -> Result<u32, String> {
+    size_within(value, URI_SIZE_MIN, URI_SIZE_MAX)
+}
+
+fn size_within(value: &DeValue<'_>, min: u32, max: u32) -> Result<u32, String> {
     let size = size(value)?;
-    u32::try_from(size).ok().filter(|size| (HEAD_SIZE_MIN..=HEAD_SIZE_MAX).contains(size)).ok_or_else(|| {
-        let (min, max) = (format_size(HEAD_SIZE_MIN.into()), format_size(HEAD_SIZE_MAX.into()));
+    u32::try_from(size).ok().filter(|size| (min..=max).contains(size)).ok_or_else(|| {
+        let (min, max) = (format_size(min.into()), format_size(max.into()));
         format!("{} is not between {min} and {max}", format_size(size))
     })
 }
@@ -438,9 +450,12 @@ fn status(value: &DeValue<'_>) -> Result<(StatusCode, StatusCode), String> {
 /// Less than the 107 bytes of `sun_path` in unix(7), since the socket is made under a longer name.
 const SOCKET_PATH_MAX: usize = 80;
 const WORKERS_MAX: u32 = 1024;
-/// hyper's HTTP/1.1 buffer takes no less.
+/// What a browser with many cookies sends has to fit.
 const HEAD_SIZE_MIN: u32 = 8 << 10;
 const HEAD_SIZE_MAX: u32 = 1 << 20;
+const URI_SIZE_MIN: u32 = 1 << 10;
+/// The http crate takes no URI of 64 KiB.
+const URI_SIZE_MAX: u32 = 60 << 10;
 const HEADERS_MAX: u32 = 10_000;
 const CONNECTIONS_MAX: u32 = 10_000_000;
 const STREAMS_MAX: u32 = 10_000;

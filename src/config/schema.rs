@@ -55,10 +55,12 @@ pub(super) static CERTIFICATE: Shape = Shape { title: "[[certificate]]", keys: &
 pub(super) static TIMEOUTS: Shape =
     Shape { title: "[timeouts]", keys: &["handshake", "head", "idle", "body", "drain"] };
 
-pub(super) static LIMITS: Shape =
-    Shape { title: "[limits]", keys: &["head_size", "headers", "body_size", "connections", "streams"] };
+pub(super) static LIMITS: Shape = Shape {
+    title: "[limits]",
+    keys: &["head_size", "headers", "body_size", "connections", "streams", "uri_size"],
+};
 
-pub(super) static ROUTE: Shape = Shape { title: "[[route]]", keys: &["host", "path", "pool"] };
+pub(super) static ROUTE: Shape = Shape { title: "[[route]]", keys: &["host", "path", "pool", "body_size"] };
 
 pub(super) static POOL: Shape = Shape {
     title: "[[pool]]",

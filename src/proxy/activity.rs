@@ -1,21 +1,14 @@
 //! Whether anything happens on a client connection, and since when not.
 
 use std::{
-    io,
-    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
-    sync::Notify,
-    time::Instant,
-};
+use tokio::{sync::Notify, time::Instant};
 
 use crate::clock;
 
@@ -49,13 +42,6 @@ pub(super) enum Watch {
     Idle,
     /// A head takes too long.
     Late,
-}
-
-/// A stream whose input is seen by an [`Activity`].
-#[derive(Debug)]
-pub(super) struct Watched<T> {
-    pub(super) inner: T,
-    pub(super) activity: Arc<Activity>,
 }
 
 const NONE: u64 = u64::MAX;
@@ -117,7 +103,8 @@ impl Activity {
         }
     }
 
-    fn input(&self) {
+    /// Bytes have come: between requests, they begin a head.
+    pub(super) fn input(&self) {
         if self.requests.load(Ordering::Relaxed) == 0 && self.head.load(Ordering::Relaxed) == NONE {
             self.head.store(self.elapsed(), Ordering::Relaxed);
         }
@@ -138,49 +125,6 @@ impl Drop for Busy {
     fn drop(&mut self) {
         self.0.last.store(self.0.elapsed(), Ordering::Relaxed);
         self.0.requests.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-// === impl Watched ===
-
-impl<T: AsyncRead + Unpin> AsyncRead for Watched<T> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let result = Pin::new(&mut self.inner).poll_read(cx, buf);
-        if buf.filled().len() > before {
-            self.activity.input();
-        }
-        result
-    }
-}
-
-impl<T: AsyncWrite + Unpin> AsyncWrite for Watched<T> {
-    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write(cx, buf)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.inner).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.inner.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(cx)
     }
 }
 

@@ -1,23 +1,20 @@
 //! One client connection, from the TLS handshake to its end.
 
 use std::{
-    convert::Infallible,
     net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
     sync::Arc,
 };
 
-use hyper::service::service_fn;
-use hyper_util::rt::TokioIo;
 use tokio::{net::TcpStream, time::timeout};
 use tokio_rustls::TlsAcceptor;
 
 use super::{
     Client, Place, Worker,
-    activity::{Activity, Watched},
+    activity::Activity,
     guard::{End, Guard},
-    http1, http2, redirect,
+    http1, http2,
 };
 use crate::world::Permit;
 
@@ -79,7 +76,7 @@ async fn tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: Pla
     if http2 {
         http2::serve_http2(&client, stream, &timeouts, &limits).await;
     } else {
-        http1::serve_http1(&client, stream, &timeouts, &limits).await;
+        http1::serve_http1(&client, stream, &timeouts).await;
     }
 }
 
@@ -89,14 +86,7 @@ async fn plain(worker: Rc<Worker>, stream: TcpStream, _place: Place) {
     let timeouts = &snapshot.config.timeouts;
     // A redirect is too small to be left standing.
     let guard = Guard::new(&worker, &activity, &Rc::default(), Some(timeouts.head), timeouts);
-    let io = TokioIo::new(Watched { inner: stream, activity: Arc::clone(&activity) });
-    let service = service_fn(|request| {
-        let _busy = activity.request();
-        let answer = redirect::answer(&worker.world, request);
-        async { Ok::<_, Infallible>(answer) }
-    });
-    let connection = http1::http1_builder(&snapshot.config.limits).serve_connection(io, service);
-    drive(connection, guard, |connection| connection.graceful_shutdown()).await;
+    http1::serve_redirect(&worker.world, stream, &activity, guard).await;
 }
 
 /// Runs a connection to its end, or to the guard's.

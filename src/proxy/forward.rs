@@ -11,6 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::{
     Client,
+    interim::Interim,
     record::Record,
     request_body::{RequestBody, Tally},
 };
@@ -36,6 +37,8 @@ pub(super) struct Forward<'a> {
     pub(super) tally: &'a Rc<Tally>,
     /// Longest time without progress of the request's body.
     pub(super) body_stall: Duration,
+    /// Where a backend's interim answers go.
+    pub(super) interim: &'a Interim,
 }
 
 /// A backend's answer, its body yet to come.

@@ -6,13 +6,15 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
     header::{
-        CONNECTION, COOKIE, EXPECT, FORWARDED, HOST, STRICT_TRANSPORT_SECURITY, TE, TRANSFER_ENCODING,
-        UPGRADE, VIA,
+        AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
+        CONTENT_TYPE, COOKIE, DATE, EXPECT, FORWARDED, HOST, LOCATION, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
+        TE, TRANSFER_ENCODING, UPGRADE, VIA,
     },
 };
 
 /// Names the http crate has no constant for.
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
+const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -41,20 +43,45 @@ pub(super) fn wants_websocket(version: Version, headers: &HeaderMap) -> bool {
 /// known to be of that kind. What an upgrade needs is put back.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
     if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> =
-            tokens(headers, &CONNECTION).filter_map(|token| token.parse().ok()).collect();
+        let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
+            .filter_map(|token| token.parse().ok())
+            .filter(|name| !is_for_all(name))
+            .collect();
         for name in named {
             headers.remove(name);
         }
         headers.remove(CONNECTION);
     }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE] {
+    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS] {
         headers.remove(name);
     }
     if upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, WEBSOCKET);
     }
+}
+
+/// Whether a field is meant for every recipient, so that `Connection` must not name it (RFC 9110 §7.6.1): with it
+/// a client could take away what others on the way have said of it, or what frames, routes or authenticates the
+/// message.
+fn is_for_all(name: &HeaderName) -> bool {
+    const NAMES: [HeaderName; 14] = [
+        HOST,
+        CONTENT_LENGTH,
+        CONTENT_TYPE,
+        CONTENT_ENCODING,
+        CONTENT_RANGE,
+        COOKIE,
+        SET_COOKIE,
+        AUTHORIZATION,
+        CACHE_CONTROL,
+        DATE,
+        LOCATION,
+        FORWARDED,
+        VIA,
+        X_REQUEST_ID,
+    ];
+    NAMES.contains(name) || is_forwarding(name.as_str())
 }
 
 /// What is known about the sender of a request.
@@ -68,15 +95,15 @@ pub(super) struct Sender<'a> {
     pub(super) trusted: bool,
 }
 
-/// Makes a request ready for a backend.
+/// Makes a request ready for a backend. `upgrade` keeps what asks for a WebSocket.
 pub(super) fn prepare_request(
     headers: &mut HeaderMap,
     version: Version,
+    upgrade: bool,
     host: &HeaderValue,
     request_id: &HeaderValue,
     sender: &Sender<'_>,
 ) {
-    let upgrade = wants_websocket(version, headers);
     let trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
     strip_hop_by_hop(headers, upgrade);
     headers.remove(TE);
@@ -271,7 +298,8 @@ mod tests {
         let sender = Sender { peer: &peer, node: "192.0.2.7", trusted };
         let host = HeaderValue::from_static("shop.example");
         let id = HeaderValue::from_static("id");
-        prepare_request(headers, version, &host, &id, &sender);
+        let upgrade = wants_websocket(version, headers);
+        prepare_request(headers, version, upgrade, &host, &id, &sender);
     }
 
     #[test]
@@ -279,6 +307,29 @@ mod tests {
         let mut headers = map(&[("connection", "close, X-Secret"), ("x-secret", "1"), ("keep-alive", "5")]);
         strip_hop_by_hop(&mut headers, false);
         assert!(headers.is_empty(), "{headers:?}");
+    }
+
+    #[test]
+    fn connection_cannot_name_away_what_is_meant_for_all() {
+        let fields = [
+            ("connection", "close, Host, Cookie, x-forwarded-for, X_Forwarded-Host, Content-Length, x-odd"),
+            ("host", "a"),
+            ("cookie", "session=1"),
+            ("x-forwarded-for", "203.0.113.9"),
+            ("x_forwarded-host", "b"),
+            ("content-length", "3"),
+            ("x-odd", "1"),
+        ];
+        let mut headers = map(&fields);
+        strip_hop_by_hop(&mut headers, false);
+        assert_eq!(headers, map(&fields[1..6]));
+    }
+
+    #[test]
+    fn a_trusted_peer_keeps_what_it_said_whatever_its_client_names_in_connection() {
+        let mut headers = map(&[("connection", "X-Forwarded-For"), ("x-forwarded-for", "203.0.113.9")]);
+        prepare(&mut headers, Version::HTTP_11, true);
+        assert_eq!(headers["x-forwarded-for"], "203.0.113.9, 192.0.2.7");
     }
 
     #[test]

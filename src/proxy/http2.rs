@@ -1,17 +1,21 @@
 //! HTTP/2 in front (RFC 9113).
 
-use std::rc::Rc;
+use std::{convert::Infallible, rc::Rc};
 
+use http::{Request, Response};
 use hyper::{rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use super::{
-    Client, answers,
+    Client,
+    answer_body::AnswerBody,
+    answers,
     connection::{HEAD_SLACK, drive},
     guard::Guard,
-    service,
+    request_body::Incoming,
+    service::{self, Outcome},
 };
 use crate::config::{Limits, Timeouts};
 
@@ -42,7 +46,7 @@ pub(super) async fn serve_http2(
     limits: &Limits,
 ) {
     let guard = Guard::new(&client.worker, &client.activity, &client.answers, None, timeouts);
-    let service = service_fn(|request| service::serve(Rc::clone(client), request));
+    let service = service_fn(|request| answer(Rc::clone(client), request));
     let connection = http2::Builder::new(Local)
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams.get())
@@ -52,4 +56,24 @@ pub(super) async fn serve_http2(
         .initial_connection_window_size(CONNECTION_WINDOW)
         .serve_connection(TokioIo::new(stream), service);
     drive(connection, guard, |connection| connection.graceful_shutdown()).await;
+}
+
+/// Answers the request of one stream.
+async fn answer(
+    client: Rc<Client>,
+    mut request: Request<hyper::body::Incoming>,
+) -> Result<Response<AnswerBody>, Infallible> {
+    let near = hyper::upgrade::on(&mut request);
+    match service::serve(client, request.map(Incoming::Http2)).await {
+        Outcome::Answer(response) => Ok(response),
+        Outcome::Tunnel(response, tunnel) => {
+            tokio::task::spawn_local(async move {
+                match near.await {
+                    Ok(near) => tunnel.run(TokioIo::new(near)).await,
+                    Err(error) => tracing::debug!(%error, "websocket upgrade failed"),
+                }
+            });
+            Ok(response.map(|()| AnswerBody::Whole(None)))
+        }
+    }
 }

@@ -18,6 +18,7 @@ mod guard;
 mod headers;
 mod http1;
 mod http2;
+mod interim;
 mod metrics;
 mod own_cookie;
 mod record;

@@ -1,10 +1,10 @@
 //! The plain-HTTP listener: everybody is sent to HTTPS, method and body kept (308).
 
 use bytes::Bytes;
-use http::{HeaderValue, Request, Response, StatusCode, header::CONNECTION};
+use http::{HeaderValue, Request, Response, header::CONNECTION};
 
 use super::{answer_body::AnswerBody, respond, target};
-use crate::world::World;
+use crate::{error::Fault, world::World};
 
 /// The answer to a plain request.
 pub(super) fn answer<B>(world: &World, request: Request<B>) -> Response<AnswerBody> {
@@ -20,8 +20,8 @@ fn redirect<B>(world: &World, request: Request<B>) -> Response<AnswerBody> {
     let snapshot = world.snapshot.load();
     let host = match target::check(&parts, &snapshot.config.limits) {
         Ok(Some(host)) => host,
-        Ok(None) => return refuse(StatusCode::BAD_REQUEST, "the request names no host"),
-        Err(fault) => return refuse(fault.status(), &fault.to_string()),
+        Ok(None) => return refuse(Fault::BadRequest("the request names no host")),
+        Err(fault) => return refuse(fault),
     };
     let host = target::without_port(host.to_str().unwrap_or_default());
     let port = match world.https_port() {
@@ -34,7 +34,14 @@ fn redirect<B>(world: &World, request: Request<B>) -> Response<AnswerBody> {
     respond::redirect(&format!("https://{host}{port}{path}"))
 }
 
-fn refuse(status: StatusCode, why: &str) -> Response<AnswerBody> {
+/// What is not sent on, and why.
+pub(super) fn refuse(fault: Fault) -> Response<AnswerBody> {
+    let status = fault.status();
     let reason = status.canonical_reason().unwrap_or("error");
-    respond::plain(status, Bytes::from(format!("{} {reason}: {why}\n", status.as_u16())))
+    let mut response =
+        respond::plain(status, Bytes::from(format!("{} {reason}: {fault}\n", status.as_u16())));
+    if fault.closes() {
+        response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
 }

@@ -16,12 +16,20 @@ use tokio::time::{Instant, timeout};
 
 use super::{
     activity::{Activity, Busy},
+    http1,
+    interim::Interim,
     stall::Stall,
 };
 use crate::{clock, error::Fault};
 
 /// A body as a client's connection brings it.
-pub(super) type Incoming = hyper::body::Incoming;
+#[derive(Debug)]
+pub(super) enum Incoming {
+    /// By our own engine.
+    Http1(http1::Body),
+    /// By hyper.
+    Http2(hyper::body::Incoming),
+}
 
 /// What a request's body has done so far; shared by the body, which hyper owns, and the request.
 #[derive(Debug)]
@@ -43,7 +51,8 @@ pub(super) enum RequestBody {
     Passing(Passing),
 }
 
-/// A request's body that may be dropped before its end: then what still comes is thrown away for a while.
+/// A request's body that may be dropped before its end: then what still comes is thrown away for a while. Over
+/// HTTP/1.1 the connection does that.
 #[derive(Debug)]
 pub(super) struct Leftover(Option<Incoming>);
 
@@ -60,6 +69,46 @@ pub(super) struct Passing {
     tally: Rc<Tally>,
     /// The connection is not idle while this is under way, also after an early answer.
     _busy: Busy,
+}
+
+// === impl Incoming ===
+
+impl Incoming {
+    /// Where interim answers to its request go.
+    pub(super) fn interim(&self) -> Interim {
+        match self {
+            Self::Http1(body) => Interim::new(body.channel()),
+            Self::Http2(_) => Interim::default(),
+        }
+    }
+}
+
+impl Body for Incoming {
+    type Data = Bytes;
+    type Error = Fault;
+
+    fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+        match self.get_mut() {
+            Self::Http1(body) => Pin::new(body).poll_frame(cx),
+            Self::Http2(body) => {
+                Pin::new(body).poll_frame(cx).map(|frame| Some(frame?.map_err(|_| Fault::ClientGone)))
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Http1(body) => body.is_end_stream(),
+            Self::Http2(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Http1(body) => body.size_hint(),
+            Self::Http2(body) => body.size_hint(),
+        }
+    }
 }
 
 // === impl Tally ===
@@ -162,7 +211,10 @@ impl Passing {
             self.tally.ended.set(true);
             return Poll::Ready(None);
         };
-        let Ok(frame) = frame else { return Poll::Ready(Some(Err(Fault::ClientGone))) };
+        let frame = match frame {
+            Ok(frame) => frame,
+            Err(fault) => return Poll::Ready(Some(Err(fault))),
+        };
         let last = frame.is_trailers();
         if let Some(data) = frame.data_ref() {
             let length = data.len() as u64;
@@ -196,8 +248,8 @@ impl Leftover {
 
 impl Drop for Leftover {
     fn drop(&mut self) {
-        if let Some(mut body) = self.0.take().filter(|body| !body.is_end_stream()) {
-            // A connection or stream that is closed while its client still sends is reset, and takes an
+        if let Some(Incoming::Http2(mut body)) = self.0.take().filter(|body| !body.is_end_stream()) {
+            // A stream that is closed while its client still sends is reset, and takes an
             // answer along that the client has not read yet (RFC 9112 §9.6).
             tokio::task::spawn_local(timeout(LINGER, async move {
                 let mut left = LINGER_BYTES;

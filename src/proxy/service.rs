@@ -1,11 +1,10 @@
 //! The phases of one request.
 
-use std::{convert::Infallible, net::IpAddr, rc::Rc, sync::Arc, time::UNIX_EPOCH};
+use std::{net::IpAddr, rc::Rc, sync::Arc, time::UNIX_EPOCH};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery,
 };
-use hyper::upgrade::OnUpgrade;
 
 use super::{
     Client,
@@ -18,7 +17,8 @@ use super::{
     respond,
     stall::Stall,
     stream::{self, Holding, StreamHold},
-    target, upgrade,
+    target,
+    upgrade::Tunnel,
 };
 use crate::{
     affinity::{Answerer, Carrier, Effect, Keys, SessionKey},
@@ -30,6 +30,15 @@ use crate::{
     world::{Pool, Snapshot},
 };
 
+/// What a request comes to.
+#[derive(Debug)]
+pub(super) enum Outcome {
+    /// An answer.
+    Answer(Response<AnswerBody>),
+    /// The head of an answer after which the connection, or the stream, is a tunnel.
+    Tunnel(Response<()>, Tunnel),
+}
+
 /// A request that a backend has answered and affinity has settled.
 struct Passed {
     pool: Arc<Pool>,
@@ -39,15 +48,12 @@ struct Passed {
     tally: Rc<Tally>,
     /// The session's key from now on.
     key: Option<SessionKey>,
-    /// The client's half of an upgrade.
-    upgrade: Option<OnUpgrade>,
+    /// Whether the client asked for a WebSocket.
+    websocket: bool,
 }
 
 /// Answers one request of a TLS client, always: what goes wrong becomes an answer, too.
-pub(super) async fn serve(
-    client: Rc<Client>,
-    mut request: Request<Incoming>,
-) -> Result<Response<AnswerBody>, Infallible> {
+pub(super) async fn serve(client: Rc<Client>, mut request: Request<Incoming>) -> Outcome {
     let busy = client.activity.request();
     let snapshot = client.worker.world.snapshot.load_full();
     let mut record = Record::begin(&client.worker, busy, &request, snapshot.config.log_query);
@@ -55,21 +61,40 @@ pub(super) async fn serve(
     let http1 = request.version() < Version::HTTP_2;
     let head = request.method() == Method::HEAD;
     let mut closes = false;
-    let mut response = match handle(&client, &snapshot, request, &request_id, &mut record).await {
+    let mut outcome = match handle(&client, &snapshot, request, &request_id, &mut record).await {
         Ok(passed) => deliver(&client, &snapshot, passed, &request_id, record),
         Err(fault) => {
             closes = fault.closes();
-            respond::fault(fault, &request_id, head, record)
+            Outcome::Answer(respond::fault(fault, &request_id, head, record))
         }
     };
-    let upgraded = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-    headers::prepare_response(response.headers_mut(), upgraded, snapshot.hsts.as_ref());
-    response.headers_mut().insert(headers::X_REQUEST_ID, request_id);
+    let (fields, upgraded) = match &mut outcome {
+        Outcome::Answer(response) => (response.headers_mut(), false),
+        Outcome::Tunnel(response, _) => (response.headers_mut(), true),
+    };
+    headers::prepare_response(fields, upgraded, snapshot.hsts.as_ref());
+    fields.insert(headers::X_REQUEST_ID, request_id);
     let last = closes || client.worker.world.is_handed_over();
     if last && http1 && !upgraded {
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
-    Ok(response)
+    outcome
+}
+
+/// Answers what could not be read as a request; `line` is what could be read of it.
+pub(super) fn refuse(client: &Client, fault: Fault, line: Option<Box<Request<()>>>) -> Response<AnswerBody> {
+    let busy = client.activity.request();
+    let snapshot = client.worker.world.snapshot.load();
+    let unread = || Request::builder().method("-").uri("-").body(()).map(Box::new).unwrap_or_default();
+    let request = line.unwrap_or_else(unread);
+    let mut record = Record::begin(&client.worker, busy, &request, snapshot.config.log_query);
+    let request_id = headers::request_id(&mut HeaderMap::new());
+    record.client(client.address(), "", &request_id);
+    let head = request.method() == Method::HEAD;
+    let mut response = respond::fault(fault, &request_id, head, record);
+    headers::prepare_response(response.headers_mut(), false, snapshot.hsts.as_ref());
+    response.headers_mut().insert(headers::X_REQUEST_ID, request_id);
+    response
 }
 
 /// Check, route, find the session, forward, settle.
@@ -82,26 +107,29 @@ async fn handle(
 ) -> Result<Passed, Fault> {
     let config = &snapshot.config;
     let (mut parts, body) = request.into_parts();
+    let bodiless = http_body::Body::is_end_stream(&body);
+    let websocket = headers::wants_websocket(parts.version, &parts.headers) && bodiless;
+    let interim = body.interim();
     let body = Leftover::new(body);
     let trusts = |address: IpAddr| config.trusted_proxies.iter().any(|net| net.contains(&address));
     let address = headers::client_address(&parts.headers, client.address(), trusts);
     let host = target::check(&parts, &config.limits);
     let host_text = host.as_ref().ok().and_then(|host| host.as_ref()?.to_str().ok()).unwrap_or_default();
     record.client(address, host_text, request_id);
-    let pool = snapshot.routes.find(target::without_port(host_text), parts.uri.path());
+    let route = snapshot.routes.find(target::without_port(host_text), parts.uri.path());
     let host = host?;
     target::expectation(&parts.headers)?;
-    let pool = &snapshot.pools[pool.ok_or(Fault::NoRoute)?];
+    let route = &config.routes[route.ok_or(Fault::NoRoute)?];
+    let pool = &snapshot.pools[route.pool];
 
     let length =
         parts.headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if let (Some(limit), Some(length)) = (config.limits.body_size, length)
+    if let (Some(limit), Some(length)) = (route.body_size, length)
         && u64::gt(&length, &limit)
     {
         return Err(Fault::BodyTooLarge);
     }
-    let (body, tally) =
-        RequestBody::new(body, config.limits.body_size, config.timeouts.body, &client.activity);
+    let (body, tally) = RequestBody::new(body, route.body_size, config.timeouts.body, &client.activity);
     record.body(&tally);
 
     let skip = pool.settings.skip.iter().any(|pattern| pattern.matches(parts.uri.path()));
@@ -131,15 +159,13 @@ async fn handle(
     }
     let pool = newer.as_ref().unwrap_or(pool);
 
-    let websocket = headers::wants_websocket(parts.version, &parts.headers);
-    let upgrade = websocket.then(|| parts.extensions.remove::<OnUpgrade>()).flatten();
     let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: !alone };
     // An HTTP/1.0 client may name no host; an HTTP/1.1 backend needs one.
     // One of those that are discovered may not be there yet: then the field is empty (RFC 9110 §7.2).
     let host = host.unwrap_or_else(|| {
         pool.backends.first().map_or(HeaderValue::from_static(""), |backend| backend.authority.clone())
     });
-    headers::prepare_request(&mut parts.headers, parts.version, &host, request_id, &sender);
+    headers::prepare_request(&mut parts.headers, parts.version, websocket, &host, request_id, &sender);
     let method = parts.method.clone();
 
     let mut outgoing = Request::new(body);
@@ -158,6 +184,7 @@ async fn handle(
         alone,
         tally: &tally,
         body_stall: config.timeouts.body,
+        interim: &interim,
     };
     let Answered { mut response, connection, in_flight, held, sent } = forward.run(outgoing, record).await?;
 
@@ -194,7 +221,7 @@ async fn handle(
     if let Some(own) = own {
         own.put(response.headers_mut(), status, backend.name());
     }
-    Ok(Passed { pool: Arc::clone(pool), response, connection, in_flight, tally, key, upgrade })
+    Ok(Passed { pool: Arc::clone(pool), response, connection, in_flight, tally, key, websocket })
 }
 
 /// Hands the answer on: its body takes along all that must happen when it ends.
@@ -204,19 +231,19 @@ fn deliver(
     passed: Passed,
     request_id: &HeaderValue,
     mut record: Record,
-) -> Response<AnswerBody> {
-    let Passed { pool, mut response, connection, in_flight, tally, key, upgrade } = passed;
+) -> Outcome {
+    let Passed { pool, mut response, connection, in_flight, tally, key, websocket } = passed;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let hold = StreamHold::take(&pool, key, &in_flight.backend().member);
-        let backend = hyper::upgrade::on(&mut response);
-        let Some(client_half) = upgrade else {
+        if !websocket {
             // Nobody asked for it (RFC 9110 §15.2.2): what follows would not be HTTP.
             in_flight.backend().passed(Evidence::Broken);
-            return respond::fault(Fault::BadAnswer, request_id, false, record);
-        };
+            return Outcome::Answer(respond::fault(Fault::BadAnswer, request_id, false, record));
+        }
         record.complete();
-        upgrade::tunnel(client, client_half, backend, upgrade::Tunnel { record, in_flight, hold });
-        return response.map(|_| AnswerBody::Whole(None));
+        let far = hyper::upgrade::on(&mut response);
+        let tunnel = Tunnel { client: Rc::clone(client), far, record, in_flight, hold };
+        return Outcome::Tunnel(response.map(drop), tunnel);
     }
     let event_stream = stream::is_event_stream(response.headers());
     let stall = Stall::new((!event_stream).then_some(snapshot.config.timeouts.body));
@@ -239,7 +266,7 @@ fn deliver(
     if http_body::Body::is_end_stream(&answer.body) {
         answer.end();
     }
-    Response::from_parts(parts, AnswerBody::Passing(answer))
+    Outcome::Answer(Response::from_parts(parts, AnswerBody::Passing(answer)))
 }
 
 /// What affinity may look at of a request.

@@ -13,8 +13,9 @@ pub(super) fn check(parts: &Parts, limits: &Limits) -> Result<Option<HeaderValue
     if matches!(parts.method, Method::CONNECT | Method::TRACE) {
         return Err(Fault::MethodRefused);
     }
-    if parts.headers.len() > limits.headers || head_size(parts) > limits.head_size {
-        return Err(Fault::HeadTooLarge);
+    if parts.version == Version::HTTP_2 {
+        // The engine of HTTP/1.1 has counted bytes.
+        within(parts, limits)?;
     }
     let path = parts.uri.path();
     let asterisk = path == "*" && parts.method == Method::OPTIONS;
@@ -29,9 +30,12 @@ pub(super) fn check(parts: &Parts, limits: &Limits) -> Result<Option<HeaderValue
         }
         // Shares the bytes that were received.
         (_, Some(field)) => field.clone(),
-        (Some(authority), None) => HeaderValue::from_str(authority).map_err(|_| MALFORMED)?,
+        // RFC 9112 §3.2 asks for the field even then.
+        (Some(authority), None) if parts.version != Version::HTTP_11 => {
+            HeaderValue::from_str(authority).map_err(|_| MALFORMED)?
+        }
         (None, None) if parts.version < Version::HTTP_11 => return Ok(None),
-        (None, None) => return Err(Fault::BadRequest("the request names no host")),
+        (_, None) => return Err(Fault::BadRequest("the request names no host")),
     };
     match host.to_str() {
         Ok(text) if is_host(text) => Ok(Some(host)),
@@ -49,11 +53,10 @@ pub(super) fn without_port(host: &str) -> &str {
 
 /// Whether `Expect` asks for nothing but `100-continue` (RFC 9110 §10.1.1).
 pub(super) fn expectation(headers: &HeaderMap) -> Result<(), Fault> {
-    match headers.get(header::EXPECT) {
-        Some(value) if !value.as_bytes().eq_ignore_ascii_case(b"100-continue") => {
-            Err(Fault::ExpectationFailed)
-        }
-        _ => Ok(()),
+    let known = |value: &HeaderValue| value.as_bytes().eq_ignore_ascii_case(b"100-continue");
+    match headers.get_all(header::EXPECT).iter().all(known) {
+        true => Ok(()),
+        false => Err(Fault::ExpectationFailed),
     }
 }
 
@@ -89,6 +92,16 @@ fn is_host(host: &str) -> bool {
     port_ok && name_ok
 }
 
+fn within(parts: &Parts, limits: &Limits) -> Result<(), Fault> {
+    if parts.headers.len() > limits.headers || head_size(parts) > limits.head_size {
+        return Err(Fault::HeadTooLarge);
+    }
+    match parts.uri.path_and_query() {
+        Some(target) if target.as_str().len() > limits.uri_size => Err(Fault::TargetTooLong),
+        _ => Ok(()),
+    }
+}
+
 /// Bytes of the head as HTTP/1.1 would write it.
 fn head_size(parts: &Parts) -> usize {
     let target = parts.uri.path_and_query().map_or(0, |path| path.as_str().len());
@@ -111,6 +124,7 @@ mod tests {
             body_size: None,
             connections: NonZeroUsize::new(1).unwrap(),
             streams: NonZeroU32::new(1).unwrap(),
+            uri_size: 1024,
         }
     }
 
@@ -137,6 +151,35 @@ mod tests {
     fn no_host_is_refused_from_http_1_1_on() {
         assert!(verdict("/", Version::HTTP_11, &[]).is_err());
         assert_eq!(verdict("/", Version::HTTP_10, &[]).unwrap(), "");
+    }
+
+    #[test]
+    fn an_absolute_target_does_not_stand_for_the_host_field() {
+        assert!(verdict("http://a.example/", Version::HTTP_11, &[]).is_err());
+        assert_eq!(verdict("http://a.example/", Version::HTTP_10, &[]).unwrap(), "a.example");
+    }
+
+    #[test]
+    fn limits_hold_where_the_engine_has_not_counted() {
+        let long = |length: usize| format!("https://a/{}", "x".repeat(length - 1));
+        let wide = Limits { head_size: 1 << 20, ..limits() };
+        let check_ = |uri: &str, limits: &Limits| check(&head("GET", uri, Version::HTTP_2, &[]), limits);
+        assert!(check_(&long(1024), &wide).is_ok());
+        assert_eq!(check_(&long(1025), &wide).unwrap_err(), Fault::TargetTooLong);
+        assert_eq!(check_(&long(1025), &limits()).unwrap_err(), Fault::HeadTooLarge);
+    }
+
+    #[test]
+    fn any_expectation_but_100_continue_fails() {
+        let expecting = |values: &[&'static str]| {
+            let values = values.iter().map(|value| (header::EXPECT, HeaderValue::from_static(value)));
+            expectation(&values.fold(HeaderMap::new(), |mut map, (name, value)| {
+                map.append(name, value);
+                map
+            }))
+        };
+        assert!(expecting(&[]).is_ok() && expecting(&["100-Continue"]).is_ok());
+        assert!(expecting(&["200-ok"]).is_err() && expecting(&["100-continue", "200-ok"]).is_err());
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use std::{cell::Cell, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
-use hyper::upgrade::{OnUpgrade, Upgraded};
+use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
@@ -16,10 +16,19 @@ use super::{
     stream::StreamHold,
     websocket::{Frames, GOING_AWAY},
 };
-use crate::{backend::InFlight, clock, world::Phase};
+use crate::{
+    backend::{Backend, InFlight},
+    clock,
+    world::Phase,
+};
 
-/// What lives as long as the WebSocket does.
+/// A WebSocket whose handshake is over, and what lives as long as it does.
+#[derive(Debug)]
 pub(super) struct Tunnel {
+    /// Its place among the connections is taken until both halves are gone.
+    pub(super) client: Rc<Client>,
+    /// The backend's half.
+    pub(super) far: OnUpgrade,
     pub(super) record: Record,
     pub(super) in_flight: InFlight,
     pub(super) hold: Option<StreamHold>,
@@ -38,38 +47,43 @@ const BUFFER: usize = 8 * 1024;
 /// Time for one side to say its last words after the other has ended.
 const CLOSING: Duration = Duration::from_secs(5);
 
-/// Runs a WebSocket in a task of its own.
-pub(super) fn tunnel(client: &Rc<Client>, near: OnUpgrade, far: OnUpgrade, mut tunnel: Tunnel) {
-    // The client's place among the connections is taken until both are gone.
-    let client = Rc::clone(client);
-    tokio::task::spawn_local(async move {
+// === impl Tunnel ===
+
+impl Tunnel {
+    /// Passes bytes between the client and the backend until it is over.
+    pub(super) async fn run(self, near: impl AsyncRead + AsyncWrite + Unpin) {
+        let Self { client, far, mut record, in_flight, mut hold } = self;
         let _open = Gauge::enter(&client.worker.metrics.websockets);
         let received = Cell::new(0);
-        match tokio::try_join!(near, far) {
-            Ok((near, far)) => match run(&client, near, far, &mut tunnel, &received).await {
-                Ok(()) => {}
-                Err(error) => tracing::debug!(%error, "websocket broken"),
-            },
+        match far.await {
+            Ok(far) => {
+                let backend = Arc::clone(in_flight.backend());
+                let far = TokioIo::new(far);
+                let passed = pass(&client, &backend, near, far, &mut record, &mut hold, &received);
+                if let Err(error) = passed.await {
+                    tracing::debug!(%error, "websocket broken");
+                }
+            }
             Err(error) => tracing::debug!(%error, "websocket upgrade failed"),
         }
-        tunnel.record.received(received.get());
+        record.received(received.get());
         // In this order: the record says when the session was let go.
-        let Tunnel { record, in_flight, hold } = tunnel;
         drop((hold, in_flight, record));
-    });
+    }
 }
 
-async fn run(
+async fn pass(
     client: &Client,
-    near: Upgraded,
-    far: Upgraded,
-    tunnel: &mut Tunnel,
+    backend: &Backend,
+    near: impl AsyncRead + AsyncWrite + Unpin,
+    far: impl AsyncRead + AsyncWrite + Unpin,
+    record: &mut Record,
+    hold: &mut Option<StreamHold>,
     received: &Cell<u64>,
 ) -> io::Result<()> {
-    let (near_read, mut near_write) = split(TokioIo::new(near));
-    let (far_read, far_write) = split(TokioIo::new(far));
+    let (near_read, mut near_write) = split(near);
+    let (far_read, far_write) = split(far);
     let mut phase = client.worker.world.watch();
-    let backend = Arc::clone(tunnel.in_flight.backend());
     let must_go = async {
         tokio::select! {
             // The sender cannot be gone: the client holds the world.
@@ -80,7 +94,7 @@ async fn run(
     };
     let up = pass_on(near_read, far_write, received);
     tokio::pin!(up);
-    let down = pass_frames(far_read, &mut near_write, &mut tunnel.record, must_go);
+    let down = pass_frames(far_read, &mut near_write, record, must_go);
     tokio::pin!(down);
     let stop = tokio::select! {
         stop = &mut down => stop?,
@@ -92,7 +106,7 @@ async fn run(
     };
     if let Stop::Sent = stop {
         // Its session is free to move, and to be idle.
-        tunnel.hold = None;
+        *hold = None;
     }
     // A side that has ended may still read: last words, a close frame among them. But not for ever, or the
     // session would live as long as the other side pleases.
