@@ -40,6 +40,9 @@ pub(crate) enum Expect2 {
     Malformed,
     /// The same, but for a head, and a part of a body, that the backend may have got already.
     Broken,
+    /// The stream is reset, but when the backend may have got this, which is whole and canonical: streams are
+    /// passed on as they come.
+    Late(&'static str, &'static str),
     /// The stream is answered by this status. Nothing reaches the backend.
     Status(u16),
     /// The connection is closed for an error. Nothing reaches the backend.
@@ -136,9 +139,10 @@ impl Expect2 {
             return Err(format!("not canonical: {fault}"));
         }
         // RFC 9113 §5.4.2 lets an error of a stream be one of its connection.
-        let refused = matches!(outcome, Outcome::Answered(400) | Outcome::Reset(_) | Outcome::Closed(Some(1..)));
+        let refused =
+            matches!(outcome, Outcome::Answered(400) | Outcome::Reset(_) | Outcome::Closed(Some(1..)));
         let right = match self {
-            Self::Malformed | Self::Broken => refused,
+            Self::Malformed | Self::Broken | Self::Late(..) => refused,
             Self::Status(status) => outcome == Outcome::Answered(status),
             Self::Closed => matches!(after, Outcome::Closed(_)) && !matches!(outcome, Outcome::Answered(_)),
             Self::Arrives(..) => outcome == Outcome::Answered(200),
@@ -147,13 +151,17 @@ impl Expect2 {
             return Err("something else should become of it".to_owned());
         }
         if !matches!(after, Outcome::Answered(200) | Outcome::Closed(_)) {
-            return Err("what follows on the connection should be served, or the connection closed".to_owned());
+            return Err(
+                "what follows on the connection should be served, or the connection closed".to_owned()
+            );
         }
         match (self, arrived) {
             (Self::Arrives(line, fields, body), [one]) => is_this(one, line, fields, body),
             (Self::Arrives(..), arrived) => Err(format!("{} requests reached the backend", arrived.len())),
             (_, []) => Ok(()),
             (Self::Broken, arrived) if arrived.iter().all(|one| !one.whole) => Ok(()),
+            (Self::Late(line, body), [one]) if one.whole => is_this(one, line, &[], body),
+            (Self::Late(..), [_]) => Ok(()),
             (..) => Err("nothing whole should reach the backend".to_owned()),
         }
     }

@@ -2,7 +2,9 @@
 
 use crate::{
     case2::{Case2, Expect2::*, case2, frames},
-    support::frames::{ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS},
+    support::frames::{
+        ACK, CONTINUATION, DATA, END_HEADERS, END_STREAM, HEADERS, PING, RST_STREAM, SETTINGS,
+    },
 };
 
 const PRIORITY: u8 = 2;
@@ -36,7 +38,7 @@ pub(crate) const CASES: &[Case2] = &[
     case2("another stream's head within a head", "9113 §6.10", frames(&[(HEADERS, END_STREAM, 1, b"\x82\x87"), (HEADERS, END, 3, GET)]), Closed),
     case2("a continuation of another stream", "9113 §6.10", frames(&[(HEADERS, END_STREAM, 1, b"\x82\x87"), (CONTINUATION, END_HEADERS, 3, b"\x84\x01\x01a")]), Closed),
     case2("a continuation of nothing", "9113 §6.10", frames(&[(CONTINUATION, END_HEADERS, 1, GET)]), Closed),
-    case2("a continuation after the end", "9113 §6.10", frames(&[(HEADERS, END_HEADERS, 1, POST), (CONTINUATION, END_HEADERS, 1, b"\x84")]), Closed),
+    case2("a continuation after the end", "9113 §6.10", frames(&[(HEADERS, END_HEADERS, 1, POST), (CONTINUATION, END_HEADERS, 1, b"\x84")]), Broken),
     case2("an unknown frame within a head", "9113 §5.5", frames(&[(HEADERS, END_STREAM, 1, b"\x82\x87"), (0xfe, 0, 1, b""), (CONTINUATION, END_HEADERS, 1, b"\x84\x01\x01a")]), Closed),
     case2("a second head that ends nothing", "9113 §8.1", frames(&[(HEADERS, END_HEADERS, 1, POST), (HEADERS, END_HEADERS, 1, b"\0\x01x\x01y"), (DATA, END_STREAM, 1, b"hello")]), Broken),
     // Streams.

@@ -51,6 +51,10 @@ struct Incoming {
     pending: Vec<u8>,
 }
 
+/// Fields that are wrong in trailers, among others.
+const FORBIDDEN: [&str; 7] =
+    ["content-length", "transfer-encoding", "host", "connection", "cookie", "authorization", "content-type"];
+
 // === impl Recorder ===
 
 impl Recorder {
@@ -225,7 +229,12 @@ impl Incoming {
                 return Some(Ok(body));
             }
             let name = trailer.split(|byte| *byte == b':').next().unwrap_or_default();
-            if !is_token(name) || trailer.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t') {
+            // RFC 9110 §6.5.1: some take these for fields of the head.
+            let forbidden = FORBIDDEN.iter().any(|field| name.eq_ignore_ascii_case(field.as_bytes()));
+            if forbidden
+                || !is_token(name)
+                || trailer.iter().any(|byte| byte.is_ascii_control() && *byte != b'\t')
+            {
                 return Some(Err(format!("a trailer of {:?}", String::from_utf8_lossy(&trailer))));
             }
         }
