@@ -61,6 +61,15 @@ pub enum Fault {
     /// The client went away before it was answered; nobody sees this.
     #[error("the client went away")]
     ClientGone,
+    /// A backend's certificate is not accepted, or no TLS came about.
+    #[error("no secure connection to the server could be made")]
+    BackendTls,
+    /// As many requests wait for the backend as may.
+    #[error("the server has too many requests waiting")]
+    QueueFull,
+    /// The request waited for the backend for as long as it may.
+    #[error("the server had no room for this request in time")]
+    QueueTimeout,
 }
 
 /// Whose fault it is.
@@ -88,8 +97,11 @@ impl Fault {
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoBackend | Self::HomeDown | Self::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NoBackend | Self::HomeDown | Self::Exhausted | Self::QueueFull | Self::QueueTimeout => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::ConnectFailed
+            | Self::BackendTls
             | Self::BackendClosed
             | Self::BadAnswer
             | Self::AnswerCut
@@ -119,6 +131,9 @@ impl Fault {
             Self::AnswerCut => "answer-cut",
             Self::HeadTimeout => "head-timeout",
             Self::ClientGone => "client-gone",
+            Self::BackendTls => "backend-tls",
+            Self::QueueFull => "queue-full",
+            Self::QueueTimeout => "queue-timeout",
         }
     }
 
@@ -138,15 +153,23 @@ impl Fault {
             | Self::BackendClosed
             | Self::BadAnswer
             | Self::AnswerCut
-            | Self::HeadTimeout => Blame::Backend,
-            Self::NoRoute | Self::NoBackend | Self::HomeDown | Self::Exhausted => Blame::Proxy,
+            | Self::HeadTimeout
+            | Self::BackendTls => Blame::Backend,
+            Self::NoRoute
+            | Self::NoBackend
+            | Self::HomeDown
+            | Self::Exhausted
+            | Self::QueueFull
+            | Self::QueueTimeout => Blame::Proxy,
         }
     }
 
     /// After which time it is worth asking again (RFC 9110 §10.2.3), where that can be said.
     pub const fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::NoBackend | Self::HomeDown | Self::Exhausted => Some(Duration::from_secs(2)),
+            Self::NoBackend | Self::HomeDown | Self::Exhausted | Self::QueueFull | Self::QueueTimeout => {
+                Some(Duration::from_secs(2))
+            }
             _ => None,
         }
     }

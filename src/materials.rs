@@ -7,7 +7,7 @@ use crate::{
     issue::Keyrings,
     listener::LocalSocket,
     secret, store,
-    tls::{self, Certificate, Ticketer},
+    tls::{self, Certificate, ClientTls, Ticketer},
 };
 
 /// The contents of the files that a configuration names.
@@ -19,6 +19,8 @@ pub struct Materials {
     pub certificates: Vec<Certificate>,
     /// The keys of the cookies that pools issue.
     pub keyrings: Keyrings,
+    /// How each pool's backends are spoken to over TLS, in the order of the pools; none where no URL asks for it.
+    pub backends: Vec<Option<ClientTls>>,
     /// What changes through the admin listener need, if a token is configured.
     pub token: Option<Token>,
 }
@@ -54,6 +56,14 @@ impl Materials {
             .map_err(|errors| faults.extend(errors.iter().map(ToString::to_string)));
         let keyrings =
             Keyrings::load(config).map_err(|errors| faults.extend(errors.iter().map(ToString::to_string)));
+        let mut backends = Vec::with_capacity(config.pools.len());
+        for pool in &config.pools {
+            let secure = pool.backends.iter().any(|backend| backend.tls.is_some());
+            match secure.then(|| ClientTls::load(&pool.tls)).transpose() {
+                Ok(tls) => backends.push(tls),
+                Err(errors) => faults.extend(errors.iter().map(ToString::to_string)),
+            }
+        }
         let token = config.admin.token_file.as_deref().map(Token::load).transpose();
         let token = token.map_err(|error| faults.push(error.to_string()));
         let secret = secret::check(config.secret_file.as_deref());
@@ -62,9 +72,12 @@ impl Materials {
         else {
             return Err(LoadErrors(faults));
         };
+        if !faults.is_empty() {
+            return Err(LoadErrors(faults));
+        }
         let tls = tls::server_config_with(&certificates, ticketer)
             .map_err(|error| LoadErrors(vec![error.to_string()]))?;
-        Ok(Self { tls, certificates, keyrings, token })
+        Ok(Self { tls, certificates, keyrings, backends, token })
     }
 }
 

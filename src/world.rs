@@ -21,14 +21,15 @@ use tokio::{
 
 use crate::{
     affinity::{Admin, Affinity, KeyHasher, Keys, Member, Roster, SealingKey, Settings},
-    backend::{Backend, Families, Instance, Listed},
+    backend::{Backend, Families, Instance, Listed, RetryBudget},
     clock,
-    config::{self, Changes, Config, HealthCheck, PoolTimeouts},
+    config::{self, Changes, Config, HealthCheck, PoolLimits, PoolTimeouts},
     handover::Kin,
     issue::Issuer,
     materials::Materials,
     route::Routes,
     store::{Courier, redis::Shared},
+    tls::ClientTls,
 };
 
 /// The configured world at one moment. Built aside, swapped in whole; a request loads it once.
@@ -74,6 +75,12 @@ pub struct Pool {
     pub instance_header: Option<HeaderName>,
     /// Requests that no backend was chosen for.
     pub refused: IntCounter,
+    /// Bounds of the backend side.
+    pub limits: PoolLimits,
+    /// How many requests may be sent once more; reused by a reload.
+    pub budget: Arc<RetryBudget>,
+    /// Requests that were not, for want of it.
+    pub exhausted: IntCounter,
 }
 
 /// What outlives every snapshot.
@@ -161,9 +168,12 @@ impl Snapshot {
         previous: Option<&Self>,
     ) -> Self {
         let old = |name: &str| previous?.pools.iter().find(|pool| *pool.name == *name);
-        let each = config.pools.iter().zip(materials.keyrings.iter()).zip(lists);
+        let files = materials.keyrings.iter().zip(&materials.backends);
+        let each = config.pools.iter().zip(files).zip(lists);
         let pools = each
-            .map(|((pool, keys), list)| Pool::build(pool, keys, list, families, old(&pool.name)))
+            .map(|((pool, (keys, tls)), list)| {
+                Pool::build(pool, keys, tls.as_ref(), list, families, old(&pool.name))
+            })
             .map(Arc::new)
             .collect();
         let hsts = config.hsts.map(|age| {
@@ -184,6 +194,7 @@ impl Pool {
     fn build(
         config: &config::Pool,
         keys: &[SealingKey],
+        tls: Option<&ClientTls>,
         list: &[Listed],
         families: &Families,
         previous: Option<&Arc<Self>>,
@@ -203,16 +214,22 @@ impl Pool {
                 let old = previous.and_then(|previous| previous.backend(name));
                 let former = previous.filter(|_| old.is_none()).and_then(|previous| previous.former(name));
                 match (old, former) {
-                    (Some(old), _) if old.is(config, listed) => return Arc::clone(old),
+                    (Some(old), _) if old.is(config, listed, tls) => return Arc::clone(old),
                     (None, Some(former)) if listed.discovered.is_some() => {
                         came_back(config, listed, former, member, &affinity);
                     }
                     _ => {}
                 }
                 let old = old.or(former).map(|old| &**old);
-                Arc::new(Backend::new(config, listed, Arc::clone(member), families, old))
+                Arc::new(Backend::new(config, listed, Arc::clone(member), families, tls, old))
             })
             .collect();
+        backends.iter().for_each(|backend| backend.limit(&config.limits));
+        let budget = match previous {
+            Some(previous) => Arc::clone(&previous.budget),
+            None => Arc::new(RetryBudget::new(&config.limits, clock::now())),
+        };
+        budget.set(&config.limits);
         let former = previous.map_or_else(Vec::new, |previous| previous.left_behind(&roster));
         Self {
             name: config.name.clone(),
@@ -227,6 +244,9 @@ impl Pool {
             keep_alive: config.keep_alive,
             instance_header: config.instance_header.clone(),
             refused: families.refused(&config.name),
+            limits: config.limits.clone(),
+            budget,
+            exhausted: families.exhausted(&config.name),
         }
     }
 

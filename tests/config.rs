@@ -123,12 +123,18 @@ prop_compose! {
         health in select(vec!["", "[pool.health]\npath = \"/up?x=1\"", "[pool.health]\npath = \"/\"\nhost = \"[::1]:80\"\nexpect = [204, \"2xx\", \"200-399\"]"]),
         host in select(vec!["*", "Shop.example", "*.shop.example", "[::1]"]),
         path in select(vec!["/", "/api", "/a%20b/"]),
-        url in select(vec!["http://[::1]:3001", "http://app", "http://10.0.0.1:80/"]),
+        url in select(vec![
+            "http://[::1]:3001", "http://app", "http://10.0.0.1:80/", "https://[::1]", "https://App.internal:8443",
+            "https://app\"\nserver_name = \"Other.internal",
+        ]),
+        tls in select(vec!["", "[pool.tls]\nca = \"ca.pem\"", "[pool.tls]\nserver_name = \"b.internal\"\ncert = \"c\"\nkey = \"k\""]),
+        pool_limits in select(vec!["", "[pool.limits]\nconnections = 10\nqueue = 0\nretry_budget = \"0%\"", "[pool.limits]\nconnections = \"unlimited\"\nqueue_timeout = \"1m\"\nretry_budget = \"unlimited\""]),
         weight in 1u32..=1000,
         discover in select(vec!["", "discover = \"dns\""]),
     ) -> String {
         let duration = |millis| format_duration(std::time::Duration::from_millis(millis));
         let (session_timeout, ttl) = (duration(session_timeout), duration(session_timeout + more));
+        let tls = if url.starts_with("https") { tls } else { "" };
         format!(r#"
 {top}
 trusted_proxies = {proxies}
@@ -156,6 +162,8 @@ ttl = "{ttl}"
 on_down = "{on_down}"
 {affinity}
 {health}
+{pool_limits}
+{tls}
 [[pool.backend]]
 url = "{url}"
 weight = {weight}

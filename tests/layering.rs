@@ -21,7 +21,7 @@ enum May {
 const LAYERS: [Layer; 8] = [
     Layer { folder: "http1", may: May::Only(&[]) },
     Layer { folder: "affinity", may: May::Only(&[]) },
-    Layer { folder: "backend", may: May::Only(&["affinity", "config", "clock", "error"]) },
+    Layer { folder: "backend", may: May::Only(&["affinity", "config", "clock", "error", "tls"]) },
     Layer { folder: "store", may: May::AllBut(&["proxy", "control", "admin", "handover"]) },
     Layer { folder: "proxy", may: May::AllBut(&["control", "admin"]) },
     Layer { folder: "control", may: May::AllBut(&["proxy", "admin"]) },

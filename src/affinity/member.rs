@@ -3,6 +3,7 @@
 
 use std::{
     fmt,
+    num::NonZeroU32,
     sync::atomic::{
         AtomicU32,
         Ordering::{AcqRel, Acquire, Relaxed, Release},
@@ -56,6 +57,8 @@ pub struct Member {
     awaited_until: AtomicU32,
     /// Requests under way.
     in_flight: AtomicU32,
+    /// How many it takes at a time. Written by the control thread.
+    limit: AtomicU32,
     /// Sessions that were placed here and wait for their answer: not yet counted by `live`, but
     /// coming. Without it a burst between two answers would all go to the same member.
     placing: AtomicU32,
@@ -137,6 +140,7 @@ impl Member {
             ramp_start: AtomicU32::new(NO_RAMP.get()),
             awaited_until: AtomicU32::new(0),
             in_flight: AtomicU32::new(0),
+            limit: AtomicU32::new(u32::MAX),
             placing: AtomicU32::new(0),
             live: AtomicU32::new(0),
             retained: AtomicU32::new(0),
@@ -270,6 +274,16 @@ impl Member {
     /// Requests under way.
     pub fn in_flight(&self) -> u32 {
         self.in_flight.load(Relaxed)
+    }
+
+    /// Sets how many requests it takes at a time; as many as there are when none.
+    pub fn set_limit(&self, limit: Option<NonZeroU32>) {
+        self.limit.store(limit.map_or(u32::MAX, NonZeroU32::get), Relaxed);
+    }
+
+    /// Whether one more request would not have to wait.
+    pub fn has_room(&self) -> bool {
+        self.in_flight() < self.limit.load(Relaxed)
     }
 
     /// A request goes there.

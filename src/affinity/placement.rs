@@ -19,7 +19,7 @@ use super::{Balance, Member, Roster, Settings, Slot, Tick, member::FULL_SHARE};
 pub(super) struct RoundRobin(Mutex<Vec<i64>>);
 
 /// The member on which a new session begins: by the pool's balance among those that take new ones
-/// and are not in `tried`. `random` is the only randomness.
+/// and are not in `tried`; one that has room, if there is any. `random` is the only randomness.
 pub(super) fn place(
     settings: &Settings,
     roster: &Roster,
@@ -28,10 +28,23 @@ pub(super) fn place(
     now: Tick,
     turns: &RoundRobin,
 ) -> Option<Slot> {
+    let takes = |member: &Member| member.takes_new() && !tried.contains(&member.slot());
+    among(settings, roster, |member| takes(member) && member.has_room(), random, now, turns)
+        .or_else(|| among(settings, roster, takes, random, now, turns))
+}
+
+fn among(
+    settings: &Settings,
+    roster: &Roster,
+    takes: impl Fn(&Member) -> bool + Copy,
+    random: u64,
+    now: Tick,
+    turns: &RoundRobin,
+) -> Option<Slot> {
     let candidates = roster
         .members()
         .iter()
-        .filter(|member| member.takes_new() && !tried.contains(&member.slot()))
+        .filter(move |member| takes(member))
         .map(|member| Candidate::new(member, settings, now))
         .filter(|candidate| candidate.weight > 0);
     let mut dice = Dice(random);

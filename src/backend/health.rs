@@ -1,7 +1,8 @@
 //! When a backend counts as gone, and when as back: pure counting, told what happened, telling what follows.
 //!
 //! A session leaves its home only when the home is *down*, and leaving costs the user the session. So
-//! evidence is weighed: a refused connection proves that nobody listens; a slow answer or a reset under
+//! evidence is weighed: a refused connection proves that nobody listens, a wrong certificate that it is not the
+//! backend that answers; a slow answer or a reset under
 //! load proves nothing until a trial of its own has failed.
 
 use std::fmt::{self, Display, Formatter};
@@ -28,6 +29,8 @@ pub enum Evidence {
     Answered,
     /// Nobody listens there.
     Refused,
+    /// Somebody else, or nobody can tell who, answers there.
+    Untrusted,
     /// No connection within the deadline, or no way there.
     Unreachable,
     /// Connected, but closed, reset, or silent until the deadline.
@@ -54,6 +57,7 @@ impl Display for Evidence {
         f.write_str(match self {
             Self::Answered => "answered",
             Self::Refused => "connection refused",
+            Self::Untrusted => "certificate not accepted",
             Self::Unreachable => "no connection",
             Self::Broken => "connections broke without an answer",
         })
@@ -70,7 +74,7 @@ impl Health {
                 self.alive();
                 Finding::Unchanged
             }
-            Evidence::Refused => self.down(),
+            Evidence::Refused | Evidence::Untrusted => self.down(),
             Evidence::Unreachable => self.unreachable(config),
             Evidence::Broken => {
                 // It did connect.
@@ -113,7 +117,7 @@ impl Health {
                 if up { Finding::Unchanged } else { Finding::Up }
             }
             (Some(_), false) => Finding::Unchanged,
-            (Some(Evidence::Refused), true) => self.down(),
+            (Some(Evidence::Refused | Evidence::Untrusted), true) => self.down(),
             (Some(_), true) => match self.unreachable(config) {
                 // Not proven, and nothing else may look again soon.
                 Finding::Unchanged => Finding::Suspect,
@@ -166,6 +170,12 @@ mod tests {
     #[test]
     fn one_refused_connection_is_proof() {
         assert_eq!(Health::default().passing(Evidence::Refused, &passive()), Finding::Down);
+    }
+
+    #[test]
+    fn one_wrong_certificate_is_proof() {
+        assert_eq!(Health::default().passing(Evidence::Untrusted, &passive()), Finding::Down);
+        assert_eq!(Health::default().tried(Some(Evidence::Untrusted), true, &passive()), Finding::Down);
     }
 
     #[test]

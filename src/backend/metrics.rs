@@ -1,7 +1,8 @@
 //! What is counted per backend. Children are resolved once, when a backend first appears.
 
 use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, Opts, Registry, core::Collector,
+    Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::Collector,
 };
 
 use super::TokenMetrics;
@@ -16,6 +17,11 @@ pub struct Families {
     connects: IntCounterVec,
     retries: IntCounterVec,
     tokens: IntCounterVec,
+    connections: IntGaugeVec,
+    queue: IntGaugeVec,
+    queue_full: IntCounterVec,
+    queue_timeouts: IntCounterVec,
+    exhausted: IntCounterVec,
 }
 
 /// One backend's children.
@@ -31,7 +37,19 @@ pub struct Metrics {
     pub connect_failed: IntCounter,
     /// Requests sent once more.
     pub retries: IntCounter,
+    /// Connections that are open, idle ones included; those of health checks are not.
+    pub connections: IntGauge,
+    /// Requests that wait for room.
+    pub queue: IntGauge,
+    /// Requests refused since as many waited as may.
+    pub queue_full: IntCounter,
+    /// Requests that waited for as long as they may.
+    pub queue_timeouts: IntCounter,
 }
+
+/// One open connection, counted until it is dropped.
+#[derive(Debug)]
+pub struct Open(IntGauge);
 
 /// Label values of `code`; `error` stands for exchanges that ended without an answer.
 pub const CLASSES: [&str; 6] = ["1xx", "2xx", "3xx", "4xx", "5xx", "error"];
@@ -83,14 +101,51 @@ impl Families {
                 ),
                 &["pool", "result"],
             )?,
+            connections: IntGaugeVec::new(
+                Opts::new(
+                    "homing_backend_connections",
+                    "Connections open to a backend, idle ones included, those of health checks not.",
+                ),
+                &["pool", "backend"],
+            )?,
+            queue: IntGaugeVec::new(
+                Opts::new("homing_backend_queue", "Requests that wait until a backend has room."),
+                &["pool", "backend"],
+            )?,
+            queue_full: IntCounterVec::new(
+                Opts::new(
+                    "homing_backend_queue_full_total",
+                    "Requests refused since the queue of their backend was full.",
+                ),
+                &["pool", "backend"],
+            )?,
+            queue_timeouts: IntCounterVec::new(
+                Opts::new(
+                    "homing_backend_queue_timeouts_total",
+                    "Requests refused since their backend had no room in time.",
+                ),
+                &["pool", "backend"],
+            )?,
+            exhausted: IntCounterVec::new(
+                Opts::new(
+                    "homing_retry_budget_exhausted_total",
+                    "Requests that were not tried again since the pool's retry budget was spent.",
+                ),
+                &["pool"],
+            )?,
         };
-        let collectors: [Box<dyn Collector>; 6] = [
+        let collectors: [Box<dyn Collector>; 11] = [
             Box::new(families.verdicts.clone()),
             Box::new(families.requests.clone()),
             Box::new(families.duration.clone()),
             Box::new(families.connects.clone()),
             Box::new(families.retries.clone()),
             Box::new(families.tokens.clone()),
+            Box::new(families.connections.clone()),
+            Box::new(families.queue.clone()),
+            Box::new(families.queue_full.clone()),
+            Box::new(families.queue_timeouts.clone()),
+            Box::new(families.exhausted.clone()),
         ];
         for collector in collectors {
             registry.register(collector)?;
@@ -109,6 +164,10 @@ impl Families {
             connected: self.connects.with_label_values(&[pool, backend, "ok"]),
             connect_failed: self.connects.with_label_values(&[pool, backend, "failed"]),
             retries: self.retries.with_label_values(&labels),
+            connections: self.connections.with_label_values(&labels),
+            queue: self.queue.with_label_values(&labels),
+            queue_full: self.queue_full.with_label_values(&labels),
+            queue_timeouts: self.queue_timeouts.with_label_values(&labels),
         }
     }
 
@@ -137,11 +196,21 @@ impl Families {
             let _ = self.connects.remove_label_values(&[pool, backend, result]);
         }
         let _ = self.retries.remove_label_values(&labels);
+        let _ = self.connections.remove_label_values(&labels);
+        let _ = self.queue.remove_label_values(&labels);
+        let _ = self.queue_full.remove_label_values(&labels);
+        let _ = self.queue_timeouts.remove_label_values(&labels);
     }
 
     /// A pool has left the configuration.
     pub fn forget_pool(&self, pool: &str) {
         let _ = self.verdicts.remove_label_values(&[pool, "", Verdict::Refused.as_str()]);
+        let _ = self.exhausted.remove_label_values(&[pool]);
+    }
+
+    /// Requests of a pool that were not tried again for want of budget.
+    pub fn exhausted(&self, pool: &str) -> IntCounter {
+        self.exhausted.with_label_values(&[pool])
     }
 
     /// Requests of a pool that no backend was chosen for.
@@ -175,5 +244,21 @@ impl Metrics {
             _ => CLASSES.len() - 1,
         };
         self.requests[class].inc();
+    }
+}
+
+// === impl Open ===
+
+impl Open {
+    /// Counts one in.
+    pub fn enter(gauge: &IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge.clone())
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }

@@ -3,10 +3,12 @@
 //! A [`Backend`] outlives the snapshot that names it: a reload reuses it, so health, drain state and
 //! stickiness survive. It may look at `affinity` and `config`, and does no I/O.
 
+mod budget;
 mod health;
 mod history;
 mod instance;
 mod metrics;
+mod room;
 mod standing;
 mod steering;
 mod tokens;
@@ -21,10 +23,12 @@ use http::HeaderValue;
 use tokio::time::Instant;
 
 pub use self::{
+    budget::RetryBudget,
     health::{Evidence, Finding, Health},
     history::{HealthChange, History},
     instance::{Instance, Instances, Told},
-    metrics::{CLASSES, Families, Metrics},
+    metrics::{CLASSES, Families, Metrics, Open},
+    room::{NoRoom, Room, Seat},
     standing::Standing,
     steering::{Deadline, Steering},
     tokens::TokenMetrics,
@@ -32,7 +36,8 @@ pub use self::{
 use crate::{
     affinity::{Admin, Member},
     clock,
-    config::{self, HealthCheck, PassiveHealth},
+    config::{self, HealthCheck, PassiveHealth, PoolLimits},
+    tls::{BackendTls, ClientTls},
 };
 
 /// One server process.
@@ -54,6 +59,10 @@ pub struct Backend {
     pub passive: PassiveHealth,
     /// What is counted for it.
     pub metrics: Metrics,
+    /// How it is spoken to over TLS; none for plain HTTP.
+    pub tls: Option<BackendTls>,
+    /// How much it is asked at a time.
+    pub room: Arc<Room>,
     /// What survives a new address.
     pub standing: Arc<Standing>,
     /// The entry of the configuration that it was found for; none for one that is written.
@@ -73,9 +82,12 @@ pub struct Listed {
     pub told: Option<Box<[u8]>>,
 }
 
-/// A request that is under way at a backend; counted from construction to drop.
+/// A request that is under way at a backend: counted, and with a place there, from construction to drop.
 #[derive(Debug)]
-pub struct InFlight(Arc<Backend>);
+pub struct InFlight {
+    backend: Arc<Backend>,
+    _seat: Seat,
+}
 
 // === impl Backend ===
 
@@ -87,6 +99,7 @@ impl Backend {
         listed: &Listed,
         member: Arc<Member>,
         families: &Families,
+        tls: Option<&ClientTls>,
         previous: Option<&Self>,
     ) -> Self {
         let config = &listed.config;
@@ -96,8 +109,14 @@ impl Backend {
             None => format!("{}:{}", config.host, config.port),
         };
         let standing = previous.map(|previous| Arc::clone(&previous.standing)).unwrap_or_default();
-        let moved = previous.is_some_and(|old| (&old.host, old.port) != (&config.host, config.port));
+        let is_there =
+            |old: &&Self| (&old.host, old.port) == (&config.host, config.port) && old.is_secured(tls, config);
+        let moved = previous.is_some_and(|old| !is_there(&old));
         let epoch = if moved { standing.new_address() } else { standing.address() };
+        let metrics = families.backend(&pool.name, &config.name);
+        // Who holds a place at another address holds none here.
+        let room = previous.filter(is_there).map(|old| Arc::clone(&old.room));
+        let tls = config.tls.as_deref().zip(tls).map(|(name, tls)| tls.for_backend(name));
         Self {
             member,
             pool: pool.name.clone(),
@@ -106,21 +125,43 @@ impl Backend {
             address,
             authority: HeaderValue::try_from(authority).expect("a parsed host is a field value"),
             passive: pool.passive.clone(),
-            metrics: families.backend(&pool.name, &config.name),
+            room: room.unwrap_or_else(|| Arc::new(Room::new(&pool.limits, metrics.queue.clone()))),
+            metrics,
+            tls,
             standing,
             discovered: listed.discovered.clone(),
             epoch,
         }
     }
 
-    /// Whether it is what the list describes, but for its weight.
-    pub fn is(&self, pool: &config::Pool, listed: &Listed) -> bool {
+    /// Whether it is what the list describes, but for its weight and limits, and spoken to as the files say now.
+    pub fn is(&self, pool: &config::Pool, listed: &Listed, tls: Option<&ClientTls>) -> bool {
         let config = &listed.config;
         self.name() == &*config.name
             && self.host == config.host
             && self.port == config.port
             && self.passive == pool.passive
             && self.discovered == listed.discovered
+            && self.is_secured(tls, config)
+    }
+
+    fn is_secured(&self, tls: Option<&ClientTls>, config: &config::Backend) -> bool {
+        match (&self.tls, tls.zip(config.tls.as_deref())) {
+            (None, None) => true,
+            (Some(own), Some((tls, name))) => tls.made(own, name),
+            _ => false,
+        }
+    }
+
+    /// Whether more connections to it are open than it is to have at a time: idle ones had better go.
+    pub fn is_crowded(&self) -> bool {
+        self.room.limit().is_some_and(|limit| self.metrics.connections.get() > limit.into())
+    }
+
+    /// From now on it has these limits.
+    pub fn limit(&self, limits: &PoolLimits) {
+        self.room.set(limits);
+        self.member.set_limit(limits.connections);
     }
 
     /// Its name, which is its identity.
@@ -130,6 +171,11 @@ impl Backend {
 
     /// A request that passed through told something about this backend.
     pub fn passed(&self, evidence: Evidence) {
+        self.told(evidence, &evidence);
+    }
+
+    /// As [`passed`](Self::passed), and `why` says it better.
+    pub fn told(&self, evidence: Evidence, why: &dyn Display) {
         if !self.is_current() {
             return;
         }
@@ -142,7 +188,7 @@ impl Backend {
             self.standing.troubled.store(true, Ordering::Relaxed);
         }
         let finding = self.standing.with_health(|health| health.passing(evidence, &self.passive));
-        self.conclude(finding, "passing requests", &evidence);
+        self.conclude(finding, "passing requests", why);
     }
 
     /// An active check of this backend ended; `error` says why it failed.
@@ -155,18 +201,16 @@ impl Backend {
         self.conclude(finding, "health check", error.unwrap_or(&"passed"));
     }
 
-    /// A trial connection to this backend ended; `failed` is what that tells.
-    pub fn tried(&self, failed: Option<Evidence>) {
+    /// A trial connection to this backend ended; `failed` is what that tells, and why it did.
+    pub fn tried(&self, failed: Option<(Evidence, &dyn Display)>) {
         if !self.is_current() {
             return;
         }
         let up = self.member.is_up();
-        let finding = self.standing.with_health(|health| health.tried(failed, up, &self.passive));
-        let why: &dyn Display = match &failed {
-            Some(evidence) => evidence,
-            None => &"connected",
-        };
-        self.conclude(finding, "trial connection", why);
+        let finding = self
+            .standing
+            .with_health(|health| health.tried(failed.map(|failed| failed.0), up, &self.passive));
+        self.conclude(finding, "trial connection", failed.map_or(&"connected", |failed| failed.1));
     }
 
     /// An answer carried this instance id.
@@ -194,11 +238,16 @@ impl Backend {
     /// From now on it serves nobody: its sessions move with their next request, its streams are told to go.
     pub fn maintain(&self) {
         self.standing.steering.set(&self.member, Admin::Maintenance, Deadline::Never);
+        self.standing.turned.notify_waiters();
     }
 
     /// Ends a drain whose deadline has passed in maintenance; whether it did.
     pub fn expire_drain(&self, now: Instant) -> bool {
-        self.standing.steering.expire(&self.member, now)
+        let expired = self.standing.steering.expire(&self.member, now);
+        if expired {
+            self.standing.turned.notify_waiters();
+        }
+        expired
     }
 
     /// Resolves when streams that are open here have to go, since it serves nobody.
@@ -247,6 +296,17 @@ impl Backend {
         }
     }
 
+    /// Resolves when it does not serve those who wait for it any more.
+    pub async fn gone(&self) {
+        loop {
+            let turned = self.standing.turned.notified();
+            if !self.member.serves_home() {
+                return;
+            }
+            turned.await;
+        }
+    }
+
     /// Resolves when passing requests raise a suspicion, or the backend has gone down.
     pub async fn suspected(&self) {
         self.standing.suspicion.notified().await;
@@ -285,20 +345,20 @@ impl Backend {
 // === impl InFlight ===
 
 impl InFlight {
-    /// Counts a request in.
-    pub fn enter(backend: Arc<Backend>) -> Self {
+    /// Counts a request in that has a place there.
+    pub fn enter(backend: Arc<Backend>, seat: Seat) -> Self {
         backend.member.enter();
-        Self(backend)
+        Self { backend, _seat: seat }
     }
 
     /// The backend it is at.
     pub fn backend(&self) -> &Arc<Backend> {
-        &self.0
+        &self.backend
     }
 }
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.0.member.leave();
+        self.backend.member.leave();
     }
 }

@@ -13,6 +13,8 @@ use super::{
 /// Where a backend is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct BackendUrl {
+    /// Whether it is spoken to over TLS.
+    pub(super) secure: bool,
     /// Host name or address literal (IPv6 without brackets), lower-case.
     pub(super) host: Box<str>,
     pub(super) port: u16,
@@ -122,16 +124,16 @@ pub(super) fn parse_admin_host(text: &str) -> Result<Box<str>, String> {
     parse_host_name(text)
 }
 
-/// Reads `http://host:port`.
+/// Reads `http://host:port` or `https://host:port`.
 pub(super) fn parse_backend_url(text: &str) -> Result<BackendUrl, String> {
     let Some((scheme, rest)) = text.split_once("://") else {
         return Err(format!("`{}` is not a URL: write \"http://host:port\"", shown(text)));
     };
-    match &*scheme.to_ascii_lowercase() {
-        "http" => {}
-        "https" => return Err("TLS to backends is not supported yet: use `http://`".to_owned()),
-        _ => return Err(format!("unknown scheme `{}`: use `http://`", shown(scheme))),
-    }
+    let secure = match &*scheme.to_ascii_lowercase() {
+        "http" => false,
+        "https" => true,
+        _ => return Err(format!("unknown scheme `{}`: use `http://` or `https://`", shown(scheme))),
+    };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let (authority, target) = rest.split_at(end);
     if !matches!(target, "" | "/") {
@@ -142,12 +144,18 @@ pub(super) fn parse_backend_url(text: &str) -> Result<BackendUrl, String> {
         return Err("a backend's URL has no user and password: leave out what stands before `@`".to_owned());
     }
     let (host, port) = split_port(authority)?;
-    Ok(BackendUrl { host: parse_host(host)?, port: port.unwrap_or(80) })
+    let default = if secure { 443 } else { 80 };
+    Ok(BackendUrl { secure, host: parse_host(host)?, port: port.unwrap_or(default) })
 }
 
 /// Writes the URL of a backend so that [`parse_backend_url`] reads the same one.
-pub fn format_backend_url(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("http://[{host}]:{port}") } else { format!("http://{host}:{port}") }
+pub fn format_backend_url(secure: bool, host: &str, port: u16) -> String {
+    let scheme = if secure { "https" } else { "http" };
+    if host.contains(':') {
+        format!("{scheme}://[{host}]:{port}")
+    } else {
+        format!("{scheme}://{host}:{port}")
+    }
 }
 
 /// Reads how the addresses behind a host name are found.
@@ -250,13 +258,15 @@ mod tests {
 
     #[test]
     fn backend_urls_are_read_and_written() {
-        for (text, host, port, written) in [
-            ("http://127.0.0.1:3001", "127.0.0.1", 3001, "http://127.0.0.1:3001"),
-            ("HTTP://App_1.Example./", "app_1.example", 80, "http://app_1.example:80"),
-            ("http://[0:0::1]:3001", "::1", 3001, "http://[::1]:3001"),
+        for (text, secure, host, port, written) in [
+            ("http://127.0.0.1:3001", false, "127.0.0.1", 3001, "http://127.0.0.1:3001"),
+            ("HTTP://App_1.Example./", false, "app_1.example", 80, "http://app_1.example:80"),
+            ("http://[0:0::1]:3001", false, "::1", 3001, "http://[::1]:3001"),
+            ("HTTPS://app", true, "app", 443, "https://app:443"),
+            ("https://[::1]:8443", true, "::1", 8443, "https://[::1]:8443"),
         ] {
-            assert_eq!(parse_backend_url(text), Ok(BackendUrl { host: host.into(), port }), "{text}");
-            assert_eq!(format_backend_url(host, port), written);
+            assert_eq!(parse_backend_url(text), Ok(BackendUrl { secure, host: host.into(), port }), "{text}");
+            assert_eq!(format_backend_url(secure, host, port), written);
         }
     }
 
@@ -264,7 +274,6 @@ mod tests {
     fn wrong_backend_urls_say_what_is_wrong() {
         for (text, said) in [
             ("127.0.0.1:3001", "is not a URL"),
-            ("https://app:443", "TLS to backends is not supported yet"),
             ("ftp://app", "unknown scheme"),
             ("http://app/x", "has no path"),
             ("http://app?x", "has no query"),

@@ -105,6 +105,8 @@ fn pool(old: &Pool, new: &Pool) -> Vec<String> {
                 if old.weight != backend.weight {
                     words.push(format!("{} weight {} -> {}", backend.name, old.weight, backend.weight));
                 }
+                let name = |tls: &Option<Box<str>>| tls.as_deref().unwrap_or("off").to_owned();
+                self::words(&mut words, &format!("{} tls", backend.name), &old.tls, &backend.tls, name);
                 if old.discover != backend.discover {
                     let word = |discover: Option<_>| discover.map_or("off", super::address::format_discover);
                     let (old, new) = (word(old.discover), word(backend.discover));
@@ -122,6 +124,8 @@ fn pool(old: &Pool, new: &Pool) -> Vec<String> {
     differs(&mut words, "health", &old.health, &new.health);
     differs(&mut words, "passive", &old.passive, &new.passive);
     differs(&mut words, "timeouts", &old.timeouts, &new.timeouts);
+    differs(&mut words, "tls", &old.tls, &new.tls);
+    differs(&mut words, "limits", &old.limits, &new.limits);
     differs(&mut words, "keep_alive", &old.keep_alive, &new.keep_alive);
     differs(&mut words, "instance_header", &old.instance_header, &new.instance_header);
     words

@@ -14,7 +14,8 @@ use http::StatusCode;
 use toml::Spanned;
 
 use super::{
-    address::{PREFIX_MAX, format_backend_url, parse_name},
+    address::{BackendUrl, PREFIX_MAX, format_backend_url, parse_name},
+    backend_side::parse_server_name,
     convert::plain,
     convert_issue,
     errors::Report,
@@ -41,7 +42,11 @@ pub(super) fn pool(mut raw: RawPool, base: &Path, report: &Report) -> Option<Poo
     let issue = convert_issue::issue(mem::take(&mut raw.affinity.issue), base);
     let affinity = affinity(raw.affinity, issue.is_some(), raw.balance, raw.slow_start, report);
     let health = health(raw.health, report);
-    let backends = backends(raw.backends.list, report);
+    // A wrong URL may be meant for TLS.
+    let secure =
+        |backend: &RawBackend| backend.url.is_bad() || backend.url.get().is_some_and(|url| url.secure);
+    let secure = raw.backends.bad || raw.backends.list.iter().any(secure);
+    let backends = backends(raw.backends.list, raw.tls.server_name.get(), report);
     Some(Pool {
         name: raw.name.value()?,
         affinity,
@@ -52,6 +57,8 @@ pub(super) fn pool(mut raw: RawPool, base: &Path, report: &Report) -> Option<Poo
         keep_alive: usize::try_from(raw.keep_alive.or(64)).unwrap_or(usize::MAX),
         instance_header: raw.instance_header.value(),
         backends,
+        tls: raw.tls.convert(secure, base, report),
+        limits: raw.limits.convert(),
     })
 }
 
@@ -160,7 +167,7 @@ fn timeouts(raw: RawPoolTimeouts) -> PoolTimeouts {
     }
 }
 
-fn backends(raw: Vec<RawBackend>, report: &Report) -> Vec<Backend> {
+fn backends(raw: Vec<RawBackend>, server_name: Option<&Box<str>>, report: &Report) -> Vec<Backend> {
     let (mut names, mut urls) = (HashMap::new(), HashMap::new());
     let mut backends = Vec::with_capacity(raw.len());
     for backend in raw {
@@ -170,7 +177,8 @@ fn backends(raw: Vec<RawBackend>, report: &Report) -> Vec<Backend> {
         let (name_span, url_span) = (backend.name.span(), backend.url.span());
         let Some(url) = backend.url.value() else { continue };
         let url_span = url_span.unwrap_or_else(|| backend.span.clone());
-        let written = format_backend_url(&url.host, url.port);
+        let written = format_backend_url(url.secure, &url.host, url.port);
+        let tls = tls_name(&url, &backend.server_name, server_name, &url_span, report);
         let repeated = urls.contains_key(&written);
         if let Some(first) = urls.get(&written) {
             report.add(url_span.clone(), format!("`{written}` is already a backend {}", report.place(first)));
@@ -213,6 +221,7 @@ fn backends(raw: Vec<RawBackend>, report: &Report) -> Vec<Backend> {
             port: url.port,
             weight: backend.weight.or(NonZeroU32::MIN),
             discover,
+            tls,
         });
     }
     check_found_names(&backends, &names, report);
@@ -233,6 +242,26 @@ fn check_found_names(backends: &[Backend], places: &HashMap<Box<str>, Range<usiz
             }
         }
     }
+}
+
+/// The name that a backend's certificate must have.
+fn tls_name(
+    url: &BackendUrl,
+    own: &Field<Box<str>>,
+    of_pool: Option<&Box<str>>,
+    url_span: &Range<usize>,
+    report: &Report,
+) -> Option<Box<str>> {
+    if !url.secure {
+        if let Some(span) = own.span() {
+            report.add(span, "`server_name` does nothing here: the `url` of this backend is not `https://`");
+        }
+        return None;
+    }
+    if let Some(name) = own.get().or(of_pool) {
+        return Some(name.clone());
+    }
+    parse_server_name(&url.host).map_err(|error| report.add(url_span.clone(), error)).ok()
 }
 
 fn address_of(text: &str) -> Option<IpAddr> {

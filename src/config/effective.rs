@@ -8,6 +8,7 @@ use std::{
 
 use super::{
     address::{format_backend_url, format_discover, format_host_pattern},
+    backend_side,
     model::{
         AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, Issue, Limits, Listen, Pool, Route,
         State, Timeouts,
@@ -169,6 +170,10 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     writeln!(out, "connect = {}", duration(pool.timeouts.connect))?;
     writeln!(out, "head = {}", duration(pool.timeouts.head))?;
     writeln!(out, "idle = {}", duration(pool.timeouts.idle))?;
+    backend_side::write_limits(&pool.limits, out)?;
+    if pool.backends.iter().any(|backend| backend.tls.is_some()) {
+        backend_side::write_tls(&pool.tls, out)?;
+    }
     pool.backends.iter().try_for_each(|backend| write_backend(backend, out))
 }
 
@@ -214,19 +219,26 @@ fn write_health(health: &HealthCheck, out: &mut String) -> fmt::Result {
 fn write_backend(backend: &Backend, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[[pool.backend]]")?;
     writeln!(out, "name = {}", quoted(&backend.name))?;
-    writeln!(out, "url = {}", quoted(format_backend_url(&backend.host, backend.port)))?;
+    writeln!(
+        out,
+        "url = {}",
+        quoted(format_backend_url(backend.tls.is_some(), &backend.host, backend.port))
+    )?;
     writeln!(out, "weight = {}", backend.weight)?;
+    if let Some(name) = &backend.tls {
+        writeln!(out, "server_name = {}", quoted(name))?;
+    }
     match backend.discover {
         Some(discover) => writeln!(out, "discover = {}", quoted(format_discover(discover))),
         None => Ok(()),
     }
 }
 
-fn duration(duration: Duration) -> String {
+pub(super) fn duration(duration: Duration) -> String {
     quoted(format_duration(duration))
 }
 
-fn path(path: &Path) -> String {
+pub(super) fn path(path: &Path) -> String {
     quoted(path.display())
 }
 
@@ -236,7 +248,7 @@ fn list<T>(items: &[T], text: impl Fn(&T) -> String) -> String {
 }
 
 /// A TOML basic string.
-fn quoted(value: impl Display) -> String {
+pub(super) fn quoted(value: impl Display) -> String {
     let value = value.to_string();
     let mut text = String::with_capacity(value.len() + 2);
     text.push('"');

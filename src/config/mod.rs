@@ -6,6 +6,7 @@
 //! finds, and a value that was reported is not reported again for what follows from it.
 
 mod address;
+mod backend_side;
 mod changes;
 mod convert;
 mod convert_issue;
@@ -34,7 +35,8 @@ pub use self::{
     flags::{BackendFlag, Flags, Overrides},
     model::{
         AccessLog, Admin, Backend, CertificateFiles, Config, Discover, HealthCheck, HostPattern, Issue,
-        Limits, Listen, PassiveHealth, Pool, PoolTimeouts, Redis, Route, SameSite, State, Timeouts,
+        Limits, Listen, PassiveHealth, Pool, PoolLimits, PoolTimeouts, PoolTls, Redis, Route, SameSite,
+        State, Timeouts,
     },
     quantity::{format_duration, format_size, parse_duration, parse_size},
     redis_url::{Node, Password, RedisUrl, RedisUrlError, Topology},

@@ -205,6 +205,10 @@ pub struct Pool {
     pub instance_header: Option<HeaderName>,
     /// Its servers as they are written; at least one.
     pub backends: Vec<Backend>,
+    /// How those with an `https://` URL are spoken to.
+    pub tls: PoolTls,
+    /// Bounds of the backend side.
+    pub limits: PoolLimits,
 }
 
 /// The proxy's own cookie.
@@ -242,6 +246,8 @@ pub struct Backend {
     pub weight: NonZeroU32,
     /// How the addresses behind the host name are found, each a backend; when none, it is one backend.
     pub discover: Option<Discover>,
+    /// The name that its certificate must have, also sent as SNI; none for plain HTTP.
+    pub tls: Option<Box<str>>,
 }
 
 /// How the addresses behind a host name are found.
@@ -282,10 +288,32 @@ pub struct PassiveHealth {
 /// Deadlines of the backend side.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PoolTimeouts {
-    /// TCP connect, name look-up included.
+    /// TCP connect, name look-up and TLS handshake included.
     pub connect: Duration,
     /// From the end of the request to the end of the answer's head.
     pub head: Duration,
     /// Idle pooled connections are closed after this.
     pub idle: Duration,
+}
+
+/// TLS to the backends of a pool. The certificate of a backend is always verified.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct PoolTls {
+    /// Certificates that vouch for backends; the usual public ones when none.
+    pub ca: Option<PathBuf>,
+    /// What backends are shown that ask for a client certificate.
+    pub certificate: Option<CertificateFiles>,
+}
+
+/// Bounds of the backend side.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PoolLimits {
+    /// Requests and streams under way at each backend over all workers, a connection each; unlimited when none.
+    pub connections: Option<NonZeroU32>,
+    /// Requests that wait for each backend.
+    pub queue: u32,
+    /// How long one waits, all its attempts together.
+    pub queue_timeout: Duration,
+    /// Attempts beyond the first, as percent of the requests of the pool; unlimited when none.
+    pub retry_budget: Option<u32>,
 }

@@ -17,6 +17,7 @@ use super::{
         BackendUrl, parse_admin_host, parse_authority, parse_backend_url, parse_discover, parse_host_pattern,
         parse_listen, parse_name, parse_network, parse_path_prefix, parse_resolver, parse_target,
     },
+    backend_side::{RawPoolLimits, RawPoolTls, parse_server_name},
     model::{AccessLog, Discover, HostPattern, SameSite},
     quantity::format_size,
     schema,
@@ -114,6 +115,8 @@ pub(super) struct RawPool {
     pub(super) passive: RawPassive,
     pub(super) timeouts: RawPoolTimeouts,
     pub(super) backends: Tables<RawBackend>,
+    pub(super) tls: RawPoolTls,
+    pub(super) limits: RawPoolLimits,
 }
 
 #[derive(Debug, Default)]
@@ -172,6 +175,7 @@ pub(super) struct RawBackend {
     pub(super) url: Field<BackendUrl>,
     pub(super) weight: Field<NonZeroU32>,
     pub(super) discover: Field<Discover>,
+    pub(super) server_name: Field<Box<str>>,
 }
 
 // === impl RawConfig ===
@@ -293,6 +297,8 @@ impl RawPool {
             passive: RawPassive::read(section.section("passive", &schema::PASSIVE)),
             timeouts: RawPoolTimeouts::read(section.section("timeouts", &schema::POOL_TIMEOUTS)),
             backends: section.tables("backend", &schema::BACKEND, RawBackend::read),
+            tls: RawPoolTls::read(section.section("tls", &schema::POOL_TLS)),
+            limits: RawPoolLimits::read(section.section("limits", &schema::POOL_LIMITS)),
         };
         section.finish();
         pool
@@ -376,6 +382,7 @@ impl RawBackend {
             url: section.text("url", parse_backend_url),
             weight: section.count("weight", WEIGHT_MAX),
             discover: section.text("discover", parse_discover),
+            server_name: section.text("server_name", parse_server_name),
         };
         section.finish();
         backend

@@ -75,6 +75,8 @@ pub(super) static POOL: Shape = Shape {
         "passive",
         "timeouts",
         "backend",
+        "tls",
+        "limits",
     ],
 };
 
@@ -108,10 +110,16 @@ pub(super) static POOL_TIMEOUTS: Shape =
     Shape { title: "[pool.timeouts]", keys: &["connect", "head", "idle"] };
 
 pub(super) static BACKEND: Shape =
-    Shape { title: "[[pool.backend]]", keys: &["name", "url", "weight", "discover"] };
+    Shape { title: "[[pool.backend]]", keys: &["name", "url", "weight", "discover", "server_name"] };
+
+pub(super) static POOL_TLS: Shape =
+    Shape { title: "[pool.tls]", keys: &["ca", "server_name", "cert", "key"] };
+
+pub(super) static POOL_LIMITS: Shape =
+    Shape { title: "[pool.limits]", keys: &["connections", "queue", "queue_timeout", "retry_budget"] };
 
 /// Every table.
-pub(super) static ALL: [&Shape; 15] = [
+pub(super) static ALL: [&Shape; 17] = [
     &ROOT,
     &LISTEN,
     &ADMIN,
@@ -127,6 +135,8 @@ pub(super) static ALL: [&Shape; 15] = [
     &PASSIVE,
     &POOL_TIMEOUTS,
     &BACKEND,
+    &POOL_TLS,
+    &POOL_LIMITS,
 ];
 
 #[cfg(test)]

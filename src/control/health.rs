@@ -86,7 +86,7 @@ async fn try_when_suspected(backend: &Backend, limit: Duration) {
             // Not tried at all, if the fault is ours: again, when there is another reason to.
             Err(error) => {
                 if let Some(evidence) = error.evidence() {
-                    backend.tried(Some(evidence));
+                    backend.tried(Some((evidence, &error)));
                 }
                 // A suspicion that is still open is looked into again, but not in a tight loop.
                 sleep(SOON).await;

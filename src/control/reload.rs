@@ -166,6 +166,9 @@ impl Reloader {
         if old.materials.token != materials.token && old.config.admin.token_file == config.admin.token_file {
             changes.applied.push("admin token renewed".to_owned());
         }
+        if old.materials.backends != materials.backends {
+            changes.applied.push("other files for TLS to backends".to_owned());
+        }
         let config = Config {
             admin: config::Admin { socket: old.config.admin.socket.clone(), ..config.admin },
             listen: old.config.listen.clone(),
@@ -318,7 +321,20 @@ impl Reloader {
             config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]);
         let keys = config.pools.iter().filter_map(|pool| pool.issue.as_ref()?.key_file.as_deref());
         let token = config.admin.token_file.as_deref();
-        let files = self.source.file.as_deref().into_iter().chain(token).chain(certificates).chain(keys);
+        let backends = config.pools.iter().flat_map(|pool| {
+            let pair =
+                pool.tls.certificate.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]);
+            pool.tls.ca.as_deref().into_iter().chain(pair)
+        });
+        let files = self
+            .source
+            .file
+            .as_deref()
+            .into_iter()
+            .chain(token)
+            .chain(certificates)
+            .chain(keys)
+            .chain(backends);
         files.map(stamp).collect()
     }
 }

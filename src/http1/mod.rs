@@ -11,4 +11,5 @@ pub mod chunked;
 pub mod fields;
 pub mod framing;
 pub mod request;
+pub mod response;
 pub mod write;

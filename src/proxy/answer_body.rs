@@ -20,7 +20,7 @@ use super::{
 use crate::{
     backend::{Evidence, InFlight},
     error::Fault,
-    upstream::{self, Connection},
+    upstream,
 };
 
 /// An answer's body on its way to the client.
@@ -35,9 +35,8 @@ pub(super) enum AnswerBody {
 /// A backend's answer on its way to the client, and all that must happen once when it ends.
 #[derive(Debug)]
 pub(super) struct Answer {
-    pub(super) body: upstream::Body,
-    /// Goes back to the pool when the whole answer has passed; closed otherwise.
-    pub(super) connection: Option<Connection<RequestBody>>,
+    /// Gives back its connection when the whole answer has passed; closes it otherwise.
+    pub(super) body: upstream::Body<RequestBody>,
     pub(super) keep_alive: usize,
     pub(super) tally: Rc<Tally>,
     pub(super) record: Record,
@@ -100,7 +99,7 @@ impl Answer {
                     self.holding.passed(data.len());
                     self.record.sent(data.len() as u64);
                 }
-                // hyper drops a body after its trailers without asking for its end.
+                // Whoever asks may drop a body after its trailers without asking for its end.
                 if frame.is_trailers() || self.body.is_end_stream() {
                     self.end();
                 }
@@ -114,7 +113,6 @@ impl Answer {
     /// error here makes hyper reset the stream, or close the connection without the final chunk.
     fn cut(&mut self) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         self.record.broken(Fault::AnswerCut);
-        self.connection = None;
         if let Some(in_flight) = &self.in_flight {
             in_flight.backend().passed(Evidence::Broken);
         }
@@ -126,8 +124,8 @@ impl Answer {
         self.record.complete();
         self.in_flight = None;
         self.holding = Holding::Not;
-        if let Some(connection) = self.connection.take()
-            && self.tally.ended()
+        if self.tally.ended()
+            && let Some(connection) = self.body.take_connection()
         {
             self.worker.upstream.give_back(connection, self.keep_alive);
         }

@@ -2,7 +2,9 @@
 //!
 //! Rules. A request goes to another backend only if it has certainly not been processed: no connection
 //! came about, or it is idempotent and bodiless (RFC 9110 §9.2.2). A session leaves its home only when
-//! the home is down; one failure of a living home is tried once more there, then told to the client.
+//! the home is down; one failure of a living home is tried once more there, then told to the client. Every attempt
+//! beyond the first comes out of the pool's retry budget; a kept connection that closed under a request is replaced
+//! without, since each is the remainder of an exchange that went well.
 
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
@@ -12,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::{
     Client,
     interim::Interim,
+    queue::Patience,
     record::Record,
     request_body::{RequestBody, Tally},
 };
@@ -43,8 +46,7 @@ pub(super) struct Forward<'a> {
 
 /// A backend's answer, its body yet to come.
 pub(super) struct Answered {
-    pub(super) response: Response<upstream::Body>,
-    pub(super) connection: Connection<RequestBody>,
+    pub(super) response: Response<upstream::Body<RequestBody>>,
     pub(super) in_flight: InFlight,
     pub(super) held: Held,
     /// When the attempt that succeeded began.
@@ -82,6 +84,9 @@ impl Forward<'_> {
         let mut attempts = 0;
         let mut failed = None;
         let mut waited = false;
+        let mut paid = 0;
+        let mut patience = Patience::default();
+        self.pool.budget.request(clock::now());
         loop {
             let decision = self.choose(&tried[..attempts], waited);
             record.decided(&self.pool.name, decision.verdict, decision.reason);
@@ -97,8 +102,8 @@ impl Forward<'_> {
                     Reason::HomeDown => Fault::HomeDown,
                     // Nothing was processed, and there is nobody left: the same answer as to the next.
                     _ => match failed {
-                        None | Some(Fault::ConnectFailed | Fault::ConnectTimeout) => Fault::NoBackend,
-                        Some(fault) => fault,
+                        None | Some((_, Fault::ConnectFailed | Fault::ConnectTimeout)) => Fault::NoBackend,
+                        Some((_, fault)) => fault,
                     },
                 });
             };
@@ -106,16 +111,31 @@ impl Forward<'_> {
             else {
                 return Err(Fault::NoBackend);
             };
+            if let Some((first, _)) = failed.filter(|_| paid < attempts) {
+                if !self.pool.budget.retry(clock::now()) {
+                    self.pool.exhausted.inc();
+                    backend.metrics.verdict(decision.verdict);
+                    return Err(first);
+                }
+                paid = attempts;
+            }
+            let in_flight = match self.enter(backend, &mut patience, record).await {
+                Ok(Some(in_flight)) => in_flight,
+                Ok(None) => continue,
+                Err(fault) => {
+                    backend.metrics.verdict(decision.verdict);
+                    return Err(fault);
+                }
+            };
             if attempts > 0 {
                 backend.metrics.retries.inc();
             }
             record.attempt(backend.name());
-            let in_flight = InFlight::enter(Arc::clone(backend));
             let sent = clock::now();
             match self.attempt(backend, request, record).await {
-                Ok((response, connection)) => {
+                Ok(response) => {
                     backend.metrics.verdict(decision.verdict);
-                    return Ok(Answered { response, connection, in_flight, held, sent });
+                    return Ok(Answered { response, in_flight, held, sent });
                 }
                 Err(Failed { fault, request: back }) => {
                     tried[attempts] = slot;
@@ -129,7 +149,8 @@ impl Forward<'_> {
                             return Err(fault);
                         }
                     }
-                    failed = Some(fault);
+                    // The first and the last.
+                    failed = Some((failed.map_or(fault, |(first, _)| first), fault));
                 }
             }
         }
@@ -167,16 +188,14 @@ impl Forward<'_> {
         backend: &Arc<Backend>,
         mut request: Request<RequestBody>,
         record: &mut Record,
-    ) -> Result<(Response<upstream::Body>, Connection<RequestBody>), Failed> {
+    ) -> Result<Response<upstream::Body<RequestBody>>, Failed> {
         let upstream = &self.client.worker.upstream;
         let replay = is_replayable(&request);
-        while let Some(mut connection) = upstream.idle(backend, self.pool.timeouts.idle) {
-            if !replay && connection.is_stale() {
-                continue;
-            }
+        while let Some(connection) = upstream.idle(backend, self.pool.timeouts.idle) {
             let copy = replay.then(|| copy(&request));
-            match (self.exchange(&mut connection, request).await, copy) {
-                (Ok(response), _) => return Ok((response, connection)),
+            match (self.exchange(connection, request).await, copy) {
+                (Ok(response), _) => return Ok(response),
+                // It was closed, or has bytes that nobody asked for.
                 (Err(Exchange::Failed(ExchangeError::Unsent(back))), _) => request = *back,
                 // Closed while idle, most likely: no evidence against the backend.
                 (Err(Exchange::Failed(ExchangeError::Closed)), Some(copy)) => {
@@ -189,18 +208,18 @@ impl Forward<'_> {
         let started = clock::now();
         let connection = upstream.open(backend, self.pool.timeouts.connect).await;
         record.connected(clock::now().duration_since(started));
-        let mut connection = match connection {
+        let connection = match connection {
             Ok(connection) => connection,
             Err(error) => {
                 if let Some(evidence) = error.evidence() {
-                    backend.passed(evidence);
+                    backend.told(evidence, &error);
                 }
                 return Err(Failed { fault: error.fault(), request: Some(request) });
             }
         };
         let copy = replay.then(|| copy(&request));
-        match self.exchange(&mut connection, request).await {
-            Ok(response) => Ok((response, connection)),
+        match self.exchange(connection, request).await {
+            Ok(response) => Ok(response),
             Err(Exchange::Failed(ExchangeError::Unsent(back))) => {
                 backend.passed(Evidence::Broken);
                 Err(Failed { fault: Fault::BackendClosed, request: Some(*back) })
@@ -212,10 +231,11 @@ impl Forward<'_> {
     /// One exchange, given up when neither the request's body nor the answer moves on.
     async fn exchange(
         &self,
-        connection: &mut Connection<RequestBody>,
+        connection: Connection,
         request: Request<RequestBody>,
-    ) -> Result<Response<upstream::Body>, Exchange> {
-        let mut exchange = pin!(connection.exchange(request));
+    ) -> Result<Response<upstream::Body<RequestBody>>, Exchange> {
+        let mut exchange =
+            pin!(connection.exchange(request, |status, fields| self.interim.send(status, fields)));
         let mut deadline = clock::now() + self.pool.timeouts.head;
         loop {
             match timeout_at(deadline, exchange.as_mut()).await {

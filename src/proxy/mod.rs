@@ -21,6 +21,7 @@ mod http2;
 mod interim;
 mod metrics;
 mod own_cookie;
+mod queue;
 mod record;
 mod redirect;
 mod request_body;
@@ -49,7 +50,7 @@ pub use self::{
     connection::{serve_plain, serve_tls},
     metrics::{Metrics, Protocol},
 };
-use self::{activity::Activity, answers::Answers, guard::Gauge, request_body::RequestBody};
+use self::{activity::Activity, answers::Answers, guard::Gauge};
 use crate::{
     affinity::{Affinity, Slot, Tick},
     clock,
@@ -67,7 +68,7 @@ pub struct Worker {
     /// Where its records go, if anywhere.
     pub log: Option<AccessLog>,
     /// Its connections to backends.
-    upstream: Connections<RequestBody>,
+    upstream: Connections,
     /// Its client connections, WebSockets included.
     pub open: Rc<Open>,
 }

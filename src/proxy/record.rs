@@ -49,6 +49,7 @@ struct Detail {
     reason: Option<Reason>,
     fault: Option<Fault>,
     attempts: u32,
+    queue: Duration,
     connect: Duration,
     head: Duration,
 }
@@ -77,6 +78,7 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     error: Option<&'static str>,
     attempts: u32,
+    queue_ms: f64,
     connect_ms: f64,
     head_ms: f64,
     duration_ms: f64,
@@ -138,6 +140,14 @@ impl Record {
     pub(super) fn attempt(&mut self, backend: &str) {
         if let Some(detail) = &mut self.detail {
             detail.attempts += 1;
+            backend.clone_into(&mut detail.backend);
+        }
+    }
+
+    /// It waited until this backend had room, or in vain.
+    pub(super) fn queued(&mut self, backend: &str, took: Duration) {
+        if let Some(detail) = &mut self.detail {
+            detail.queue += took;
             backend.clone_into(&mut detail.backend);
         }
     }
@@ -210,6 +220,7 @@ impl Drop for Record {
             reason: detail.reason.map(Reason::as_str),
             error: detail.fault.map(Fault::label),
             attempts: detail.attempts,
+            queue_ms: milliseconds(detail.queue),
             connect_ms: milliseconds(detail.connect),
             head_ms: milliseconds(detail.head),
             duration_ms: milliseconds(took),

@@ -26,7 +26,7 @@ use crate::{
     clock,
     error::Fault,
     store::redis::Shared,
-    upstream::{self, Connection},
+    upstream,
     world::{Pool, Snapshot},
 };
 
@@ -42,8 +42,7 @@ pub(super) enum Outcome {
 /// A request that a backend has answered and affinity has settled.
 struct Passed {
     pool: Arc<Pool>,
-    response: Response<upstream::Body>,
-    connection: Connection<RequestBody>,
+    response: Response<upstream::Body<RequestBody>>,
     in_flight: InFlight,
     tally: Rc<Tally>,
     /// The session's key from now on.
@@ -186,7 +185,7 @@ async fn handle(
         body_stall: config.timeouts.body,
         interim: &interim,
     };
-    let Answered { mut response, connection, in_flight, held, sent } = forward.run(outgoing, record).await?;
+    let Answered { mut response, in_flight, held, sent } = forward.run(outgoing, record).await?;
 
     let status = response.status().as_u16();
     let backend = in_flight.backend();
@@ -221,7 +220,7 @@ async fn handle(
     if let Some(own) = own {
         own.put(response.headers_mut(), status, backend.name());
     }
-    Ok(Passed { pool: Arc::clone(pool), response, connection, in_flight, tally, key, websocket })
+    Ok(Passed { pool: Arc::clone(pool), response, in_flight, tally, key, websocket })
 }
 
 /// Hands the answer on: its body takes along all that must happen when it ends.
@@ -232,18 +231,18 @@ fn deliver(
     request_id: &HeaderValue,
     mut record: Record,
 ) -> Outcome {
-    let Passed { pool, mut response, connection, in_flight, tally, key, websocket } = passed;
+    let Passed { pool, response, in_flight, tally, key, websocket } = passed;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let hold = StreamHold::take(&pool, key, &in_flight.backend().member);
-        if !websocket {
+        let (parts, body) = response.into_parts();
+        let Some(far) = body.into_stream().filter(|_| websocket) else {
             // Nobody asked for it (RFC 9110 §15.2.2): what follows would not be HTTP.
             in_flight.backend().passed(Evidence::Broken);
             return Outcome::Answer(respond::fault(Fault::BadAnswer, request_id, false, record));
-        }
+        };
         record.complete();
-        let far = hyper::upgrade::on(&mut response);
         let tunnel = Tunnel { client: Rc::clone(client), far, record, in_flight, hold };
-        return Outcome::Tunnel(response.map(drop), tunnel);
+        return Outcome::Tunnel(Response::from_parts(parts, ()), tunnel);
     }
     let event_stream = stream::is_event_stream(response.headers());
     let stall = Stall::new((!event_stream).then_some(snapshot.config.timeouts.body));
@@ -252,7 +251,6 @@ fn deliver(
     parts.version = Version::HTTP_11;
     let holding = Holding::of(&pool, key, &in_flight.backend().member, event_stream, &body);
     let mut answer = Box::new(Answer {
-        connection: Some(connection),
         keep_alive: pool.keep_alive,
         tally,
         record,

@@ -2,8 +2,6 @@
 
 use std::{cell::Cell, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
-use hyper::upgrade::OnUpgrade;
-use hyper_util::rt::TokioIo;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
     time::{Instant, sleep_until, timeout},
@@ -19,6 +17,7 @@ use super::{
 use crate::{
     backend::{Backend, InFlight},
     clock,
+    upstream::Stream,
     world::Phase,
 };
 
@@ -28,7 +27,7 @@ pub(super) struct Tunnel {
     /// Its place among the connections is taken until both halves are gone.
     pub(super) client: Rc<Client>,
     /// The backend's half.
-    pub(super) far: OnUpgrade,
+    pub(super) far: Stream,
     pub(super) record: Record,
     pub(super) in_flight: InFlight,
     pub(super) hold: Option<StreamHold>,
@@ -55,16 +54,10 @@ impl Tunnel {
         let Self { client, far, mut record, in_flight, mut hold } = self;
         let _open = Gauge::enter(&client.worker.metrics.websockets);
         let received = Cell::new(0);
-        match far.await {
-            Ok(far) => {
-                let backend = Arc::clone(in_flight.backend());
-                let far = TokioIo::new(far);
-                let passed = pass(&client, &backend, near, far, &mut record, &mut hold, &received);
-                if let Err(error) = passed.await {
-                    tracing::debug!(%error, "websocket broken");
-                }
-            }
-            Err(error) => tracing::debug!(%error, "websocket upgrade failed"),
+        let backend = Arc::clone(in_flight.backend());
+        let passed = pass(&client, &backend, near, far, &mut record, &mut hold, &received);
+        if let Err(error) = passed.await {
+            tracing::debug!(%error, "websocket broken");
         }
         record.received(received.get());
         // In this order: the record says when the session was let go.

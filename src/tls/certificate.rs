@@ -103,7 +103,7 @@ impl Certificate {
         &self.key
     }
 
-    fn assemble(
+    pub(super) fn assemble(
         files: &CertificateFiles,
         chain: Vec<CertificateDer<'static>>,
         key: PrivateKeyDer<'static>,

@@ -10,6 +10,7 @@
 //! - No key bytes reach an error, a log line or a `Debug`.
 
 mod certificate;
+mod client;
 mod error;
 mod pem;
 mod resolver;
@@ -18,6 +19,7 @@ mod server;
 pub(crate) use self::pem::{read_chain, read_key};
 pub use self::{
     certificate::{Certificate, Validity},
+    client::{BackendTls, ClientTls},
     error::{TlsError, TlsErrors},
     server::{Ticketer, load_certificates, provider, server_config_with},
 };

@@ -1,20 +1,24 @@
-//! Opening a TCP connection to a backend, within a deadline.
+//! Opening a connection to a backend, TLS handshake included, within a deadline.
 
-use std::{io, time::Duration};
+use std::{io, sync::Arc, time::Duration};
 
+use rustls::{AlertDescription, CertificateError, OtherError};
 use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
 };
+use tokio_rustls::TlsConnector;
 
+use super::Stream;
 use crate::{
     backend::{Backend, Evidence},
     error::Fault,
     socket::tune,
+    tls::BackendTls,
 };
 
 /// Why there is no connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ConnectError {
     /// Nobody listens there.
     #[error("connection refused")]
@@ -29,16 +33,29 @@ pub enum ConnectError {
     /// nothing about the backend.
     #[error("not tried: {0}")]
     Local(io::ErrorKind),
+    /// Whoever answers there cannot show that it is the backend; the text says what is wrong.
+    #[error("its certificate is not accepted: {0}")]
+    Untrusted(Box<str>),
+    /// It answers, but no TLS comes about; the text says why.
+    #[error("no TLS handshake: {0}")]
+    Handshake(Box<str>),
 }
 
-/// Opens a connection, look-up of the name included.
-pub async fn connect(backend: &Backend, limit: Duration) -> Result<TcpStream, ConnectError> {
-    let stream = match timeout(limit, attempt(backend)).await {
-        Ok(result) => result.map_err(|error| ConnectError::from_io(&error))?,
-        Err(_) => return Err(ConnectError::Timeout),
+/// Opens a connection, look-up of the name and TLS handshake included.
+///
+/// # Errors
+///
+/// Why there is none.
+pub async fn connect(backend: &Backend, limit: Duration) -> Result<Stream, ConnectError> {
+    let whole = async {
+        let tcp = attempt(backend).await.map_err(|error| ConnectError::from_io(&error))?;
+        tune(&tcp).map_err(|error| ConnectError::from_io(&error))?;
+        match &backend.tls {
+            None => Ok(Stream::Plain(tcp)),
+            Some(tls) => secure(tls, tcp).await,
+        }
     };
-    tune(&stream).map_err(|error| ConnectError::from_io(&error))?;
-    Ok(stream)
+    timeout(limit, whole).await.unwrap_or(Err(ConnectError::Timeout))
 }
 
 async fn attempt(backend: &Backend) -> io::Result<TcpStream> {
@@ -57,6 +74,14 @@ async fn attempt(backend: &Backend) -> io::Result<TcpStream> {
     Err(last)
 }
 
+async fn secure(tls: &BackendTls, tcp: TcpStream) -> Result<Stream, ConnectError> {
+    let connector = TlsConnector::from(Arc::clone(tls.config()));
+    match connector.connect(tls.name().clone(), tcp).await {
+        Ok(stream) => Ok(Stream::Tls(Box::new(stream))),
+        Err(error) => Err(ConnectError::from_handshake(&error)),
+    }
+}
+
 // === impl ConnectError ===
 
 impl ConnectError {
@@ -71,21 +96,63 @@ impl ConnectError {
         }
     }
 
+    fn from_handshake(error: &io::Error) -> Self {
+        match error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+            Some(rustls::Error::InvalidCertificate(error)) => Self::Untrusted(certificate(error).into()),
+            Some(rustls::Error::NoCertificatesPresented) => Self::Untrusted("it shows none".into()),
+            Some(rustls::Error::InvalidMessage(_)) => {
+                Self::Handshake("what it says is not TLS; is the url to begin with http://?".into())
+            }
+            Some(rustls::Error::AlertReceived(alert)) => Self::Handshake(refusal(*alert).into()),
+            Some(error) => Self::Handshake(error.to_string().into()),
+            None if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Self::Handshake("it closed instead".into())
+            }
+            None => Self::Handshake(error.to_string().into()),
+        }
+    }
+
     /// What this tells about the backend's health; nothing, if the fault is ours.
-    pub const fn evidence(self) -> Option<Evidence> {
+    pub const fn evidence(&self) -> Option<Evidence> {
         match self {
             Self::Refused => Some(Evidence::Refused),
-            Self::Timeout | Self::Unreachable => Some(Evidence::Unreachable),
+            Self::Timeout | Self::Unreachable | Self::Handshake(_) => Some(Evidence::Unreachable),
+            Self::Untrusted(_) => Some(Evidence::Untrusted),
             Self::Local(_) => None,
         }
     }
 
     /// What the client is told.
-    pub const fn fault(self) -> Fault {
+    pub const fn fault(&self) -> Fault {
         match self {
             Self::Timeout => Fault::ConnectTimeout,
             Self::Refused | Self::Unreachable => Fault::ConnectFailed,
+            Self::Untrusted(_) | Self::Handshake(_) => Fault::BackendTls,
             Self::Local(_) => Fault::Exhausted,
         }
+    }
+}
+
+/// What is wrong with a certificate, and what would help.
+fn certificate(error: &CertificateError) -> String {
+    match error {
+        CertificateError::UnknownIssuer => {
+            "nobody who is trusted vouches for it; `ca` in [pool.tls] may name who does".to_owned()
+        }
+        CertificateError::Other(OtherError(inner)) if inner.to_string() == "CaUsedAsEndEntity" => {
+            "it is that of an authority (CA:TRUE), not of a server".to_owned()
+        }
+        other => other.to_string(),
+    }
+}
+
+/// What an alert means to whoever has to act on it.
+fn refusal(alert: AlertDescription) -> String {
+    match alert {
+        AlertDescription::CertificateRequired => {
+            "it asks for a client certificate (`cert` and `key` in [pool.tls])".to_owned()
+        }
+        AlertDescription::UnrecognisedName => "it does not know the name that it was asked for".to_owned(),
+        other => format!("it refused with the alert {other:?}"),
     }
 }

@@ -2,10 +2,14 @@
 
 use std::{
     io,
+    mem::MaybeUninit,
+    net::Shutdown,
     pin::Pin,
     task::{Context, Poll},
 };
 
+use bytes::{Buf as _, Bytes};
+use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
@@ -20,17 +24,58 @@ pub enum Stream {
     /// Verified and encrypted. Its end is an end only with `close_notify`: without it, reading gives
     /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), since anybody on the way can close a TCP connection.
     Tls(Box<TlsStream<TcpStream>>),
+    /// One of the others, of which more has been read than was asked for: these bytes come first.
+    Ahead(Bytes, Box<Self>),
+}
+
+/// Reads of an idle TLS connection that are looked through before it counts as one that says too much.
+const MAX_RECORDS: usize = 16;
+
+/// What waits to be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Waiting {
+    Nothing,
+    Bytes,
+    /// The peer has ended or reset the connection.
+    End,
 }
 
 // === impl Stream ===
 
 impl Stream {
-    /// The socket below, to be looked at.
-    pub fn socket(&self) -> &TcpStream {
+    /// A stream of which `ahead` has been read already.
+    pub(super) fn with_ahead(self, ahead: Bytes) -> Self {
+        if ahead.is_empty() { self } else { Self::Ahead(ahead, Box::new(self)) }
+    }
+
+    /// What waits to be read right now: asks the kernel, since what tokio knows may be older.
+    pub(super) fn look(&mut self) -> Waiting {
         match self {
+            Self::Plain(stream) => peek(stream),
+            Self::Tls(stream) => look_through(stream),
+            Self::Ahead(..) => Waiting::Bytes,
+        }
+    }
+
+    /// Whether it is worth a try to read, or a buffer for that.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self {
+            // What is wrong, reading will tell.
+            Self::Plain(stream) => stream.poll_read_ready(cx).map(drop),
+            // What TLS holds back is not seen from outside.
+            Self::Tls(_) | Self::Ahead(..) => Poll::Ready(()),
+        }
+    }
+
+    /// Ends the sending side below all protocols, for a message that breaks off: a TLS peer is told of no end.
+    pub(super) fn half_close(&self) {
+        let socket = match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
-        }
+            Self::Ahead(_, stream) => return stream.half_close(),
+        };
+        // A peer that is gone needs no telling.
+        let _ = SockRef::from(socket).shutdown(Shutdown::Write);
     }
 }
 
@@ -39,6 +84,15 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Ahead(ahead, stream) => {
+                let length = ahead.len().min(buf.remaining());
+                if length == 0 {
+                    return Pin::new(&mut **stream).poll_read(cx, buf);
+                }
+                buf.put_slice(&ahead[..length]);
+                ahead.advance(length);
+                Poll::Ready(Ok(()))
+            }
         }
     }
 }
@@ -48,6 +102,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Ahead(_, stream) => Pin::new(&mut **stream).poll_write(cx, buf),
         }
     }
 
@@ -59,6 +114,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Ahead(_, stream) => Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -66,6 +122,7 @@ impl AsyncWrite for Stream {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
+            Self::Ahead(_, stream) => stream.is_write_vectored(),
         }
     }
 
@@ -73,6 +130,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Ahead(_, stream) => Pin::new(&mut **stream).poll_flush(cx),
         }
     }
 
@@ -80,6 +138,37 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Ahead(_, stream) => Pin::new(&mut **stream).poll_shutdown(cx),
         }
+    }
+}
+
+/// Over TLS, what is there may be for TLS alone: the tickets that follow a handshake (RFC 8446 §4.6.1), a change of
+/// keys. Such is taken in; what has to be answered goes out with the next request.
+fn look_through(stream: &mut TlsStream<TcpStream>) -> Waiting {
+    let (tcp, session) = stream.get_mut();
+    for _ in 0..MAX_RECORDS {
+        match session.process_new_packets() {
+            Ok(state) if state.plaintext_bytes_to_read() > 0 => return Waiting::Bytes,
+            Ok(state) if !state.peer_has_closed() => {}
+            _ => return Waiting::End,
+        }
+        match peek(tcp) {
+            Waiting::Bytes => {}
+            nothing => return nothing,
+        }
+        if !matches!(session.read_tls(&mut &*SockRef::from(&*tcp)), Ok(1..)) {
+            return Waiting::End;
+        }
+    }
+    Waiting::Bytes
+}
+
+fn peek(stream: &TcpStream) -> Waiting {
+    match SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]) {
+        Ok(0) => Waiting::End,
+        Ok(_) => Waiting::Bytes,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => Waiting::Nothing,
+        Err(_) => Waiting::End,
     }
 }

@@ -124,7 +124,7 @@ fn backend_status(pool: &Pool, backend: &Backend, stats: &Stats) -> BackendStatu
     };
     BackendStatus {
         name: backend.name().to_owned(),
-        url: format_backend_url(&backend.host, backend.port),
+        url: format_backend_url(backend.tls.is_some(), &backend.host, backend.port),
         discovered: backend.discovered.as_deref().map(str::to_owned),
         left_dns: backend.standing.steering.is_leaving(),
         state: state(backend).to_owned(),

@@ -167,6 +167,7 @@ impl Known {
                     port: backend.port,
                     weight: backend.weight,
                     discover: None,
+                    tls: backend.tls.clone(),
                 };
                 let discovered = Some(backend.name.clone());
                 list.push(Listed { config, discovered, told: address.told.clone() });
