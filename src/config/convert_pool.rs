@@ -46,7 +46,7 @@ pub(super) fn pool(mut raw: RawPool, base: &Path, report: &Report) -> Option<Poo
     let secure =
         |backend: &RawBackend| backend.url.is_bad() || backend.url.get().is_some_and(|url| url.secure);
     let secure = raw.backends.bad || raw.backends.list.iter().any(secure);
-    let backends = backends(raw.backends.list, raw.tls.server_name.get(), report);
+    let backends = backends(raw.backends.list, raw.tls.server_name.get().map(|name| &**name), report);
     Some(Pool {
         name: raw.name.value()?,
         affinity,
@@ -167,7 +167,7 @@ fn timeouts(raw: RawPoolTimeouts) -> PoolTimeouts {
     }
 }
 
-fn backends(raw: Vec<RawBackend>, server_name: Option<&Box<str>>, report: &Report) -> Vec<Backend> {
+fn backends(raw: Vec<RawBackend>, server_name: Option<&str>, report: &Report) -> Vec<Backend> {
     let (mut names, mut urls) = (HashMap::new(), HashMap::new());
     let mut backends = Vec::with_capacity(raw.len());
     for backend in raw {
@@ -248,7 +248,7 @@ fn check_found_names(backends: &[Backend], places: &HashMap<Box<str>, Range<usiz
 fn tls_name(
     url: &BackendUrl,
     own: &Field<Box<str>>,
-    of_pool: Option<&Box<str>>,
+    of_pool: Option<&str>,
     url_span: &Range<usize>,
     report: &Report,
 ) -> Option<Box<str>> {
@@ -258,8 +258,8 @@ fn tls_name(
         }
         return None;
     }
-    if let Some(name) = own.get().or(of_pool) {
-        return Some(name.clone());
+    if let Some(name) = own.get().map(|name| &**name).or(of_pool) {
+        return Some(name.into());
     }
     parse_server_name(&url.host).map_err(|error| report.add(url_span.clone(), error)).ok()
 }

@@ -110,7 +110,7 @@ impl Answer {
     }
 
     /// The backend broke off, or stands still. The client must see a cut, never a complete message: an
-    /// error here makes hyper reset the stream, or close the connection without the final chunk.
+    /// error here resets the stream, or closes the connection without the final chunk.
     fn cut(&mut self) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         self.record.broken(Fault::AnswerCut);
         if let Some(in_flight) = &self.in_flight {

@@ -139,6 +139,10 @@ fn certificate(error: &CertificateError) -> String {
         CertificateError::UnknownIssuer => {
             "nobody who is trusted vouches for it; `ca` in [pool.tls] may name who does".to_owned()
         }
+        CertificateError::BadSignature => {
+            "its signature is not that of the authority of this name; is `ca` in [pool.tls] an older one?"
+                .to_owned()
+        }
         CertificateError::Other(OtherError(inner)) if inner.to_string() == "CaUsedAsEndEntity" => {
             "it is that of an authority (CA:TRUE), not of a server".to_owned()
         }

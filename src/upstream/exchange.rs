@@ -174,7 +174,8 @@ impl<B> Body<B> {
 
     /// What carries the bytes of the protocol that was switched to, from the first one on. None if it broke.
     pub fn into_stream(self) -> Option<Stream> {
-        Some(self.connection?.stream.with_ahead(self.buffer.freeze()))
+        let Connection { stream, open, .. } = self.connection?;
+        Some(stream.upgraded(self.buffer.freeze(), open))
     }
 
     fn refused(&self, rule: Malformed) -> ExchangeError<B> {
@@ -287,7 +288,10 @@ where
                 Step::Trailers(trailers) => return Poll::Ready(Ok(Some(Frame::trailers(trailers)))),
                 Step::End => return Poll::Ready(Ok(None)),
                 Step::More => {
-                    if ready!(self.poll_read(cx, BODY_READ))? == 0 {
+                    // A little more than is to come, to see what should not.
+                    let left = self.reader.left().and_then(|left| usize::try_from(left).ok());
+                    let room = left.map_or(BODY_READ, |left| left.saturating_add(64).min(BODY_READ));
+                    if ready!(self.poll_read(cx, room))? == 0 {
                         self.reader.close()?;
                     }
                 }

@@ -42,7 +42,8 @@ pub struct Connection {
     backend: Arc<Backend>,
     /// Whether it served a request before, and so may have been closed by the backend meanwhile.
     reused: bool,
-    _open: Open,
+    /// It counts as one of its backend's connections.
+    open: Open,
 }
 
 #[derive(Debug)]
@@ -77,7 +78,7 @@ impl Connections {
             Ok(stream) => {
                 backend.metrics.connected.inc();
                 let open = Open::enter(&backend.metrics.connections);
-                Ok(Connection { stream, backend: Arc::clone(backend), reused: false, _open: open })
+                Ok(Connection { stream, backend: Arc::clone(backend), reused: false, open })
             }
             Err(error) => {
                 backend.metrics.connect_failed.inc();

@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IoSlice},
-    pin::{Pin, pin},
+    pin::Pin,
     task::{Context, Poll, ready},
 };
 
@@ -11,7 +11,6 @@ use http::{HeaderMap, Method, header, request::Parts};
 use http_body::Body as HttpBody;
 use tokio::io::AsyncWrite;
 
-use super::Stream;
 use crate::{
     error::Fault,
     http1::{
@@ -96,7 +95,11 @@ where
     }
 
     /// Sends what there is; ready when all of it has been sent.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>, stream: &mut Stream) -> Poll<Result<(), SendError>> {
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        stream: &mut (impl AsyncWrite + Unpin),
+    ) -> Poll<Result<(), SendError>> {
         while !self.flushed {
             let waits = self.fill(cx).map_err(SendError::Body)?;
             if self.queued() == 0 {
@@ -111,7 +114,7 @@ where
             }
             let slices = [IoSlice::new(&self.out), IoSlice::new(&self.data), IoSlice::new(self.tail)];
             let written =
-                ready!(pin!(&mut *stream).poll_write_vectored(cx, &slices)).map_err(SendError::Io)?;
+                ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices)).map_err(SendError::Io)?;
             if written == 0 {
                 return Poll::Ready(Err(SendError::Io(io::ErrorKind::WriteZero.into())));
             }
@@ -200,4 +203,148 @@ fn length(parts: &Parts, body: &impl HttpBody) -> Length {
     let says_none = parts.headers.contains_key(header::CONTENT_LENGTH)
         || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
     if says_none { Length::Exact(0) } else { Length::None }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::task::Waker;
+
+    use futures_util::stream;
+    use http::{HeaderValue, Request};
+    use http_body::Frame;
+    use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
+
+    use super::*;
+
+    type TestBody = UnsyncBoxBody<Bytes, Fault>;
+
+    /// A body of unknown length.
+    fn chunks(parts: &[&'static str], trailers: Option<HeaderMap>) -> TestBody {
+        let data = parts.iter().map(|part| Frame::data(Bytes::from_static(part.as_bytes())));
+        let frames: Vec<_> = data.chain(trailers.map(Frame::trailers)).map(Ok).collect();
+        StreamBody::new(stream::iter(frames)).boxed_unsync()
+    }
+
+    /// A body that says it is longer or shorter than it is.
+    struct Claims(u64, TestBody);
+
+    impl HttpBody for Claims {
+        type Data = Bytes;
+        type Error = Fault;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+            Pin::new(&mut self.1).poll_frame(cx)
+        }
+
+        fn size_hint(&self) -> http_body::SizeHint {
+            http_body::SizeHint::with_exact(self.0)
+        }
+    }
+
+    /// Notes what each write brought; takes no more than `room` at a time.
+    struct Writes {
+        room: usize,
+        writes: Vec<String>,
+    }
+
+    impl AsyncWrite for Writes {
+        fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            self.poll_write_vectored(cx, &[IoSlice::new(buf)])
+        }
+
+        fn poll_write_vectored(
+            mut self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+            bufs: &[IoSlice<'_>],
+        ) -> Poll<io::Result<usize>> {
+            let bytes: Vec<u8> = bufs.iter().flat_map(|buf| buf.iter().copied()).take(self.room).collect();
+            let length = bytes.len();
+            self.writes.push(String::from_utf8(bytes).unwrap());
+            Poll::Ready(Ok(length))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    /// Sends a request; what was written, one by one, and how sending ended.
+    fn send<B>(method: Method, body: B, room: usize) -> (Vec<String>, Result<(), SendError>)
+    where
+        B: HttpBody<Data = Bytes, Error = Fault> + Unpin,
+    {
+        let (parts, body) = Request::builder().method(method).uri("/a?b").body(body).unwrap().into_parts();
+        let mut writer = Writes { room, writes: Vec::new() };
+        match Sending::new(&parts, body).poll(&mut Context::from_waker(Waker::noop()), &mut writer) {
+            Poll::Ready(result) => (writer.writes, result),
+            Poll::Pending => panic!("nothing to wait for"),
+        }
+    }
+
+    #[test]
+    fn the_head_and_the_first_bytes_of_the_body_go_out_together() {
+        let large: &'static str = "x".repeat(10_000).leak();
+        for part in ["small", large] {
+            let (writes, sent) = send(Method::POST, chunks(&[part], None), usize::MAX);
+            let size = part.len();
+            let head = "POST /a?b HTTP/1.1\r\ntransfer-encoding: chunked";
+            assert!(sent.is_ok());
+            assert_eq!(
+                writes[0],
+                format!("{head}\r\n\r\n{size:X}\r\n{part}\r\n0\r\n\r\n")[..writes[0].len()]
+            );
+            assert!(writes[0].contains(part), "{} bytes", writes[0].len());
+            assert!(writes.concat().ends_with("\r\n0\r\n\r\n"));
+        }
+    }
+
+    #[test]
+    fn what_is_taken_bit_by_bit_arrives_whole() {
+        let large: &'static str = "x".repeat(5000).leak();
+        let parts = ["a", large, "b", large];
+        let once = send(Method::POST, chunks(&parts, None), usize::MAX).0.concat();
+        assert!(once.ends_with("x\r\n0\r\n\r\n"));
+        for room in [1, 3, 4097] {
+            assert_eq!(send(Method::POST, chunks(&parts, None), room).0.concat(), once, "{room}");
+        }
+    }
+
+    #[test]
+    fn a_body_of_known_length_goes_out_as_it_is() {
+        let (writes, sent) = send(Method::PUT, Claims(6, chunks(&["abc", "def"], None)), usize::MAX);
+        assert!(sent.is_ok());
+        assert_eq!(writes, ["PUT /a?b HTTP/1.1\r\ncontent-length: 6\r\n\r\nabcdef"]);
+    }
+
+    #[test]
+    fn a_body_that_is_not_as_long_as_announced_is_an_error() {
+        let (writes, sent) = send(Method::PUT, Claims(2, chunks(&["abc"], None)), usize::MAX);
+        assert!(matches!(sent, Err(SendError::Body(LONGER))), "{sent:?}");
+        assert!(!writes.concat().contains("abc"));
+        let (_, sent) = send(Method::PUT, Claims(4, chunks(&["abc"], None)), usize::MAX);
+        assert!(matches!(sent, Err(SendError::Body(Fault::ClientGone))), "{sent:?}");
+    }
+
+    #[test]
+    fn trailers_follow_the_last_chunk() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("x-sum", HeaderValue::from_static("1"));
+        let (writes, _) = send(Method::POST, chunks(&["a"], Some(trailers)), usize::MAX);
+        assert!(writes.concat().ends_with("\r\n\r\n1\r\na\r\n0\r\nx-sum: 1\r\n\r\n"), "{writes:?}");
+    }
+
+    #[test]
+    fn no_body_is_said_where_one_is_usual() {
+        let none = || http_body_util::Empty::new().map_err(|never| match never {});
+        assert_eq!(send(Method::GET, none(), usize::MAX).0, ["GET /a?b HTTP/1.1\r\n\r\n"]);
+        let said = ["POST /a?b HTTP/1.1\r\ncontent-length: 0\r\n\r\n"];
+        assert_eq!(send(Method::POST, none(), usize::MAX).0, said);
+    }
 }

@@ -8,13 +8,15 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::{Buf as _, Bytes};
+use bytes::Bytes;
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::client::TlsStream;
+
+use crate::backend::Open;
 
 /// A connected stream to a backend.
 #[derive(Debug)]
@@ -24,8 +26,18 @@ pub enum Stream {
     /// Verified and encrypted. Its end is an end only with `close_notify`: without it, reading gives
     /// [`UnexpectedEof`](io::ErrorKind::UnexpectedEof), since anybody on the way can close a TCP connection.
     Tls(Box<TlsStream<TcpStream>>),
-    /// One of the others, of which more has been read than was asked for: these bytes come first.
-    Ahead(Bytes, Box<Self>),
+    /// One of the others after a switch of protocols.
+    Upgraded(Box<Upgraded>),
+}
+
+/// A stream after a switch of protocols.
+#[derive(Debug)]
+pub struct Upgraded {
+    stream: Stream,
+    /// Bytes of the new protocol that were read together with the head.
+    ahead: Bytes,
+    /// It counts as one of the backend's connections.
+    _open: Open,
 }
 
 /// Reads of an idle TLS connection that are looked through before it counts as one that says too much.
@@ -43,9 +55,9 @@ pub(super) enum Waiting {
 // === impl Stream ===
 
 impl Stream {
-    /// A stream of which `ahead` has been read already.
-    pub(super) fn with_ahead(self, ahead: Bytes) -> Self {
-        if ahead.is_empty() { self } else { Self::Ahead(ahead, Box::new(self)) }
+    /// This stream after a switch of protocols; `ahead` has been read already.
+    pub(super) fn upgraded(self, ahead: Bytes, open: Open) -> Self {
+        Self::Upgraded(Box::new(Upgraded { stream: self, ahead, _open: open }))
     }
 
     /// What waits to be read right now: asks the kernel, since what tokio knows may be older.
@@ -53,7 +65,7 @@ impl Stream {
         match self {
             Self::Plain(stream) => peek(stream),
             Self::Tls(stream) => look_through(stream),
-            Self::Ahead(..) => Waiting::Bytes,
+            Self::Upgraded(upgraded) => upgraded.stream.look(),
         }
     }
 
@@ -63,7 +75,7 @@ impl Stream {
             // What is wrong, reading will tell.
             Self::Plain(stream) => stream.poll_read_ready(cx).map(drop),
             // What TLS holds back is not seen from outside.
-            Self::Tls(_) | Self::Ahead(..) => Poll::Ready(()),
+            Self::Tls(_) | Self::Upgraded(_) => Poll::Ready(()),
         }
     }
 
@@ -72,7 +84,7 @@ impl Stream {
         let socket = match self {
             Self::Plain(stream) => stream,
             Self::Tls(stream) => stream.get_ref().0,
-            Self::Ahead(_, stream) => return stream.half_close(),
+            Self::Upgraded(upgraded) => return upgraded.stream.half_close(),
         };
         // A peer that is gone needs no telling.
         let _ = SockRef::from(socket).shutdown(Shutdown::Write);
@@ -84,13 +96,12 @@ impl AsyncRead for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Ahead(ahead, stream) => {
-                let length = ahead.len().min(buf.remaining());
+            Self::Upgraded(upgraded) => {
+                let length = upgraded.ahead.len().min(buf.remaining());
                 if length == 0 {
-                    return Pin::new(&mut **stream).poll_read(cx, buf);
+                    return Pin::new(&mut upgraded.stream).poll_read(cx, buf);
                 }
-                buf.put_slice(&ahead[..length]);
-                ahead.advance(length);
+                buf.put_slice(&upgraded.ahead.split_to(length));
                 Poll::Ready(Ok(()))
             }
         }
@@ -102,7 +113,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
             Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Ahead(_, stream) => Pin::new(&mut **stream).poll_write(cx, buf),
+            Self::Upgraded(upgraded) => Pin::new(&mut upgraded.stream).poll_write(cx, buf),
         }
     }
 
@@ -114,7 +125,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Ahead(_, stream) => Pin::new(&mut **stream).poll_write_vectored(cx, bufs),
+            Self::Upgraded(upgraded) => Pin::new(&mut upgraded.stream).poll_write_vectored(cx, bufs),
         }
     }
 
@@ -122,7 +133,7 @@ impl AsyncWrite for Stream {
         match self {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Tls(stream) => stream.is_write_vectored(),
-            Self::Ahead(_, stream) => stream.is_write_vectored(),
+            Self::Upgraded(upgraded) => upgraded.stream.is_write_vectored(),
         }
     }
 
@@ -130,7 +141,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Ahead(_, stream) => Pin::new(&mut **stream).poll_flush(cx),
+            Self::Upgraded(upgraded) => Pin::new(&mut upgraded.stream).poll_flush(cx),
         }
     }
 
@@ -138,7 +149,7 @@ impl AsyncWrite for Stream {
         match self.get_mut() {
             Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Ahead(_, stream) => Pin::new(&mut **stream).poll_shutdown(cx),
+            Self::Upgraded(upgraded) => Pin::new(&mut upgraded.stream).poll_shutdown(cx),
         }
     }
 }

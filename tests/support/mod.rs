@@ -31,6 +31,7 @@ pub(crate) mod relay;
 pub(crate) mod replicas;
 pub(crate) mod setup;
 pub(crate) mod shop;
+pub(crate) mod tls_front;
 pub(crate) mod webdriver;
 
 /// How long anything may take before a test gives up; generous, since only failures wait for it.

@@ -35,7 +35,8 @@ impl Authority {
         AUTHORITY.get_or_init(Self::mint)
     }
 
-    fn mint() -> Self {
+    /// One that nobody trusts unless told to.
+    pub(crate) fn mint() -> Self {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, "homing test authority");
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);

@@ -38,6 +38,7 @@ pub(crate) struct Setup {
     files: Option<usize>,
     takeover: bool,
     activated: Option<TcpListener>,
+    beside: Vec<(String, String)>,
 }
 
 /// A backend as the configuration names it.
@@ -69,6 +70,7 @@ impl Setup {
             files: None,
             takeover: false,
             activated: None,
+            beside: Vec::new(),
         };
         members.into_iter().fold(setup, Self::backend)
     }
@@ -77,6 +79,13 @@ impl Setup {
     pub(crate) fn backend(mut self, member: impl Into<Member>) -> Self {
         let Member { name, address } = member.into();
         let lines = format!("[[pool.backend]]\nname = \"{name}\"\nurl = \"http://{address}\"\n\n");
+        self.members.push_str(&lines);
+        self
+    }
+
+    /// And with one of this name at this URL, and more lines about it.
+    pub(crate) fn backend_at(mut self, name: &str, url: &str, lines: &str) -> Self {
+        let lines = format!("[[pool.backend]]\nname = \"{name}\"\nurl = \"{url}\"\n{lines}\n\n");
         self.members.push_str(&lines);
         self
     }
@@ -186,6 +195,12 @@ impl Setup {
         self
     }
 
+    /// Has this file beside its configuration.
+    pub(crate) fn file(mut self, name: &str, content: &str) -> Self {
+        self.beside.push((name.to_owned(), content.to_owned()));
+        self
+    }
+
     /// Serves this certificate; the first one is the default one.
     pub(crate) fn certificate(mut self, leaf: &Leaf) -> Self {
         self.certificates.push(leaf.clone());
@@ -232,6 +247,9 @@ impl Setup {
         for (index, leaf) in self.certificates.iter().enumerate() {
             fs::write(directory.path().join(format!("cert-{index}.pem")), &leaf.cert).expect("a file");
             fs::write(directory.path().join(format!("key-{index}.pem")), &leaf.key).expect("a file");
+        }
+        for (name, content) in &self.beside {
+            fs::write(directory.path().join(name), content).expect("a file");
         }
         let file = directory.path().join("homing.toml");
         fs::write(&file, self.text(&directory)).expect("a file");
