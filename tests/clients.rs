@@ -22,7 +22,6 @@ use tempfile::NamedTempFile;
 
 use self::support::{
     backend::{Backend, answer},
-    call::Jar,
     client::Client,
     curl::{Ran, run},
     echo,
@@ -130,10 +129,8 @@ impl Bench {
     /// A session: its Cookie field, and its home.
     async fn login(&self) -> (String, String) {
         let answer = Client::h1(&self.homing).get("/login?ada").send().await;
-        let mut jar = Jar::default();
-        jar.store(&answer.headers);
-        let cookie = jar.field().expect("a cookie").to_str().expect("ASCII").to_owned();
-        (cookie, answer.header("x-backend").to_owned())
+        let id = answer.cookie("session").expect("a session");
+        (format!("session={id}"), answer.header("x-backend").to_owned())
     }
 
     /// Runs a script to its end, which must be a good one.

@@ -1,21 +1,8 @@
 //! The fuzz targets over their corpora: what a fuzzer found, or a person thought of, never comes back.
 
-#[path = "../fuzz/src/chunked.rs"]
-mod chunked;
-#[path = "../fuzz/src/config.rs"]
-mod config;
-#[path = "../fuzz/src/cookies.rs"]
-mod cookies;
-#[path = "../fuzz/src/request.rs"]
-mod request;
-#[path = "../fuzz/src/response.rs"]
-mod response;
-#[path = "../fuzz/src/sealed_cookie.rs"]
-mod sealed_cookie;
-#[path = "../fuzz/src/set_cookie.rs"]
-mod set_cookie;
-#[path = "../fuzz/src/state_file.rs"]
-mod state_file;
+#[path = "../fuzz/src/lib.rs"]
+#[expect(unreachable_pub, reason = "it is a library where the fuzzer has it")]
+mod targets;
 
 use std::{
     collections::BTreeSet,
@@ -23,6 +10,8 @@ use std::{
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
 };
+
+use self::targets::{chunked, config, cookies, request, response, sealed_cookie, set_cookie, state_file};
 
 type Target = (&'static str, fn(&[u8]));
 

@@ -8,7 +8,7 @@ const NOW: Duration = Duration::from_secs(1_800_000_000);
 const LIFE: Life = Life { ttl: Duration::from_secs(1000), max_age: None };
 
 static SEALER: LazyLock<Sealer> = LazyLock::new(|| {
-    let keys = [SealingKey::new([1; 32]), SealingKey::new([2; 32])];
+    let keys = [SealingKey::new([3; 32]), SealingKey::new([2; 32])];
     Sealer::new(&keys, "app", "__Host-homing", LIFE)
 });
 static GOOD: LazyLock<String> =

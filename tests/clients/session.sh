@@ -40,7 +40,7 @@ if [ "$protocol" != --http1.0 ]; then
     same "ada 3000000" --header 'Transfer-Encoding: chunked' --request POST --upload-file - "$base/upload" \
         <"$folder/large"
 fi
-same ada --form 'file=@-' "$base/whoami" <"$folder/head"
+same ada --form "file=@$folder/large" "$base/whoami"
 
 # HEAD has the fields of GET, and the connection goes on after it.
 ask --head "$base/whoami" >"$folder/answer"
