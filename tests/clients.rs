@@ -64,7 +64,8 @@ async fn node_keeps_its_session_over_http2() {
 
 #[tokio::test]
 async fn openssl_speaks_the_versions_that_are_safe_and_no_other() {
-    let bench = Bench::start().await;
+    // When its wish to negotiate anew is refused, it waits until somebody closes.
+    let bench = Bench::with("[timeouts]\nhead = \"4s\"").await;
     let (cookie, home) = bench.login().await;
     let port = bench.homing.https.port().to_string();
     bench.script("sh", "raw.sh", &[&port, &bench.authority(), &cookie, &home]).await;
@@ -111,8 +112,13 @@ const PYTHON: &str = "/usr/bin/python3";
 
 impl Bench {
     async fn start() -> Self {
+        Self::with("").await
+    }
+
+    /// With these tables in the configuration.
+    async fn with(section: &str) -> Self {
         let backends: Vec<_> = (1..=3).map(|number| shop(&format!("app-{number}"))).collect();
-        let homing = Setup::new(&backends).start().await;
+        let homing = Setup::new(&backends).section(section).start().await;
         let mut authority = NamedTempFile::new().expect("a temporary file");
         authority.write_all(Authority::get().pem.as_bytes()).expect("a temporary file");
         Self { homing, backends, authority }
