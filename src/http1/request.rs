@@ -174,7 +174,7 @@ fn read<'h>(
         Err(httparse::Error::TooManyHeaders) => return Err(Refusal::HeadTooLarge),
         // The lines have been checked, so it must be the first one.
         Err(httparse::Error::Version) => {
-            return Err(Malformed("the version is neither HTTP/1.1 nor HTTP/1.0").into());
+            return Err(Malformed("the version is neither 1.1 nor 1.0").into());
         }
         _ => return Err(LINE.into()),
     }

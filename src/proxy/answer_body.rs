@@ -1,13 +1,15 @@
 //! An answer's body on its way to the client: counted, and given up when nothing moves.
 
 use std::{
-    pin::Pin,
+    pin::{Pin, pin},
     rc::Rc,
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
+use tokio::time::timeout;
 
 use super::{
     Worker,
@@ -119,15 +121,33 @@ impl Answer {
         Poll::Ready(Some(Err(Fault::AnswerCut)))
     }
 
-    /// The whole answer has passed. The connection is of use again only if the request has, too.
+    /// The whole answer has passed. The connection is of use again only if the request has, too; an upload goes
+    /// on without its answer.
     pub(super) fn end(&mut self) {
         self.record.complete();
         self.in_flight = None;
         self.holding = Holding::Not;
-        if self.tally.ended()
+        if let Some(rest) = self.body.take_rest() {
+            let limit = self.worker.world.snapshot.load().config.timeouts.body;
+            tokio::task::spawn_local(upload(rest, Rc::clone(&self.tally), limit));
+        } else if self.tally.ended()
             && let Some(connection) = self.body.take_connection()
         {
             self.worker.upstream.give_back(connection, self.keep_alive);
         }
+    }
+}
+
+/// Sends the rest of a request, unless its backend takes nothing for so long. A client that brings nothing is the
+/// body's own affair.
+async fn upload(rest: impl Future<Output = ()>, tally: Rc<Tally>, limit: Duration) {
+    let mut rest = pin!(rest);
+    let mut seen = tally.progress();
+    while timeout(limit, rest.as_mut()).await.is_err() {
+        let progress = tally.progress();
+        if progress == seen {
+            return;
+        }
+        seen = progress;
     }
 }

@@ -121,9 +121,7 @@ pub(super) fn prepare_request(
     if version == Version::HTTP_2 {
         join_cookies(headers);
     }
-    if !headers.contains_key(HOST) {
-        headers.insert(HOST, host.clone());
-    }
+    headers.insert(HOST, host.clone());
     forwarded(headers, host, sender);
     via(headers, version);
 }

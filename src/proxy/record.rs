@@ -203,6 +203,8 @@ impl Drop for Record {
         self.worker.metrics.request(self.protocol, self.status);
         let (Some(detail), Some(log)) = (&self.detail, &self.worker.log) else { return };
         let took = clock::now().duration_since(self.started);
+        // Dropped before an answer was begun: nobody was there to get it.
+        let fault = detail.fault.or_else(|| self.status.is_none().then_some(Fault::ClientGone));
         let line = Line {
             time: humantime::format_rfc3339_millis(clock::wall()).to_string(),
             request_id: detail.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
@@ -218,7 +220,7 @@ impl Drop for Record {
             backend: &detail.backend,
             verdict: detail.verdict.map(Verdict::as_str),
             reason: detail.reason.map(Reason::as_str),
-            error: detail.fault.map(Fault::label),
+            error: fault.map(Fault::label),
             attempts: detail.attempts,
             queue_ms: milliseconds(detail.queue),
             connect_ms: milliseconds(detail.connect),

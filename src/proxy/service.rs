@@ -310,6 +310,11 @@ impl Answerer for Told<'_> {
 /// The target as an origin server is asked for it (RFC 9112 §3.2.1), its bytes untouched.
 fn origin_form(uri: Uri) -> Uri {
     let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
+    if path.as_str().starts_with('?') {
+        // An absolute target without a path; written out, it has one.
+        let path = PathAndQuery::try_from(path.to_string());
+        return Uri::from(path.unwrap_or_else(|_| PathAndQuery::from_static("/")));
+    }
     Uri::from(path)
 }
 

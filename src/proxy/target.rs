@@ -28,14 +28,13 @@ pub(super) fn check(parts: &Parts, limits: &Limits) -> Result<Option<HeaderValue
         (Some(authority), Some(field)) if !authority.as_bytes().eq_ignore_ascii_case(field.as_bytes()) => {
             return Err(Fault::BadRequest("the Host field and the request target name different hosts"));
         }
-        // Shares the bytes that were received.
-        (_, Some(field)) => field.clone(),
-        // RFC 9112 §3.2 asks for the field even then.
-        (Some(authority), None) if parts.version != Version::HTTP_11 => {
-            HeaderValue::from_str(authority).map_err(|_| MALFORMED)?
-        }
         (None, None) if parts.version < Version::HTTP_11 => return Ok(None),
-        (_, None) => return Err(Fault::BadRequest("the request names no host")),
+        (None, None) => return Err(NO_HOST),
+        // RFC 9112 §3.2 asks for the field even then.
+        (Some(_), None) if parts.version == Version::HTTP_11 => return Err(NO_HOST),
+        (Some(authority), _) => HeaderValue::from_str(authority).map_err(|_| MALFORMED)?,
+        // Shares the bytes that were received.
+        (None, Some(field)) => field.clone(),
     };
     match host.to_str() {
         Ok(text) if is_host(text) => Ok(Some(host)),
@@ -60,6 +59,7 @@ pub(super) fn expectation(headers: &HeaderMap) -> Result<(), Fault> {
     }
 }
 
+const NO_HOST: Fault = Fault::BadRequest("the request names no host");
 const MALFORMED: Fault = Fault::BadRequest("the host is malformed");
 
 fn host_field(headers: &HeaderMap) -> Result<Option<&HeaderValue>, Fault> {

@@ -236,6 +236,17 @@ impl<B> Body<B>
 where
     B: HttpBody<Data = Bytes, Error = Fault> + Unpin,
 {
+    /// What is left of the request when its answer is whole, to be sent by whoever polls this: a backend may
+    /// answer first and go on reading. None when nothing is left, or nobody takes it.
+    pub fn take_rest(&mut self) -> Option<impl Future<Output = ()> + use<B>> {
+        let mut sending = self.sending.take_if(|sending| self.connection.is_some() && !sending.is_done())?;
+        let mut connection = self.connection.take()?;
+        Some(async move {
+            // Whoever broke off knows.
+            let _ = poll_fn(|cx| sending.poll(cx, &mut connection.stream)).await;
+        })
+    }
+
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,

@@ -6,7 +6,10 @@ use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 use super::{
     BoxError,
@@ -14,6 +17,18 @@ use super::{
     flow::{Body, full},
     within,
 };
+
+/// Sends these bytes on a connection of their own; everything that came back until the close.
+pub(crate) async fn exchange(address: SocketAddr, bytes: &str) -> String {
+    let exchange = async {
+        let mut stream = TcpStream::connect(address).await?;
+        stream.write_all(bytes.as_bytes()).await?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).await?;
+        std::io::Result::Ok(text)
+    };
+    within("the end", exchange).await.expect("an answer and an end")
+}
 
 /// GETs `path` over plain HTTP/1.1, naming the address as host.
 pub(crate) async fn get(address: SocketAddr, path: &str) -> Result<Answer, BoxError> {

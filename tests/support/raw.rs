@@ -86,6 +86,24 @@ impl Raw {
         (String::from_utf8_lossy(&self.pending).into_owned(), closed)
     }
 
+    /// Everything until the server ends, and whether it did so in an orderly way (with `close_notify`).
+    pub(crate) async fn to_the_end(&mut self) -> (String, bool) {
+        let mut buffer = vec![0; 16 * 1024];
+        let orderly = loop {
+            match within("the end", self.tls.read(&mut buffer)).await {
+                Ok(0) => break true,
+                Ok(length) => self.pending.extend_from_slice(&buffer[..length]),
+                Err(_) => break false,
+            }
+        };
+        (String::from_utf8_lossy(&std::mem::take(&mut self.pending)).into_owned(), orderly)
+    }
+
+    /// Ends the sending side in an orderly way.
+    pub(crate) async fn end(&mut self) {
+        let _ = within("the end of what a test sends", self.tls.shutdown()).await;
+    }
+
     /// Closes without a word.
     pub(crate) fn abandon(self) {}
 

@@ -132,8 +132,12 @@ impl Channel {
         self.finish(State::Failed(fault), cx);
     }
 
-    /// What the client is told before its answer.
-    pub(super) fn take_interim(&self, out: &mut BytesMut) {
+    /// What the client is told before its answer. `sends` says whether a part of the body has come: then nobody
+    /// waits for a word.
+    pub(super) fn take_interim(&self, out: &mut BytesMut, sends: bool) {
+        if sends {
+            self.awaits_continue.set(false);
+        }
         if self.wanted.get() && self.awaits_continue.replace(false) {
             out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }

@@ -168,7 +168,7 @@ where
                     if let Poll::Ready(outcome) = call.as_mut().poll(cx) {
                         return Poll::Ready(Some(outcome));
                     }
-                    channel.take_interim(&mut self.output.bytes);
+                    channel.take_interim(&mut self.output.bytes, !self.input.buffer.is_empty());
                     if let Poll::Ready(Err(_)) = self.output.poll_flush(&mut self.io, cx) {
                         return Poll::Ready(None);
                     }
@@ -229,7 +229,7 @@ where
             parts.headers.insert(header::CONNECTION, HeaderValue::from_static("keep-alive"));
         }
         parts.headers.entry(header::DATE).or_insert_with(date);
-        channel.take_interim(&mut self.output.bytes);
+        channel.take_interim(&mut self.output.bytes, !self.input.buffer.is_empty());
         response_head(&mut self.output.bytes, parts.status, &parts.headers, length);
         self.output.begin(length);
 

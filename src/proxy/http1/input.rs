@@ -150,10 +150,11 @@ impl Input {
                 Ok(Step::Data(data)) => return Poll::Ready(Ok(Some(data.len() as u64))),
                 Ok(Step::Trailers(_)) => {}
                 Ok(Step::End) => return Poll::Ready(Ok(None)),
-                Ok(Step::More) => match ready!(self.poll_piece(io, cx))? {
-                    0 => return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into())),
-                    _ => {}
-                },
+                Ok(Step::More) => {
+                    if ready!(self.poll_piece(io, cx))? == 0 {
+                        return Poll::Ready(Err(io::ErrorKind::UnexpectedEof.into()));
+                    }
+                }
                 Err(malformed) => return Poll::Ready(Err(io::Error::other(malformed))),
             }
         }
