@@ -11,9 +11,11 @@ use http_body_util::BodyExt;
 use self::support::{
     client::{BOTH, Client},
     flow,
+    pki::{Authority, Leaf},
     process::Homing,
     raw_backend::{RawBackend, RawConnection},
     setup::Setup,
+    tls_front::TlsFront,
     within,
 };
 
@@ -213,11 +215,9 @@ async fn an_answer_that_comes_unasked_on_an_idle_connection_is_nobodys() {
 async fn an_answer_before_the_request_is_a_bad_gateway() {
     let backend = RawBackend::start("app-1", |mut connection| async move {
         if connection.index == 0 {
-            connection.write(OK).await;
-            connection.read_to_end().await;
-        } else {
-            serve(connection).await;
+            connection.write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nearly").await;
         }
+        serve(connection).await;
     });
     let homing = Setup::new([&backend]).one_worker().start().await;
     let got = Client::h1(&homing).post("/first").send().await;
@@ -331,13 +331,17 @@ async fn an_early_answer_arrives_although_its_backend_resets_the_connection() {
 #[tokio::test]
 async fn the_rest_of_a_request_is_sent_while_its_answer_comes() {
     let backend = RawBackend::start("app-1", |mut connection| async move {
-        connection.head().await;
-        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nbegi").await;
-        // The last byte only after the whole request.
-        if connection.until("0\r\n\r\n").await.is_some() {
-            connection.write("n").await;
+        while let Some(head) = connection.head().await {
+            if head.contains(" /well ") {
+                connection.write(OK).await;
+                continue;
+            }
+            connection.write("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nbegi").await;
+            // The last byte only after the whole request.
+            if connection.until("0\r\n\r\n").await.is_some() {
+                connection.write("n").await;
+            }
         }
-        serve(connection).await;
     });
     let homing = Setup::new([&backend]).one_worker().start().await;
     for protocol in BOTH {
@@ -367,6 +371,28 @@ async fn a_connection_whose_answer_is_whole_is_used_again_and_others_are_not() {
             homing.wait_for_metric("homing_backend_in_flight", &[], 0.0).await;
         }
         assert_eq!(backend.arrived().len(), connections, "{bytes:?}");
+    }
+}
+
+#[tokio::test]
+async fn over_tls_the_end_of_the_connection_ends_an_answer_only_if_it_is_told() {
+    let backend = RawBackend::start("app-1", |mut connection| async move {
+        let head = connection.head().await.unwrap_or_default();
+        connection.write("HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\n\r\nuntil the end").await;
+        if head.contains(" /cut ") {
+            // What is in front of it breaks off without close_notify.
+            connection.reset();
+        }
+    });
+    let front = TlsFront::start(backend.address(), Leaf::localhost());
+    let setup = Setup::new::<&RawBackend>([]).backend_at("app-1", &front.url("localhost"), "");
+    let setup = setup.pool_section("[pool.tls]\nca = \"ca.pem\"").file("ca.pem", &Authority::get().pem);
+    let homing = setup.one_worker().start().await;
+    for protocol in BOTH {
+        let client = Client::new(&homing, protocol);
+        assert_eq!(client.get("/whole").send().await.text(), "until the end", "{protocol:?}");
+        let cut = within("an answer", client.get("/cut").try_send()).await;
+        assert!(cut.is_err(), "{protocol:?} sees a clean end: {cut:?}");
     }
 }
 

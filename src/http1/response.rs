@@ -23,6 +23,8 @@ pub struct ResponseHead {
 pub struct HeadReader {
     /// Bytes at the front of the buffer that hold whole lines, or no end of one.
     scanned: usize,
+    /// Whole lines among them.
+    lines: usize,
 }
 
 /// Bytes of a head.
@@ -55,8 +57,13 @@ impl HeadReader {
                 return Err(Malformed("a bare LF"));
             }
             self.scanned = at + 1;
+            self.lines += 1;
+            // The first one is no field, and the last one may be the end.
+            if self.lines > MAX_FIELDS + 2 {
+                return Err(Malformed("too many fields"));
+            }
             if buffer[..at - 1].ends_with(b"\r\n") {
-                self.scanned = 0;
+                *self = Self::default();
                 let head = buffer.split_to(at + 1).freeze();
                 return parse(&head).map(Some);
             }

@@ -1,28 +1,21 @@
 //! An answer's body on its way to the client: counted, and given up when nothing moves.
 
 use std::{
-    pin::{Pin, pin},
+    pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
-use tokio::time::timeout;
 
 use super::{
-    Worker,
-    answers::Tracked,
-    record::Record,
-    request_body::{RequestBody, Tally},
-    stall::Stall,
-    stream::Holding,
+    Worker, answers::Tracked, record::Record, request_body::RequestBody, stall::Stall, stream::Holding,
 };
 use crate::{
     backend::{Evidence, InFlight},
     error::Fault,
-    upstream,
+    upstream::{self, Finish},
 };
 
 /// An answer's body on its way to the client.
@@ -40,7 +33,6 @@ pub(super) struct Answer {
     /// Gives back its connection when the whole answer has passed; closes it otherwise.
     pub(super) body: upstream::Body<RequestBody>,
     pub(super) keep_alive: usize,
-    pub(super) tally: Rc<Tally>,
     pub(super) record: Record,
     pub(super) worker: Rc<Worker>,
     pub(super) stall: Stall,
@@ -121,33 +113,25 @@ impl Answer {
         Poll::Ready(Some(Err(Fault::AnswerCut)))
     }
 
-    /// The whole answer has passed. The connection is of use again only if the request has, too; an upload goes
-    /// on without its answer.
+    /// The whole answer has passed. The connection is of use again only if the request has, too; an upload goes on
+    /// as long as its backend takes it.
     pub(super) fn end(&mut self) {
         self.record.complete();
         self.in_flight = None;
         self.holding = Holding::Not;
-        if let Some(rest) = self.body.take_rest() {
-            let limit = self.worker.world.snapshot.load().config.timeouts.body;
-            tokio::task::spawn_local(upload(rest, Rc::clone(&self.tally), limit));
-        } else if self.tally.ended()
-            && let Some(connection) = self.body.take_connection()
-        {
-            self.worker.upstream.give_back(connection, self.keep_alive);
+        let keep = self.keep_alive;
+        match self.body.finish() {
+            Finish::Whole(connection) => self.worker.upstream.give_back(connection, keep),
+            Finish::Sending(upload) => {
+                let worker = Rc::clone(&self.worker);
+                let limit = worker.world.snapshot.load().config.timeouts.body;
+                tokio::task::spawn_local(async move {
+                    if let Some(connection) = upload.run(limit).await {
+                        worker.upstream.give_back(connection, keep);
+                    }
+                });
+            }
+            Finish::Closed => {}
         }
-    }
-}
-
-/// Sends the rest of a request, unless its backend takes nothing for so long. A client that brings nothing is the
-/// body's own affair.
-async fn upload(rest: impl Future<Output = ()>, tally: Rc<Tally>, limit: Duration) {
-    let mut rest = pin!(rest);
-    let mut seen = tally.progress();
-    while timeout(limit, rest.as_mut()).await.is_err() {
-        let progress = tally.progress();
-        if progress == seen {
-            return;
-        }
-        seen = progress;
     }
 }

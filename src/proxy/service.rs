@@ -13,7 +13,7 @@ use super::{
     headers::{self, Sender},
     own_cookie::OwnCookie,
     record::Record,
-    request_body::{Incoming, Leftover, RequestBody, Tally},
+    request_body::{Incoming, Leftover, RequestBody},
     respond,
     stall::Stall,
     stream::{self, Holding, StreamHold},
@@ -44,7 +44,6 @@ struct Passed {
     pool: Arc<Pool>,
     response: Response<upstream::Body<RequestBody>>,
     in_flight: InFlight,
-    tally: Rc<Tally>,
     /// The session's key from now on.
     key: Option<SessionKey>,
     /// Whether the client asked for a WebSocket.
@@ -220,7 +219,7 @@ async fn handle(
     if let Some(own) = own {
         own.put(response.headers_mut(), status, backend.name());
     }
-    Ok(Passed { pool: Arc::clone(pool), response, in_flight, tally, key, websocket })
+    Ok(Passed { pool: Arc::clone(pool), response, in_flight, key, websocket })
 }
 
 /// Hands the answer on: its body takes along all that must happen when it ends.
@@ -231,7 +230,7 @@ fn deliver(
     request_id: &HeaderValue,
     mut record: Record,
 ) -> Outcome {
-    let Passed { pool, response, in_flight, tally, key, websocket } = passed;
+    let Passed { pool, response, in_flight, key, websocket } = passed;
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let hold = StreamHold::take(&pool, key, &in_flight.backend().member);
         let (parts, body) = response.into_parts();
@@ -252,7 +251,6 @@ fn deliver(
     let holding = Holding::of(&pool, key, &in_flight.backend().member, event_stream, &body);
     let mut answer = Box::new(Answer {
         keep_alive: pool.keep_alive,
-        tally,
         record,
         worker: Rc::clone(&client.worker),
         stall,

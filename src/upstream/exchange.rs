@@ -12,12 +12,13 @@ use std::{
     io,
     pin::{Pin, pin},
     task::{Context, Poll, ready},
+    time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
-use tokio::io::AsyncReadExt as _;
+use tokio::{io::AsyncReadExt as _, time::timeout};
 
 use super::{
     Connection, Stream,
@@ -48,6 +49,26 @@ pub struct Body<B> {
     keeps_alive: bool,
     /// Why it broke off, until that has been told.
     broken: Option<Broken>,
+}
+
+/// What is left of an exchange whose answer is over.
+#[derive(Debug)]
+pub enum Finish<B> {
+    /// Nothing: its connection can be used again.
+    Whole(Connection),
+    /// The answer was an early one.
+    Sending(Upload<B>),
+    /// Its connection is of no use.
+    Closed,
+}
+
+/// The rest of a request whose answer is over: a backend may answer before it has read what it goes on to read.
+#[derive(Debug)]
+pub struct Upload<B> {
+    connection: Connection,
+    sending: Sending<B>,
+    /// Whether the connection is of use again when all has been sent.
+    reusable: bool,
 }
 
 /// Why an exchange gave no answer.
@@ -163,13 +184,18 @@ impl Connection {
 // === impl Body ===
 
 impl<B> Body<B> {
-    /// The connection, after a whole exchange that leaves nothing behind on either side.
-    pub fn take_connection(&mut self) -> Option<Connection> {
-        let whole = self.reader.is_ended()
-            && self.keeps_alive
-            && self.buffer.is_empty()
-            && self.sending.as_ref().is_some_and(Sending::is_done);
-        self.connection.take().filter(|_| whole)
+    /// What is left of the exchange when the answer has been passed on: a connection of use only if nothing of it is
+    /// left behind on either side.
+    pub fn finish(&mut self) -> Finish<B> {
+        let (Some(connection), Some(sending)) = (self.connection.take(), self.sending.take()) else {
+            return Finish::Closed;
+        };
+        let reusable = self.reader.is_ended() && self.keeps_alive && self.buffer.is_empty();
+        match sending.is_done() {
+            true if reusable => Finish::Whole(connection),
+            false if self.reader.is_ended() => Finish::Sending(Upload { connection, sending, reusable }),
+            _ => Finish::Closed,
+        }
     }
 
     /// What carries the bytes of the protocol that was switched to, from the first one on. None if it broke.
@@ -236,24 +262,13 @@ impl<B> Body<B>
 where
     B: HttpBody<Data = Bytes, Error = Fault> + Unpin,
 {
-    /// What is left of the request when its answer is whole, to be sent by whoever polls this: a backend may
-    /// answer first and go on reading. None when nothing is left, or nobody takes it.
-    pub fn take_rest(&mut self) -> Option<impl Future<Output = ()> + use<B>> {
-        let mut sending = self.sending.take_if(|sending| self.connection.is_some() && !sending.is_done())?;
-        let mut connection = self.connection.take()?;
-        Some(async move {
-            // Whoever broke off knows.
-            let _ = poll_fn(|cx| sending.poll(cx, &mut connection.stream)).await;
-        })
-    }
-
     fn poll_head(
         &mut self,
         cx: &mut Context<'_>,
         heads: &mut HeadReader,
     ) -> Poll<Result<ResponseHead, Stop>> {
         self.send(cx).map_err(Stop::Body)?;
-        if self.sending.as_ref().is_some_and(|sending| !sending.has_begun()) {
+        if self.sending.as_ref().is_some_and(|sending| sending.written() == 0) {
             return Poll::Pending;
         }
         loop {
@@ -344,5 +359,26 @@ where
 
     fn size_hint(&self) -> SizeHint {
         self.reader.left().map_or_else(SizeHint::default, SizeHint::with_exact)
+    }
+}
+
+// === impl Upload ===
+
+impl<B> Upload<B>
+where
+    B: HttpBody<Data = Bytes, Error = Fault> + Unpin,
+{
+    /// Sends the rest, for as long as the body brings some and the backend takes some within `limit`. The
+    /// connection, if it is of use again.
+    pub async fn run(mut self, limit: Duration) -> Option<Connection> {
+        loop {
+            let before = self.sending.written();
+            let sending = poll_fn(|cx| self.sending.poll(cx, &mut self.connection.stream));
+            match timeout(limit, sending).await {
+                Ok(sent) => return (sent.is_ok() && self.reusable).then_some(self.connection),
+                Err(_) if self.sending.written() == before => return None,
+                Err(_) => {}
+            }
+        }
     }
 }

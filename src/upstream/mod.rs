@@ -18,7 +18,7 @@ use tokio::time::Instant;
 use self::stream::Waiting;
 pub use self::{
     connect::{ConnectError, connect},
-    exchange::{Body, Broken, ExchangeError},
+    exchange::{Body, Broken, ExchangeError, Finish, Upload},
     probe::{ProbeError, probe},
     stream::Stream,
 };

@@ -33,8 +33,8 @@ pub(super) struct Sending<B> {
     /// The body, until it has ended.
     body: Option<B>,
     length: Length,
-    /// Whether any byte has been written.
-    begun: bool,
+    /// Bytes that have been written.
+    written: u64,
     /// Whether all has been written, and TLS has passed it on.
     flushed: bool,
 }
@@ -56,9 +56,9 @@ const JOINED: usize = 16 * 1024;
 // === impl Sending ===
 
 impl<B> Sending<B> {
-    /// Whether a byte of it may have reached the backend.
-    pub(super) fn has_begun(&self) -> bool {
-        self.begun
+    /// How many bytes of it may have reached the backend.
+    pub(super) fn written(&self) -> u64 {
+        self.written
     }
 
     /// Whether all of it has been sent.
@@ -91,7 +91,7 @@ where
         let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
         write::request_head(&mut out, &parts.method, target, &parts.headers, length);
         let body = Some(body).filter(|body| !body.is_end_stream());
-        Self { out, data: Bytes::new(), tail: &[], body, length, begun: false, flushed: false }
+        Self { out, data: Bytes::new(), tail: &[], body, length, written: 0, flushed: false }
     }
 
     /// Sends what there is; ready when all of it has been sent.
@@ -118,7 +118,7 @@ where
             if written == 0 {
                 return Poll::Ready(Err(SendError::Io(io::ErrorKind::WriteZero.into())));
             }
-            self.begun = true;
+            self.written += written as u64;
             self.advance(written);
         }
         Poll::Ready(Ok(()))
