@@ -6,8 +6,9 @@ use bytes::{Buf as _, Bytes, BytesMut};
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Request, Uri, Version,
     header::{CONNECTION, EXPECT},
+    uri::PathAndQuery,
 };
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 
 use super::{
     fields::{Malformed, collect, strict_lines},
@@ -212,9 +213,19 @@ fn target(method: &Method, text: Bytes) -> Result<Uri, Malformed> {
     if memchr(b'#', &text).is_some() {
         return Err(Malformed("the request target has a fragment"));
     }
+    let whole_server = absolute
+        && method == Method::OPTIONS
+        && memchr::memmem::find(&text, b"://")
+            .is_some_and(|at| memchr2(b'/', b'?', &text[at + 3..]).is_none());
     let target = Uri::from_maybe_shared(text).map_err(|_| Malformed("the request target is malformed"))?;
     if target.authority().is_some_and(|authority| authority.as_str().contains('@')) {
         return Err(Malformed("the request target has userinfo"));
+    }
+    if whole_server {
+        // §3.2.4: the last proxy says so in the form of its own.
+        let mut parts = target.into_parts();
+        parts.path_and_query = Some(PathAndQuery::from_static("*"));
+        return Uri::from_parts(parts).map_err(|_| Malformed("the request target is malformed"));
     }
     Ok(target)
 }

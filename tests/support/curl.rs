@@ -31,8 +31,8 @@ pub(crate) async fn shell(line: &str) -> Ran {
     run(command).await
 }
 
-/// On a thread of its own: the backends run on the test's.
-async fn run(mut command: Command) -> Ran {
+/// Runs any program, on a thread of its own: the backends run on the test's.
+pub(crate) async fn run(mut command: Command) -> Ran {
     let what = format!("{command:?}");
     let run = tokio::task::spawn_blocking(move || command.output());
     let output = within(&what, run).await.expect("no panic");

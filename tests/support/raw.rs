@@ -48,11 +48,8 @@ impl Raw {
 
     /// As many bytes as asked for; panics when the server closes first.
     pub(crate) async fn exactly(&mut self, length: usize) -> Vec<u8> {
-        while self.pending.len() < length {
-            let more = within("the bytes to come", self.read()).await;
-            assert!(more > 0, "closed after {} of {length} bytes", self.pending.len());
-        }
-        self.pending.drain(..length).collect()
+        let bytes = self.try_exactly(length).await;
+        bytes.unwrap_or_else(|| panic!("closed after {} of {length} bytes", self.pending.len()))
     }
 
     /// As many bytes as asked for; none when the server closes first.
@@ -77,11 +74,16 @@ impl Raw {
 
     /// Everything until the server closes; panics when it does not by this deadline.
     pub(crate) async fn read_to_end_within(&mut self, deadline: Duration) -> String {
-        let end = async { while self.read().await > 0 {} };
-        let closed = tokio::time::timeout(deadline, end).await.is_ok();
-        let text = String::from_utf8_lossy(&self.pending).into_owned();
+        let (text, closed) = self.read_within(deadline).await;
         assert!(closed, "still open after {deadline:?}, having said {text:?}");
         text
+    }
+
+    /// Everything until the server closes or this deadline passes; whether it has closed.
+    pub(crate) async fn read_within(&mut self, deadline: Duration) -> (String, bool) {
+        let end = async { while self.read().await > 0 {} };
+        let closed = tokio::time::timeout(deadline, end).await.is_ok();
+        (String::from_utf8_lossy(&self.pending).into_owned(), closed)
     }
 
     /// Everything until the server ends, and whether it did so in an orderly way (with `close_notify`).

@@ -76,6 +76,8 @@ impl Browser {
         let mut browser = Self { driver, address, session: String::new(), _profile: profile };
         let wanted = json!({ "capabilities": { "alwaysMatch": {
             "browserName": "chrome",
+            // The test's own authority is none of its.
+            "acceptInsecureCerts": true,
             "goog:chromeOptions": { "args": flags },
             "goog:loggingPrefs": { "browser": "ALL" },
         } } });

@@ -106,6 +106,22 @@ fn targets_that_do_not_fit_the_method_are_refused() {
 }
 
 #[test]
+fn options_of_an_absolute_target_without_a_path_are_about_the_server() {
+    for (target, asked) in [
+        ("http://a", "*"),
+        ("HTTPS://a:8443", "*"),
+        ("http://a/", "/"),
+        ("http://a?q", "?q"),
+        ("http://a/b", "/b"),
+    ] {
+        let head = parse(&format!("OPTIONS {target} HTTP/1.1\r\nHost: a\r\n\r\n")).expect("served");
+        let uri = head.request.uri();
+        assert_eq!(uri.path_and_query().expect("one").as_str(), asked, "{target}");
+        assert!(uri.authority().is_some(), "{target} is compared with Host");
+    }
+}
+
+#[test]
 fn a_line_that_never_ends_is_a_target_that_is_too_long() {
     let endless = vec![b'x'; 8192];
     for length in [1, 100, 8192] {
