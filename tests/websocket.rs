@@ -199,8 +199,7 @@ async fn a_websocket_over_which_something_passes_stays() {
 async fn handshake(homing: &Homing, fields: &[(&str, &str)]) -> Raw {
     let mut client = Client::h1(homing).raw().await;
     let fields: String = fields.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-    let head =
-        format!("GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n");
+    let head = "GET /ws HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n";
     client.write(format!("{head}{fields}\r\n")).await;
     client
 }

@@ -85,7 +85,7 @@ impl Raw {
     }
 
     /// Everything until the server ends, and whether it did so in an orderly way (with `close_notify`).
-    pub(crate) async fn to_the_end(&mut self) -> (String, bool) {
+    pub(crate) async fn all_and_how(&mut self) -> (String, bool) {
         let mut buffer = vec![0; 16 * 1024];
         let orderly = loop {
             match within("the end", self.tls.read(&mut buffer)).await {
