@@ -16,6 +16,12 @@ pub enum Fault {
     /// No route for this host and path.
     #[error("no application is served under this address")]
     NoRoute,
+    /// An extended CONNECT asks for a protocol that is not spoken.
+    #[error("this protocol is not spoken here")]
+    ProtocolUnknown,
+    /// This connection is not for this host, or was made under other rules than those in force.
+    #[error("this connection is not the one for this request: ask again on another")]
+    Misdirected,
     /// `Expect` asks for something unknown.
     #[error("this expectation cannot be met")]
     ExpectationFailed,
@@ -28,6 +34,12 @@ pub enum Fault {
     /// The request target is longer than allowed.
     #[error("the request target is too long")]
     TargetTooLong,
+    /// The client's address asks too fast; it may ask again after so many seconds.
+    #[error("there are too many requests from this address")]
+    RateLimited(u32),
+    /// More requests are under way than the proxy takes on.
+    #[error("the proxy serves too many requests right now")]
+    Overloaded,
     /// The client stopped sending its body.
     #[error("the request body did not arrive in time")]
     BodyTimeout,
@@ -92,14 +104,20 @@ impl Fault {
             Self::BadRequest(_) => StatusCode::BAD_REQUEST,
             Self::MethodRefused => StatusCode::METHOD_NOT_ALLOWED,
             Self::NoRoute => StatusCode::NOT_FOUND,
+            Self::ProtocolUnknown => StatusCode::NOT_IMPLEMENTED,
+            Self::Misdirected => StatusCode::MISDIRECTED_REQUEST,
             Self::ExpectationFailed => StatusCode::EXPECTATION_FAILED,
             Self::BodyTooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::HeadTooLarge => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::TargetTooLong => StatusCode::URI_TOO_LONG,
             Self::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Self::NoBackend | Self::HomeDown | Self::Exhausted | Self::QueueFull | Self::QueueTimeout => {
-                StatusCode::SERVICE_UNAVAILABLE
-            }
+            Self::RateLimited(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::NoBackend
+            | Self::HomeDown
+            | Self::Exhausted
+            | Self::Overloaded
+            | Self::QueueFull
+            | Self::QueueTimeout => StatusCode::SERVICE_UNAVAILABLE,
             Self::ConnectFailed
             | Self::BackendTls
             | Self::BackendClosed
@@ -116,11 +134,15 @@ impl Fault {
             Self::BadRequest(_) => "bad-request",
             Self::MethodRefused => "method-refused",
             Self::NoRoute => "no-route",
+            Self::ProtocolUnknown => "protocol-unknown",
+            Self::Misdirected => "misdirected",
             Self::ExpectationFailed => "expectation-failed",
             Self::BodyTooLarge => "body-too-large",
             Self::HeadTooLarge => "head-too-large",
             Self::TargetTooLong => "target-too-long",
             Self::BodyTimeout => "body-timeout",
+            Self::RateLimited(_) => "rate-limited",
+            Self::Overloaded => "overloaded",
             Self::NoBackend => "no-backend",
             Self::HomeDown => "home-down",
             Self::Exhausted => "exhausted",
@@ -142,11 +164,14 @@ impl Fault {
         match self {
             Self::BadRequest(_)
             | Self::MethodRefused
+            | Self::ProtocolUnknown
+            | Self::Misdirected
             | Self::ExpectationFailed
             | Self::BodyTooLarge
             | Self::HeadTooLarge
             | Self::TargetTooLong
             | Self::BodyTimeout
+            | Self::RateLimited(_)
             | Self::ClientGone => Blame::Client,
             Self::ConnectFailed
             | Self::ConnectTimeout
@@ -159,6 +184,7 @@ impl Fault {
             | Self::NoBackend
             | Self::HomeDown
             | Self::Exhausted
+            | Self::Overloaded
             | Self::QueueFull
             | Self::QueueTimeout => Blame::Proxy,
         }
@@ -167,9 +193,13 @@ impl Fault {
     /// After which time it is worth asking again (RFC 9110 §10.2.3), where that can be said.
     pub const fn retry_after(self) -> Option<Duration> {
         match self {
-            Self::NoBackend | Self::HomeDown | Self::Exhausted | Self::QueueFull | Self::QueueTimeout => {
-                Some(Duration::from_secs(2))
-            }
+            Self::NoBackend
+            | Self::HomeDown
+            | Self::Exhausted
+            | Self::Overloaded
+            | Self::QueueFull
+            | Self::QueueTimeout => Some(Duration::from_secs(2)),
+            Self::RateLimited(seconds) => Some(Duration::from_secs(seconds as u64)),
             _ => None,
         }
     }
@@ -183,6 +213,7 @@ impl Fault {
                 | Self::BodyTimeout
                 | Self::HeadTooLarge
                 | Self::TargetTooLong
+                | Self::Misdirected
         )
     }
 }

@@ -17,6 +17,7 @@
 //! (metrics). [`store`] is told of every change of a binding, for those who keep or share them. All of them read one immutable snapshot of the configuration ([`world`]).
 
 pub mod admin;
+pub mod admission;
 pub mod affinity;
 pub mod app;
 pub mod backend;

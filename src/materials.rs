@@ -1,20 +1,20 @@
 //! What the configuration only names: certificates, keys, tokens. Read together, every fault at once.
 
-use std::{fmt, fs, sync::Arc};
+use std::{fmt, fs};
 
 use crate::{
     config::{Config, Token},
     issue::Keyrings,
     listener::LocalSocket,
     secret, store,
-    tls::{self, Certificate, ClientTls, Ticketer},
+    tls::{self, Certificate, ClientTls, Front, Ticketer, Vetting},
 };
 
 /// The contents of the files that a configuration names.
 #[derive(Debug)]
 pub struct Materials {
     /// For the handshakes.
-    pub tls: Arc<rustls::ServerConfig>,
+    pub tls: Front,
     /// For their dates.
     pub certificates: Vec<Certificate>,
     /// The keys of the cookies that pools issue.
@@ -54,6 +54,8 @@ impl Materials {
         let mut faults = Vec::new();
         let certificates = tls::load_certificates(&config.certificates)
             .map_err(|errors| faults.extend(errors.iter().map(ToString::to_string)));
+        let vetting = Vetting::load(config.tls.clients.as_ref())
+            .map_err(|errors| faults.extend(errors.iter().map(ToString::to_string)));
         let keyrings =
             Keyrings::load(config).map_err(|errors| faults.extend(errors.iter().map(ToString::to_string)));
         let mut backends = Vec::with_capacity(config.pools.len());
@@ -68,14 +70,15 @@ impl Materials {
         let token = token.map_err(|error| faults.push(error.to_string()));
         let secret = secret::check(config.secret_file.as_deref());
         let secret = secret.map_err(|error| faults.push(error.to_string()));
-        let (Ok(certificates), Ok(keyrings), Ok(token), Ok(_)) = (certificates, keyrings, token, secret)
+        let (Ok(certificates), Ok(vetting), Ok(keyrings), Ok(token), Ok(_)) =
+            (certificates, vetting, keyrings, token, secret)
         else {
             return Err(LoadErrors(faults));
         };
         if !faults.is_empty() {
             return Err(LoadErrors(faults));
         }
-        let tls = tls::server_config_with(&certificates, ticketer)
+        let tls = Front::new(&certificates, ticketer, &vetting, &config.tls)
             .map_err(|error| LoadErrors(vec![error.to_string()]))?;
         Ok(Self { tls, certificates, keyrings, backends, token })
     }

@@ -4,9 +4,10 @@
 //! `proxy`, `control` and `admin` never import one another; they meet here.
 
 use std::{
+    net::IpAddr,
     sync::{
         Arc, Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
 };
@@ -20,6 +21,7 @@ use tokio::{
 };
 
 use crate::{
+    admission::{Gate, Permit, RateLimit, RequestPermit},
     affinity::{Admin, Affinity, KeyHasher, Keys, Member, Roster, SealingKey, Settings},
     backend::{Backend, Families, Instance, Listed, RetryBudget},
     clock,
@@ -45,6 +47,8 @@ pub struct Snapshot {
     pub materials: Arc<Materials>,
     /// `Strict-Transport-Security`, if it is sent.
     pub hsts: Option<HeaderValue>,
+    /// How fast each address may ask, if that is limited; kept by a reload that does not change it.
+    pub rate: Option<Arc<RateLimit>>,
 }
 
 /// One application at one moment.
@@ -90,8 +94,8 @@ pub struct World {
     pub snapshot: ArcSwap<Snapshot>,
     /// The secret under which session ids become keys.
     pub hasher: KeyHasher,
-    /// Client connections open over all workers; bounded by `limits.connections`.
-    pub connections: AtomicUsize,
+    /// Connections and requests over all workers, which `[limits]` bounds.
+    pub gate: Arc<Gate>,
     /// The port of the TLS listener, for redirects.
     https_port: u16,
     /// Where the process is in its life; written by the control thread.
@@ -151,10 +155,6 @@ pub enum Phase {
     Forced,
 }
 
-/// A client connection that counts against the limit until it is dropped.
-#[derive(Debug)]
-pub struct Permit(Arc<World>);
-
 // === impl Snapshot ===
 
 impl Snapshot {
@@ -179,7 +179,12 @@ impl Snapshot {
         let hsts = config.hsts.map(|age| {
             HeaderValue::try_from(format!("max-age={}", age.as_secs())).expect("digits are a field value")
         });
-        Self { routes: Routes::new(&config.routes), pools, materials, hsts, config }
+        let kept = previous.and_then(|previous| previous.rate.clone());
+        let rate = config.edge.rate.map(|rate| match kept {
+            Some(kept) if kept.rate() == rate => kept,
+            _ => Arc::new(RateLimit::new(rate)),
+        });
+        Self { routes: Routes::new(&config.routes), pools, materials, hsts, rate, config }
     }
 
     /// The pool of this name.
@@ -344,7 +349,7 @@ impl World {
             https_port,
             snapshot: ArcSwap::from_pointee(snapshot),
             hasher,
-            connections: AtomicUsize::new(0),
+            gate: Arc::default(),
             phase: watch::Sender::new(Phase::Starting),
             handed_over: AtomicBool::new(false),
             published: watch::Sender::new(0),
@@ -452,21 +457,33 @@ impl World {
         });
     }
 
-    /// Counts a client connection in, unless the limit is reached.
-    pub fn admit(self: &Arc<Self>) -> Option<Permit> {
-        let limit = self.snapshot.load().config.limits.connections.get();
-        let permit = Permit(Arc::clone(self));
-        // Counted before compared, so that two workers cannot both take the last place; the permit's
-        // drop takes a refused one back.
-        let before = self.connections.fetch_add(1, Ordering::Relaxed);
-        (before < limit).then_some(permit)
+    /// Counts a client connection in, unless `limits.connections` is reached.
+    pub fn admit(&self) -> Option<Permit> {
+        self.gate.connection(self.snapshot.load().config.limits.connections.get())
     }
-}
 
-// === impl Permit ===
+    /// Counts it for the client's address, too, once that is known: after accept, or after the header of the PROXY
+    /// protocol. False when that address has `limits.connections_per_address` already; trusted proxies may have any
+    /// number.
+    pub fn admit_address(&self, permit: &mut Permit, address: IpAddr) -> bool {
+        let snapshot = self.snapshot.load();
+        let Some(limit) = snapshot.config.edge.connections_per_address else { return true };
+        if snapshot.config.trusts(address) || permit.count_for(address, limit) {
+            return true;
+        }
+        if self.gate.may_complain(clock::uptime()) {
+            tracing::warn!(
+                %address,
+                limit,
+                "refusing connections of an address that has as many as `limits.connections_per_address`; if it is a \
+                 balancer, name it in `trusted_proxies` (told once a minute)"
+            );
+        }
+        false
+    }
 
-impl Drop for Permit {
-    fn drop(&mut self) {
-        self.0.connections.fetch_sub(1, Ordering::Relaxed);
+    /// Counts a request in, unless `limits.requests` is reached.
+    pub fn admit_request(&self, snapshot: &Snapshot) -> Option<RequestPermit> {
+        self.gate.request(snapshot.config.edge.requests.get())
     }
 }

@@ -20,6 +20,7 @@ use self::support::{
     backend::{Backend, answer},
     client::{BOTH, Client},
     flow::{Body, endless},
+    operator::{self, Operator},
     process::Homing,
     raw_backend::RawBackend,
     setup::Setup,
@@ -95,6 +96,9 @@ async fn no_more_requests_than_the_limit_are_at_a_backend_whichever_worker_they_
     let calls = tokio::spawn(join_all(calls.collect::<Vec<_>>()));
     homing.wait_for_metric(IN_FLIGHT, &[], 3.0).await;
     homing.wait_for_metric(QUEUE, &[], 17.0).await;
+    assert_eq!(Operator::of(&homing).backend("app-1").await["queued"], 17);
+    let table = operator::run(&homing, &["backends"]).await.stdout;
+    assert!(table.contains("3 + 17 waiting"), "{table}");
     gated.let_go(20);
     let statuses = within("all answers", calls).await.expect("no panic");
     assert!(statuses.iter().all(|status| *status == StatusCode::OK), "{statuses:?}");

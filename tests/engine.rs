@@ -140,7 +140,7 @@ async fn the_last_answer_says_so_and_the_connection_ends_in_an_orderly_way() {
         "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\nGET /ignored HTTP/1.1\r\nHost: a\r\n\r\n",
     )
     .await;
-    let (text, orderly) = raw.until_the_end().await;
+    let (text, orderly) = raw.all_and_how().await;
     assert!(text.contains(SAYS_CLOSE) && text.ends_with("\r\n\r\nok"), "{text:?}");
     assert!(orderly, "no close_notify");
     assert_eq!(backend.count("/ignored"), 0);
@@ -162,7 +162,7 @@ async fn an_answer_that_breaks_off_never_looks_whole() {
         for version in ["1.1", "1.0"] {
             let mut raw = Client::h1(&homing).raw().await;
             raw.write(format!("GET / HTTP/{version}\r\nHost: a\r\n\r\n")).await;
-            let (text, orderly) = raw.until_the_end().await;
+            let (text, orderly) = raw.all_and_how().await;
             assert!(text.starts_with("HTTP/1.1 200 "), "{answer:?}: {text:?}");
             assert!(
                 !text.ends_with("0\r\n\r\n") && !orderly,

@@ -31,8 +31,9 @@ const MOVES: &str = "homing_affinity_moves_total";
 async fn running_out_of_file_descriptors_takes_no_backend_down_and_moves_no_session() {
     let apps = app::several(2);
     // Each request needs a connection of its own, hence a descriptor.
-    let setup = Setup::new(&apps).pool("keep_alive = 0").checked().files(64);
-    let homing = setup.section("[timeouts]\nhandshake = \"1m\"").start().await;
+    let setup = Setup::new(&apps).pool("keep_alive = 0").checked();
+    let homing = setup.section("[timeouts]\nhandshake = \"30s\"").start().await;
+    homing.process.limit_files(Some(64));
     let users = app::login_all(&Client::h1(&homing), 4).await;
     let mut connections = Vec::new();
     for _ in &users {

@@ -81,7 +81,7 @@ impl App {
         taker: Option<Taker>,
     ) -> anyhow::Result<Self> {
         let workers = config.workers.get();
-        raise_file_limit(config.limits.connections.get());
+        let room = raise_file_limit(config.limits.connections.get());
         let ticketer = Ticketer::new()?;
         let materials = Materials::load_first(&config, &ticketer)?;
         let handover = config.state.handover.as_deref();
@@ -123,6 +123,7 @@ impl App {
             https: local(https.first())?.context("no worker, no listener")?,
             http: local(http.first())?,
             admin: local(admin.as_ref())?,
+            proxy_protocol: config.listen.proxy_protocol.clone(),
         };
         let registry = Registry::new();
         let metrics = Arc::new(Metrics::register(&registry)?);
@@ -155,6 +156,7 @@ impl App {
         let shared = share(&snapshot.config.state, &hasher, &registry)?;
         let (mut world, reloads) = World::new(snapshot, hasher, bound.https.port());
         world.shared = shared;
+        world.gate.set_room(room);
         let world = Arc::new(world);
         let (discovery, findings) =
             Discovery::new(Arc::clone(&world), DiscoveryMetrics::register(&registry)?);
@@ -423,19 +425,32 @@ fn share(
 }
 
 /// Each client connection needs a file descriptor, and one more to a backend. The usual limit of a shell, 1024,
-/// is far below what the system allows.
-fn raise_file_limit(connections: usize) {
+/// is far below what the system allows. What clients may have of it: the rest is for backends, health checks and
+/// operators, who must not find the door shut because too many clients stand in it.
+fn raise_file_limit(connections: usize) -> usize {
     let wanted = 2 * connections as u64 + OTHER_FILES;
-    match rlimit::increase_nofile_limit(wanted) {
-        // Connections to backends are shared: fewer than two for each client may do.
-        Ok(limit) if limit < connections as u64 + OTHER_FILES => tracing::warn!(
+    let limit = match rlimit::increase_nofile_limit(wanted) {
+        Ok(limit) => limit,
+        Err(error) => {
+            tracing::warn!(%error, "cannot raise the limit of file descriptors");
+            return usize::MAX;
+        }
+    };
+    if limit >= wanted {
+        return usize::MAX;
+    }
+    // Connections to backends are shared: fewer than one for each client may do.
+    let room = usize::try_from((limit - OTHER_FILES.min(limit / 4)) / 4 * 3).unwrap_or(usize::MAX).max(1);
+    if room < connections {
+        tracing::warn!(
             limit,
             wanted,
-            "fewer file descriptors than `limits.connections` may need: raise the limit (ulimit -n, LimitNOFILE)"
-        ),
-        Ok(_) => {}
-        Err(error) => tracing::warn!(%error, "cannot raise the limit of file descriptors"),
+            connections = room,
+            "fewer file descriptors than `limits.connections` may need, so fewer connections are accepted: raise the \
+             limit (ulimit -n, LimitNOFILE)"
+        );
     }
+    room
 }
 
 fn process_metrics(registry: &Registry) -> prometheus::Result<()> {

@@ -174,7 +174,7 @@ async fn accept_clients(worker: &Rc<Worker>, listener: tokio::net::TcpListener, 
         if tls {
             tokio::task::spawn_local(proxy::serve_tls(worker, stream, peer, permit));
         } else {
-            tokio::task::spawn_local(proxy::serve_plain(worker, stream, permit));
+            tokio::task::spawn_local(proxy::serve_plain(worker, stream, peer, permit));
         }
     };
     let ends = |phase| phase >= Phase::HandedOver;

@@ -2,7 +2,7 @@
 
 use std::{fmt::Debug, net::SocketAddr, path::PathBuf};
 
-use super::{AccessLog, Config, Pool, format_duration};
+use super::{AccessLog, ClientAuth, Config, Pool, Tls, format_duration};
 use crate::affinity::Settings;
 
 /// What differs between two configurations.
@@ -40,6 +40,10 @@ impl Changes {
         let networks =
             |config: &Config| -> Vec<_> { config.trusted_proxies.iter().map(ToString::to_string).collect() };
         list(applied, "trusted_proxies", &networks(old), &networks(new));
+        let senders = |config: &Config| -> Vec<_> {
+            config.listen.proxy_protocol.iter().map(ToString::to_string).collect()
+        };
+        list(applied, "listen.proxy_protocol", &senders(old), &senders(new));
         differs(applied, "admin.token_file", &old.admin.token_file, &new.admin.token_file);
         differs(applied, "admin.allow_changes", &old.admin.allow_changes, &new.admin.allow_changes);
         let hosts =
@@ -52,7 +56,7 @@ impl Changes {
         differs(applied, "log_query", &old.log_query, &new.log_query);
         differs(applied, "hsts", &old.hsts, &new.hsts);
         differs(applied, "timeouts", &old.timeouts, &new.timeouts);
-        differs(applied, "limits", &old.limits, &new.limits);
+        differs(applied, "limits", &(&old.limits, &old.edge), &(&new.limits, &new.edge));
         let routes = |config: &Config| -> Vec<_> {
             let name = |index: usize| config.pools.get(index).map_or("", |pool| &*pool.name);
             let text = |route: &super::Route| {
@@ -68,6 +72,7 @@ impl Changes {
         };
         list(applied, "routes", &routes(old), &routes(new));
         pools(applied, &old.pools, &new.pools);
+        tls(applied, &old.tls, &new.tls);
         changes
     }
 
@@ -75,6 +80,24 @@ impl Changes {
     pub fn is_empty(&self) -> bool {
         self.applied.is_empty() && self.restart.is_empty()
     }
+}
+
+fn tls(words: &mut Vec<String>, old: &Tls, new: &Tls) {
+    self::words(words, "tls.min_version", &old.min_version, &new.min_version, |version| {
+        version.as_str().to_owned()
+    });
+    differs(words, "tls.strict_sni", &old.strict_sni, &new.strict_sni);
+    let auth = |tls: &Tls| tls.clients.as_ref().map_or("off", ClientAuth::word);
+    self::words(words, "tls.client_auth", &auth(old), &auth(new), ToString::to_string);
+    let file = |tls: &Tls, of: fn(&ClientAuth) -> Option<PathBuf>| tls.clients.as_ref().and_then(of);
+    for (name, of) in [
+        ("tls.client_ca", (|clients| Some(clients.ca.clone())) as fn(&ClientAuth) -> _),
+        ("tls.client_crl", |clients| clients.crl.clone()),
+    ] {
+        self::words(words, name, &file(old, of), &file(new, of), |file| path(file.as_ref()));
+    }
+    self::words(words, "tls.client_header", &old.client_header, &new.client_header, ToString::to_string);
+    differs(words, "tls.client_cert", &old.client_cert, &new.client_cert);
 }
 
 fn pools(words: &mut Vec<String>, old: &[Pool], new: &[Pool]) {

@@ -2,7 +2,7 @@
 
 use std::{
     collections::HashMap,
-    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     num::{NonZeroU32, NonZeroUsize},
     path::{Path, PathBuf},
     thread,
@@ -24,7 +24,7 @@ use super::{
 
 /// Converts a whole configuration; relative paths are taken from `base`. What it returns is valid only
 /// if `report` is empty afterwards.
-pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
+pub(super) fn config(mut raw: RawConfig, base: &Path, report: &Report) -> Config {
     if raw.certificates.is_missing() && report.source().numbered {
         report.add_whole(
             "there is no [[certificate]]: HTTPS needs at least one",
@@ -34,6 +34,7 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
     if raw.pools.is_missing() {
         report.add_whole("there is no [[pool]]: requests have nowhere to go", None);
     }
+    let edge = std::mem::take(&mut raw.limits.edge).convert(report);
     let limits = limits(raw.limits);
     let routes = routes(raw.routes, &raw.pools, limits.body_size, report);
     let issues = raw.pools.list.iter().map(|pool| pool.affinity.issue.place()).collect::<Vec<_>>();
@@ -56,11 +57,13 @@ pub(super) fn config(raw: RawConfig, base: &Path, report: &Report) -> Config {
         watch: raw.watch.or(false),
         resolver: raw.resolver.value(),
         dns_refresh: dns_refresh(raw.dns_refresh, report),
-        timeouts: timeouts(raw.timeouts),
+        timeouts: timeouts(raw.timeouts, report),
         limits,
+        edge,
         hsts: raw.hsts.value(),
         routes,
         pools: pools(raw.pools.list, base, report),
+        tls: raw.tls.convert(base, report),
     };
     convert_issue::check_clashes(&config, &issues, report);
     config
@@ -83,6 +86,12 @@ fn dns_refresh(field: Field<Duration>, report: &Report) -> Duration {
 
 /// Where the secret of a state file is unless it is said otherwise.
 impl Config {
+    /// Whether what this peer says about the clients that it forwards is believed.
+    pub fn trusts(&self, peer: IpAddr) -> bool {
+        let peer = peer.to_canonical();
+        self.trusted_proxies.iter().any(|network| network.contains(&peer))
+    }
+
     /// The state file, where `secret_file` is the key file beside it: nobody named that.
     pub fn key_is_of_state(&self) -> Option<&Path> {
         let state = self.state.file.as_deref()?;
@@ -114,6 +123,7 @@ fn listen(raw: RawListen, report: &Report) -> Listen {
         https: raw.https.or(DEFAULT_HTTPS),
         http: raw.http.or(None),
         admin: raw.admin.or(Some(DEFAULT_ADMIN)),
+        proxy_protocol: plain(raw.proxy_protocol.or_else(Vec::new)),
     }
 }
 
@@ -141,13 +151,22 @@ fn certificates(raw: Vec<RawCertificate>, base: &Path, report: &Report) -> Vec<C
     certificates
 }
 
-fn timeouts(raw: RawTimeouts) -> Timeouts {
+fn timeouts(raw: RawTimeouts, report: &Report) -> Timeouts {
+    if let (Some(span), Some(time)) = (raw.handshake.span(), raw.handshake.get())
+        && *time > HANDSHAKE_MAX
+    {
+        report.add(
+            span,
+            "`handshake` is at most \"30s\": until its end nobody knows who takes up the connection",
+        );
+    }
     Timeouts {
         handshake: raw.handshake.or(Duration::from_secs(10)),
         head: raw.head.or(Duration::from_secs(15)),
         idle: raw.idle.or(Duration::from_secs(75)),
         body: raw.body.or(Duration::from_secs(60)),
         drain: raw.drain.or(Duration::from_secs(30)),
+        websocket: raw.websocket.or(Duration::from_hours(1)),
     }
 }
 
@@ -158,7 +177,7 @@ fn limits(raw: RawLimits) -> Limits {
         headers: size(raw.headers.or(100)),
         body_size: raw.body_size.or(None),
         connections: raw.connections.or(const { NonZeroUsize::new(10_000).unwrap() }),
-        streams: raw.streams.or(const { NonZeroU32::new(128).unwrap() }),
+        streams: raw.streams.or(const { NonZeroU32::new(100).unwrap() }),
         uri_size: size(raw.uri_size.or(16 << 10)),
     }
 }
@@ -254,5 +273,6 @@ fn default_workers() -> NonZeroUsize {
     thread::available_parallelism().unwrap_or(NonZeroUsize::MIN)
 }
 
-const DEFAULT_HTTPS: SocketAddr = SocketAddr::new(std::net::IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8443);
-const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);
+const HANDSHAKE_MAX: Duration = Duration::from_secs(30);
+const DEFAULT_HTTPS: SocketAddr = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), 8443);
+const DEFAULT_ADMIN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 9090);

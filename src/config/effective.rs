@@ -56,10 +56,12 @@ fn write_config(config: &Config, out: &mut String) -> fmt::Result {
     }
     write_timeouts(&config.timeouts, out)?;
     write_limits(&config.limits, out)?;
+    config.edge.write(out)?;
     for route in &config.routes {
         write_route(route, &config.pools, out)?;
     }
-    config.pools.iter().try_for_each(|pool| write_pool(pool, out))
+    config.pools.iter().try_for_each(|pool| write_pool(pool, out))?;
+    config.tls.write(out)
 }
 
 fn write_listen(listen: &Listen, out: &mut String) -> fmt::Result {
@@ -67,7 +69,8 @@ fn write_listen(listen: &Listen, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[listen]")?;
     writeln!(out, "https = {}", quoted(listen.https))?;
     writeln!(out, "http = {}", optional(listen.http))?;
-    writeln!(out, "admin = {}", optional(listen.admin))
+    writeln!(out, "admin = {}", optional(listen.admin))?;
+    writeln!(out, "proxy_protocol = {}", list(&listen.proxy_protocol, ToString::to_string))
 }
 
 fn format_host(host: &str) -> String {
@@ -121,7 +124,8 @@ fn write_timeouts(timeouts: &Timeouts, out: &mut String) -> fmt::Result {
     writeln!(out, "head = {}", duration(timeouts.head))?;
     writeln!(out, "idle = {}", duration(timeouts.idle))?;
     writeln!(out, "body = {}", duration(timeouts.body))?;
-    writeln!(out, "drain = {}", duration(timeouts.drain))
+    writeln!(out, "drain = {}", duration(timeouts.drain))?;
+    writeln!(out, "websocket = {}", duration(timeouts.websocket))
 }
 
 fn write_limits(limits: &Limits, out: &mut String) -> fmt::Result {

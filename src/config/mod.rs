@@ -11,6 +11,7 @@ mod changes;
 mod convert;
 mod convert_issue;
 mod convert_pool;
+mod edge;
 mod effective;
 mod errors;
 mod excerpt;
@@ -25,12 +26,14 @@ mod section;
 mod session;
 mod state;
 mod suggest;
+mod tls;
 mod token;
 
 pub use self::{
     address::{format_backend_url, parse_listen},
     changes::Changes,
     convert_pool::BACKENDS_MAX,
+    edge::{Edge, Period, Rate},
     errors::ConfigErrors,
     flags::{BackendFlag, Flags, Overrides},
     model::{
@@ -41,5 +44,6 @@ pub use self::{
     quantity::{format_duration, format_size, parse_duration, parse_size},
     redis_url::{Node, Password, RedisUrl, RedisUrlError, Topology},
     session::{format_balance, parse_balance},
+    tls::{ClientAuth, Tls, TlsVersion},
     token::{Token, TokenError},
 };

@@ -11,7 +11,7 @@ use std::{
 use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
-use super::RedisUrl;
+use super::{RedisUrl, Tls, edge::Edge};
 use crate::affinity::Settings;
 
 /// Everything `homing serve` needs to know.
@@ -45,12 +45,16 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// Bounds of the client side.
     pub limits: Limits,
+    /// What one client may take, and all of them together.
+    pub edge: Edge,
     /// `Strict-Transport-Security` max-age sent with every HTTPS answer; none by default.
     pub hsts: Option<Duration>,
     /// Host and path to pool; the most specific match wins whatever the order.
     pub routes: Vec<Route>,
     /// The applications.
     pub pools: Vec<Pool>,
+    /// Who may shake hands at the front door.
+    pub tls: Tls,
 }
 
 /// The sockets that are opened.
@@ -62,6 +66,8 @@ pub struct Listen {
     pub http: Option<SocketAddr>,
     /// Metrics, health, the API of operators.
     pub admin: Option<SocketAddr>,
+    /// Peers whose connections to `https` and `http` begin with a PROXY header.
+    pub proxy_protocol: Vec<IpNet>,
 }
 
 /// Who may do what on the admin listener.
@@ -140,6 +146,8 @@ pub struct Timeouts {
     pub body: Duration,
     /// From SIGTERM to closing whatever is still open.
     pub drain: Duration,
+    /// A WebSocket over which nothing passes for this long is closed.
+    pub websocket: Duration,
 }
 
 /// Bounds of the client side.

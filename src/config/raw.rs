@@ -18,6 +18,7 @@ use super::{
         parse_listen, parse_name, parse_network, parse_path_prefix, parse_resolver, parse_target,
     },
     backend_side::{RawPoolLimits, RawPoolTls, parse_server_name},
+    edge::RawEdge,
     model::{AccessLog, Discover, HostPattern, SameSite},
     quantity::format_size,
     schema,
@@ -27,6 +28,7 @@ use super::{
         parse_skip, parse_status,
     },
     state::RawState,
+    tls::RawTls,
 };
 use crate::affinity::{Balance, KeySource, OnDown, PathPattern};
 
@@ -49,6 +51,7 @@ pub(super) struct RawConfig {
     pub(super) limits: RawLimits,
     pub(super) routes: Tables<RawRoute>,
     pub(super) pools: Tables<RawPool>,
+    pub(super) tls: RawTls,
 }
 
 /// `None` is a listener that is switched off.
@@ -57,6 +60,7 @@ pub(super) struct RawListen {
     pub(super) https: Field<SocketAddr>,
     pub(super) http: Field<Option<SocketAddr>>,
     pub(super) admin: Field<Option<SocketAddr>>,
+    pub(super) proxy_protocol: Field<Vec<Spanned<IpNet>>>,
 }
 
 #[derive(Debug, Default)]
@@ -81,6 +85,7 @@ pub(super) struct RawTimeouts {
     pub(super) idle: Field<Duration>,
     pub(super) body: Field<Duration>,
     pub(super) drain: Field<Duration>,
+    pub(super) websocket: Field<Duration>,
 }
 
 #[derive(Debug, Default)]
@@ -91,6 +96,7 @@ pub(super) struct RawLimits {
     pub(super) connections: Field<NonZeroUsize>,
     pub(super) streams: Field<NonZeroU32>,
     pub(super) uri_size: Field<u32>,
+    pub(super) edge: RawEdge,
 }
 
 #[derive(Debug, Default)]
@@ -200,6 +206,7 @@ impl RawConfig {
             limits: RawLimits::read(root.section("limits", &schema::LIMITS)),
             routes: root.tables("route", &schema::ROUTE, RawRoute::read),
             pools: root.tables("pool", &schema::POOL, RawPool::read),
+            tls: RawTls::read(root.section("tls", &schema::TLS)),
         };
         root.finish();
         config
@@ -212,6 +219,7 @@ impl RawListen {
             https: section.text("https", parse_listen),
             http: section.take("http", listener),
             admin: section.take("admin", listener),
+            proxy_protocol: section.list("proxy_protocol", |value| text(value, parse_network)),
         };
         section.finish();
         listen
@@ -248,6 +256,7 @@ impl RawTimeouts {
             idle: section.positive("idle"),
             body: section.positive("body"),
             drain: section.duration("drain"),
+            websocket: section.positive("websocket"),
         };
         section.finish();
         timeouts
@@ -263,6 +272,7 @@ impl RawLimits {
             connections: section.count_usize("connections", CONNECTIONS_MAX),
             streams: section.count("streams", STREAMS_MAX),
             uri_size: section.take("uri_size", uri_size),
+            edge: RawEdge::read(&mut section),
         };
         section.finish();
         limits

@@ -28,10 +28,12 @@ pub(super) static ROOT: Shape = Shape {
         "limits",
         "route",
         "pool",
+        "tls",
     ],
 };
 
-pub(super) static LISTEN: Shape = Shape { title: "[listen]", keys: &["https", "http", "admin"] };
+pub(super) static LISTEN: Shape =
+    Shape { title: "[listen]", keys: &["https", "http", "admin", "proxy_protocol"] };
 
 pub(super) static ADMIN: Shape =
     Shape { title: "[admin]", keys: &["token_file", "allow_changes", "hosts", "socket"] };
@@ -52,12 +54,38 @@ pub(super) static STATE: Shape = Shape {
 
 pub(super) static CERTIFICATE: Shape = Shape { title: "[[certificate]]", keys: &["cert", "key"] };
 
+pub(super) static TLS: Shape = Shape {
+    title: "[tls]",
+    keys: &[
+        "min_version",
+        "strict_sni",
+        "client_ca",
+        "client_auth",
+        "client_crl",
+        "client_header",
+        "client_cert",
+    ],
+};
+
 pub(super) static TIMEOUTS: Shape =
-    Shape { title: "[timeouts]", keys: &["handshake", "head", "idle", "body", "drain"] };
+    Shape { title: "[timeouts]", keys: &["handshake", "head", "idle", "body", "drain", "websocket"] };
 
 pub(super) static LIMITS: Shape = Shape {
     title: "[limits]",
-    keys: &["head_size", "headers", "body_size", "connections", "streams", "uri_size"],
+    keys: &[
+        "head_size",
+        "headers",
+        "body_size",
+        "connections",
+        "streams",
+        "uri_size",
+        "connections_per_address",
+        "requests",
+        "requests_per_connection",
+        "rate",
+        "rate_burst",
+        "min_rate",
+    ],
 };
 
 pub(super) static ROUTE: Shape = Shape { title: "[[route]]", keys: &["host", "path", "pool", "body_size"] };
@@ -119,7 +147,7 @@ pub(super) static POOL_LIMITS: Shape =
     Shape { title: "[pool.limits]", keys: &["connections", "queue", "queue_timeout", "retry_budget"] };
 
 /// Every table.
-pub(super) static ALL: [&Shape; 17] = [
+pub(super) static ALL: [&Shape; 18] = [
     &ROOT,
     &LISTEN,
     &ADMIN,
@@ -137,6 +165,7 @@ pub(super) static ALL: [&Shape; 17] = [
     &BACKEND,
     &POOL_TLS,
     &POOL_LIMITS,
+    &TLS,
 ];
 
 #[cfg(test)]

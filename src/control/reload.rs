@@ -160,18 +160,24 @@ impl Reloader {
         if dates(&old.materials) != dates(&materials) {
             changes.applied.push("certificates renewed".to_owned());
         }
+        if old.materials.tls.vetting() != materials.tls.vetting() && old.config.tls == config.tls {
+            changes.applied.push("client authorities or revocations renewed".to_owned());
+        }
         if old.materials.keyrings != materials.keyrings {
             changes.applied.push("other keys for `issue`".to_owned());
         }
         if old.materials.token != materials.token && old.config.admin.token_file == config.admin.token_file {
             changes.applied.push("admin token renewed".to_owned());
         }
-        if old.materials.backends != materials.backends {
+        if other_backend_files(&old, &config, &materials) {
             changes.applied.push("other files for TLS to backends".to_owned());
         }
         let config = Config {
             admin: config::Admin { socket: old.config.admin.socket.clone(), ..config.admin },
-            listen: old.config.listen.clone(),
+            listen: config::Listen {
+                proxy_protocol: config.listen.proxy_protocol,
+                ..old.config.listen.clone()
+            },
             workers: old.config.workers,
             access_log: old.config.access_log.clone(),
             secret_file: old.config.secret_file.clone(),
@@ -326,6 +332,11 @@ impl Reloader {
                 pool.tls.certificate.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]);
             pool.tls.ca.as_deref().into_iter().chain(pair)
         });
+        let clients = config
+            .tls
+            .clients
+            .iter()
+            .flat_map(|clients| std::iter::once(clients.ca.as_path()).chain(clients.crl.as_deref()));
         let files = self
             .source
             .file
@@ -334,9 +345,20 @@ impl Reloader {
             .chain(token)
             .chain(certificates)
             .chain(keys)
-            .chain(backends);
+            .chain(backends)
+            .chain(clients);
         files.map(stamp).collect()
     }
+}
+
+/// Whether the files of an unchanged `[pool.tls]` have other contents.
+fn other_backend_files(old: &Snapshot, config: &Config, materials: &Materials) -> bool {
+    config.pools.iter().zip(&materials.backends).any(|(pool, tls)| {
+        old.config.pools.iter().zip(&old.materials.backends).any(|(before, had)| {
+            let same = (&before.name, &before.tls) == (&pool.name, &pool.tls);
+            same && matches!((had, tls), (Some(had), Some(tls)) if had != tls)
+        })
+    })
 }
 
 /// Why a backend that has left DNS can go, if it can.

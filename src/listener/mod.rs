@@ -3,6 +3,7 @@
 mod accept;
 mod inherited;
 mod local;
+pub mod proxy_protocol;
 
 use std::{
     io,

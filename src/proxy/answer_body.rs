@@ -88,7 +88,7 @@ impl Answer {
                 Poll::Ready(None)
             }
             Some(Ok(frame)) => {
-                self.tracked.handed();
+                self.tracked.handed(frame.data_ref().map_or(0, Bytes::len));
                 if let Some(data) = frame.data_ref() {
                     self.holding.passed(data.len());
                     self.record.sent(data.len() as u64);

@@ -4,23 +4,33 @@ use std::{
     net::SocketAddr,
     pin::{Pin, pin},
     rc::Rc,
-    sync::Arc,
+    time::Duration,
 };
 
-use tokio::{net::TcpStream, time::timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::{
+    net::TcpStream,
+    time::{timeout, timeout_at},
+};
 
 use super::{
-    Client, Place, Worker,
+    Client, Open, Place, Worker,
     activity::Activity,
     guard::{End, Guard},
     http1, http2,
+    identity::Vetted,
+    preface,
 };
-use crate::world::Permit;
+use crate::{
+    admission::Permit,
+    clock,
+    tls::{self, Refused},
+};
 
 /// hyper refuses heads by itself and without a word; ours refuses first, with one. Between the two lies
 /// the factor by which a head may exceed the limit and still be told so.
 pub(super) const HEAD_SLACK: usize = 2;
+/// Time for WebSockets over a connection that is closed at once to be told so.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves a client that has connected to the TLS listener. It counts as open from the call on, not from
 /// the first poll: a drain that begins in between must see it.
@@ -38,25 +48,34 @@ pub fn serve_tls(
 pub fn serve_plain(
     worker: &Rc<Worker>,
     stream: TcpStream,
+    peer: SocketAddr,
     permit: Permit,
 ) -> impl Future<Output = ()> + use<> {
     let place = Place::take(worker, permit, &worker.metrics.http);
-    plain(Rc::clone(worker), stream, place)
+    plain(Rc::clone(worker), stream, peer, place)
 }
 
-async fn tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: Place) {
+async fn tls(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, mut place: Place) {
     let snapshot = worker.world.snapshot.load_full();
-    let acceptor = TlsAcceptor::from(Arc::clone(&snapshot.materials.tls));
     let timeouts = snapshot.config.timeouts.clone();
     let limits = snapshot.config.limits.clone();
+    // One deadline for all that comes before the first request.
+    let deadline = clock::now() + timeouts.handshake;
+    let client = preface::client_of(&worker, &snapshot.config, &mut stream, peer, deadline).await;
+    let Some(peer) = client.filter(|peer| place.counts_for(&worker, *peer)) else { return };
+    let front = snapshot.materials.tls.clone();
     drop(snapshot);
     let metrics = &worker.metrics;
-    let stream = match timeout(timeouts.handshake, acceptor.accept(stream)).await {
-        Ok(Ok(stream)) => stream,
+    let (stream, identity) = match timeout_at(deadline, tls::accept(&front, stream)).await {
+        Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => {
-            let closed = error.kind() == std::io::ErrorKind::UnexpectedEof
-                || error.kind() == std::io::ErrorKind::ConnectionReset;
-            if closed { &metrics.tls_closed } else { &metrics.tls_failed }.inc();
+            match &error {
+                Refused::Closed(_) => &metrics.tls_closed,
+                Refused::Failed(_) => &metrics.tls_failed,
+                Refused::UnknownName(_) => &metrics.tls_unknown_name,
+                Refused::ClientCertificate(_) => &metrics.tls_client_certificate,
+            }
+            .inc();
             tracing::debug!(%peer, %error, "handshake failed");
             return;
         }
@@ -72,7 +91,9 @@ async fn tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: Pla
         _ => metrics.tls13.inc(),
     }
     let http2 = tls.alpn_protocol() == Some(b"h2");
-    let client = Rc::new(Client::new(&worker, peer, place));
+    let server_name = tls.server_name().map(Into::into);
+    let vetted = Vetted { server_name, identity, way: front.vetting() };
+    let client = Rc::new(Client::new(&worker, peer, vetted, place));
     if http2 {
         http2::serve_http2(&client, stream, &timeouts, &limits).await;
     } else {
@@ -80,8 +101,13 @@ async fn tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: Pla
     }
 }
 
-async fn plain(worker: Rc<Worker>, stream: TcpStream, _place: Place) {
+async fn plain(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, mut place: Place) {
     let snapshot = worker.world.snapshot.load_full();
+    let deadline = clock::now() + snapshot.config.timeouts.handshake;
+    let client = preface::client_of(&worker, &snapshot.config, &mut stream, peer, deadline).await;
+    if !client.is_some_and(|peer| place.counts_for(&worker, peer)) {
+        return;
+    }
     let activity = Activity::new();
     let timeouts = &snapshot.config.timeouts;
     // A redirect is too small to be left standing.
@@ -90,7 +116,12 @@ async fn plain(worker: Rc<Worker>, stream: TcpStream, _place: Place) {
 }
 
 /// Runs a connection to its end, or to the guard's.
-pub(super) async fn drive<C>(connection: C, mut guard: Guard, shut_down: impl Fn(Pin<&mut C>))
+pub(super) async fn drive<C>(
+    connection: C,
+    mut guard: Guard,
+    tunnels: &Open,
+    shut_down: impl Fn(Pin<&mut C>),
+) -> hyper::Result<()>
 where
     C: Future<Output = hyper::Result<()>>,
 {
@@ -98,14 +129,21 @@ where
     loop {
         tokio::select! {
             result = connection.as_mut() => {
-                if let Err(error) = result {
+                if let Err(error) = &result {
                     tracing::debug!(%error, "client connection ended");
                 }
-                return;
+                return result;
             }
             end = guard.next() => match end {
                 End::Graceful => shut_down(connection.as_mut()),
-                End::Now => return,
+                End::Now => {
+                    if tunnels.any() {
+                        // Its WebSockets have been told the same: their last frames are on the way.
+                        shut_down(connection.as_mut());
+                        let _ = timeout(FAREWELL, connection).await;
+                    }
+                    return Ok(());
+                }
             },
         }
     }

@@ -4,7 +4,7 @@ use std::{rc::Rc, sync::Arc, time::Duration};
 
 use prometheus::IntGauge;
 use tokio::{
-    sync::watch,
+    sync::{Notify, watch},
     time::{Instant, sleep_until, timeout},
 };
 
@@ -28,6 +28,8 @@ pub(super) struct Guard {
     answers: Rc<Answers>,
     /// When an idle connection, which has been told to go, is cut.
     parting: Option<Instant>,
+    /// Tells that no more requests are to come (HTTP/2).
+    spent: Option<Rc<Notify>>,
 }
 
 /// How a connection must end.
@@ -66,7 +68,14 @@ impl Guard {
             body: timeouts.body,
             answers: Rc::clone(answers),
             parting: None,
+            spent: None,
         }
+    }
+
+    /// The connection ends with grace when `spent` tells that no more requests are to come.
+    pub(super) fn until_spent(mut self, spent: &Rc<Notify>) -> Self {
+        self.spent = Some(Rc::clone(spent));
+        self
     }
 
     /// Resolves when the connection must end.
@@ -93,6 +102,10 @@ impl Guard {
             let seen = self.seen;
             tokio::select! {
                 () = sleep_until(until) => {}
+                () = notified(self.spent.as_deref()) => {
+                    self.spent = None;
+                    return End::Graceful;
+                }
                 phase = self.phase.wait_for(|phase| *phase > seen) => {
                     // The sender lives as long as the world, which the worker holds.
                     let Ok(phase) = phase.map(|phase| *phase) else { return End::Now };
@@ -112,6 +125,14 @@ impl Guard {
                 }
             }
         }
+    }
+}
+
+/// Resolves when it tells; never without one.
+async fn notified(notify: Option<&Notify>) {
+    match notify {
+        Some(notify) => notify.notified().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -34,8 +34,12 @@ const MAX_HOPS: usize = 32;
 /// Whether a request asks to become a WebSocket (RFC 6455 §4.1): an `Upgrade` to it that `Connection`
 /// names. Other protocols are not passed on: `h2c` would be a tunnel past every rule of this proxy.
 pub(super) fn wants_websocket(version: Version, headers: &HeaderMap) -> bool {
-    version == Version::HTTP_11
-        && headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
+    version == Version::HTTP_11 && names_websocket(headers)
+}
+
+/// Whether these fields upgrade to a WebSocket.
+pub(super) fn names_websocket(headers: &HeaderMap) -> bool {
+    headers.get(UPGRADE).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"websocket"))
         && tokens(headers, &CONNECTION).any(|token| token.eq_ignore_ascii_case("upgrade"))
 }
 
@@ -220,7 +224,7 @@ fn strip_forwarded(headers: &mut HeaderMap) {
 
 /// Whether applications believe a field of this name to come from a proxy. CGI and its heirs take `_` for
 /// `-`, so both are meant.
-fn is_forwarding(name: &str) -> bool {
+pub(super) fn is_forwarding(name: &str) -> bool {
     let begins = |prefix: &str| {
         name.len() >= prefix.len()
             && name

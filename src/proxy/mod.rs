@@ -10,17 +10,24 @@
 
 mod access_log;
 mod activity;
+mod admission;
 mod answer_body;
 mod answers;
 mod connection;
+mod flood;
 mod forward;
 mod guard;
 mod headers;
 mod http1;
 mod http2;
+mod http2_rules;
+mod identity;
 mod interim;
 mod metrics;
+mod opening;
 mod own_cookie;
+mod pace;
+mod preface;
 mod queue;
 mod record;
 mod redirect;
@@ -50,12 +57,13 @@ pub use self::{
     connection::{serve_plain, serve_tls},
     metrics::{Metrics, Protocol},
 };
-use self::{activity::Activity, answers::Answers, guard::Gauge};
+use self::{activity::Activity, answers::Answers, guard::Gauge, identity::Vetted, pace::Pace};
 use crate::{
+    admission::Permit,
     affinity::{Affinity, Slot, Tick},
     clock,
     upstream::Connections,
-    world::{Permit, Pool, World},
+    world::{Pool, World},
 };
 
 /// What one worker thread owns.
@@ -93,21 +101,29 @@ struct Client {
     peer_value: HeaderValue,
     /// The peer's address as a node of `Forwarded`; made once per connection.
     node: Box<str>,
+    /// What the handshake found out about it.
+    vetted: Vetted,
     activity: Arc<Activity>,
     /// Answers that the client has not taken whole yet.
     answers: Rc<Answers>,
+    /// Its WebSockets.
+    tunnels: Rc<Open>,
     /// Its place among the connections, which a WebSocket keeps.
     _place: Place,
     /// Where a request without a session id was placed, and when, so that a burst of them stays together.
     placed: Cell<Option<(*const Affinity, Slot, Tick)>>,
     /// The session of the proxy's own that began last, likewise.
     latest: own_cookie::Latest,
+    /// Requests so far.
+    requests: Cell<u32>,
+    /// Wakes the guard when no more are to come.
+    spent: Rc<Notify>,
 }
 
 /// What a client connection takes up until it and its WebSocket are closed.
 #[derive(Debug)]
 struct Place {
-    _permit: Permit,
+    permit: Permit,
     _gauge: Gauge,
     _open: OpenOne,
 }
@@ -116,7 +132,16 @@ struct Place {
 
 impl Place {
     fn take(worker: &Worker, permit: Permit, gauge: &IntGauge) -> Self {
-        Self { _permit: permit, _gauge: Gauge::enter(gauge), _open: worker.open.enter() }
+        Self { permit, _gauge: Gauge::enter(gauge), _open: worker.open.enter() }
+    }
+
+    /// Counts the connection for its client's address, too, once that is known; false when it is to be closed.
+    fn counts_for(&mut self, worker: &Worker, client: SocketAddr) -> bool {
+        let admitted = worker.world.admit_address(&mut self.permit, client.ip());
+        if !admitted {
+            worker.metrics.over_address.inc();
+        }
+        admitted
     }
 }
 
@@ -128,9 +153,12 @@ impl Worker {
         Self { world, metrics, log, upstream: Connections::default(), open: Rc::default() }
     }
 
-    /// Closes connections to backends that have been idle for too long.
+    /// Closes connections to backends that have been idle for too long, and forgets addresses that have.
     pub fn sweep(&self) {
         let snapshot = self.world.snapshot.load();
+        if let Some(rate) = &snapshot.rate {
+            rate.sweep();
+        }
         self.upstream.sweep(|backend| {
             snapshot
                 .pools
@@ -148,6 +176,11 @@ impl Open {
     pub fn enter(self: &Rc<Self>) -> OpenOne {
         self.count.set(self.count.get() + 1);
         OpenOne(Rc::clone(self))
+    }
+
+    /// Whether anything is open.
+    pub fn any(&self) -> bool {
+        self.count.get() > 0
     }
 
     /// Resolves when nothing is open.
@@ -171,23 +204,28 @@ impl Drop for OpenOne {
 // === impl Client ===
 
 impl Client {
-    fn new(worker: &Rc<Worker>, peer: SocketAddr, place: Place) -> Self {
+    fn new(worker: &Rc<Worker>, peer: SocketAddr, vetted: Vetted, place: Place) -> Self {
         // An IPv4 client of a dual-stack socket is an IPv4 client.
         let address = peer.ip().to_canonical();
         let node = match address {
             IpAddr::V4(address) => address.to_string(),
             IpAddr::V6(address) => format!("\"[{address}]\""),
         };
+        let config = Arc::clone(&worker.world.snapshot.load().config);
         Self {
             worker: Rc::clone(worker),
             peer: SocketAddr::new(address, peer.port()),
             peer_value: HeaderValue::try_from(address.to_string()).expect("an address is a field value"),
             node: node.into(),
+            vetted,
             activity: Activity::new(),
-            answers: Rc::default(),
+            answers: Rc::new(Answers::new(Pace::of(&config.timeouts, &config.edge))),
+            tunnels: Rc::default(),
             _place: place,
             placed: Cell::new(None),
             latest: own_cookie::Latest::default(),
+            requests: Cell::new(0),
+            spent: Rc::default(),
         }
     }
 

@@ -11,9 +11,11 @@ use tokio::time::Instant;
 
 use super::{Worker, activity::Busy, metrics::Protocol, request_body::Tally};
 use crate::{
+    admission::RequestPermit,
     affinity::{Reason, Verdict},
     clock,
     error::Fault,
+    tls::Identity,
 };
 
 /// One request's record.
@@ -27,6 +29,8 @@ pub(super) struct Record {
     started: Instant,
     /// Only when the access log is on.
     detail: Option<Box<Detail>>,
+    /// Its place among the requests under way, once it has one.
+    permit: Option<RequestPermit>,
     /// The connection is not idle while this lives.
     _busy: Busy,
 }
@@ -36,6 +40,7 @@ pub(super) struct Record {
 struct Detail {
     request_id: Option<HeaderValue>,
     client: Option<IpAddr>,
+    subject: Option<HeaderValue>,
     method: String,
     host: String,
     path: String,
@@ -60,6 +65,8 @@ struct Line<'a> {
     time: String,
     request_id: &'a str,
     client: Option<IpAddr>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_subject: Option<&'a str>,
     method: &'a str,
     host: &'a str,
     path: &'a str,
@@ -110,16 +117,29 @@ impl Record {
             complete: false,
             started: clock::now(),
             detail,
+            permit: None,
             _busy: busy,
         }
     }
 
-    pub(super) fn client(&mut self, client: IpAddr, host: &str, request_id: &HeaderValue) {
+    pub(super) fn client(
+        &mut self,
+        client: IpAddr,
+        host: &str,
+        request_id: &HeaderValue,
+        identity: Option<&Identity>,
+    ) {
         if let Some(detail) = &mut self.detail {
             detail.client = Some(client);
             host.clone_into(&mut detail.host);
             detail.request_id = Some(request_id.clone());
+            detail.subject = identity.map(|identity| identity.subject.clone());
         }
+    }
+
+    /// It is one of the requests under way.
+    pub(super) fn admitted(&mut self, permit: RequestPermit) {
+        self.permit = Some(permit);
     }
 
     pub(super) fn body(&mut self, tally: &Rc<Tally>) {
@@ -209,6 +229,7 @@ impl Drop for Record {
             time: humantime::format_rfc3339_millis(clock::wall()).to_string(),
             request_id: detail.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
             client: detail.client,
+            client_subject: detail.subject.as_ref().and_then(|subject| subject.to_str().ok()),
             method: &detail.method,
             host: &detail.host,
             path: &detail.path,

@@ -10,13 +10,14 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt as _;
 use tokio::time::{Instant, timeout};
 
 use super::{
     activity::{Activity, Busy},
-    http1,
+    http1, identity,
     interim::Interim,
     stall::Stall,
 };
@@ -67,6 +68,8 @@ pub(super) struct Passing {
     left: Option<u64>,
     stall: Stall,
     tally: Rc<Tally>,
+    /// Field of a client's subject, which no trailer may be.
+    subject: HeaderName,
     /// The connection is not idle while this is under way, also after an early answer.
     _busy: Busy,
 }
@@ -147,8 +150,9 @@ impl RequestBody {
     pub(super) fn new(
         mut body: Leftover,
         limit: Option<u64>,
-        stall: Duration,
+        stall: Stall,
         activity: &Arc<Activity>,
+        subject: &HeaderName,
     ) -> (Self, Rc<Tally>) {
         if body.is_end_stream() {
             return (Self::Empty, Tally::new(true));
@@ -157,8 +161,9 @@ impl RequestBody {
         let passing = Passing {
             body: Leftover(body.0.take()),
             left: limit,
-            stall: Stall::new(Some(stall)),
+            stall,
             tally: Rc::clone(&tally),
+            subject: subject.clone(),
             _busy: activity.request(),
         };
         (Self::Passing(passing), tally)
@@ -211,12 +216,16 @@ impl Passing {
             self.tally.ended.set(true);
             return Poll::Ready(None);
         };
-        let frame = match frame {
+        let mut frame = match frame {
             Ok(frame) => frame,
             Err(fault) => return Poll::Ready(Some(Err(fault))),
         };
         let last = frame.is_trailers();
+        if let Some(trailers) = frame.trailers_mut() {
+            identity::strip_trailers(trailers, &self.subject);
+        }
         if let Some(data) = frame.data_ref() {
+            self.stall.came(data.len());
             let length = data.len() as u64;
             if let Some(left) = &mut self.left {
                 let Some(rest) = left.checked_sub(length) else {

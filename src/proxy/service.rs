@@ -11,6 +11,8 @@ use super::{
     answer_body::{Answer, AnswerBody},
     forward::{Answered, Forward},
     headers::{self, Sender},
+    http2_rules, identity,
+    opening::Opening,
     own_cookie::OwnCookie,
     record::Record,
     request_body::{Incoming, Leftover, RequestBody},
@@ -46,8 +48,8 @@ struct Passed {
     in_flight: InFlight,
     /// The session's key from now on.
     key: Option<SessionKey>,
-    /// Whether the client asked for a WebSocket.
-    websocket: bool,
+    /// The WebSocket that the client asked for.
+    opening: Option<Opening>,
 }
 
 /// Answers one request of a TLS client, always: what goes wrong becomes an answer, too.
@@ -58,6 +60,7 @@ pub(super) async fn serve(client: Rc<Client>, mut request: Request<Incoming>) ->
     let request_id = headers::request_id(request.headers_mut());
     let http1 = request.version() < Version::HTTP_2;
     let head = request.method() == Method::HEAD;
+    let spent = client.is_last_request(&snapshot);
     let mut closes = false;
     let mut outcome = match handle(&client, &snapshot, request, &request_id, &mut record).await {
         Ok(passed) => deliver(&client, &snapshot, passed, &request_id, record),
@@ -70,9 +73,9 @@ pub(super) async fn serve(client: Rc<Client>, mut request: Request<Incoming>) ->
         Outcome::Answer(response) => (response.headers_mut(), false),
         Outcome::Tunnel(response, _) => (response.headers_mut(), true),
     };
-    headers::prepare_response(fields, upgraded, snapshot.hsts.as_ref());
+    headers::prepare_response(fields, upgraded && http1, snapshot.hsts.as_ref());
     fields.insert(headers::X_REQUEST_ID, request_id);
-    let last = closes || client.worker.world.is_handed_over();
+    let last = closes || spent || client.worker.world.is_handed_over();
     if last && http1 && !upgraded {
         fields.insert(header::CONNECTION, HeaderValue::from_static("close"));
     }
@@ -87,7 +90,7 @@ pub(super) fn refuse(client: &Client, fault: Fault, line: Option<Box<Request<()>
     let request = line.unwrap_or_else(unread);
     let mut record = Record::begin(&client.worker, busy, &request, snapshot.config.log_query);
     let request_id = headers::request_id(&mut HeaderMap::new());
-    record.client(client.address(), "", &request_id);
+    record.client(client.address(), "", &request_id, client.vetted.identity.as_ref());
     let head = request.method() == Method::HEAD;
     let mut response = respond::fault(fault, &request_id, head, record);
     headers::prepare_response(response.headers_mut(), false, snapshot.hsts.as_ref());
@@ -106,16 +109,22 @@ async fn handle(
     let config = &snapshot.config;
     let (mut parts, body) = request.into_parts();
     let bodiless = http_body::Body::is_end_stream(&body);
-    let websocket = headers::wants_websocket(parts.version, &parts.headers) && bodiless;
+    let opening = Opening::of(&mut parts, bodiless);
     let interim = body.interim();
     let body = Leftover::new(body);
     let trusts = |address: IpAddr| config.trusted_proxies.iter().any(|net| net.contains(&address));
     let address = headers::client_address(&parts.headers, client.address(), trusts);
     let host = target::check(&parts, &config.limits);
     let host_text = host.as_ref().ok().and_then(|host| host.as_ref()?.to_str().ok()).unwrap_or_default();
-    record.client(address, host_text, request_id);
+    record.client(address, host_text, request_id, client.vetted.identity.as_ref());
+    record.admitted(client.admit(snapshot, address)?);
+    http2_rules::check(&parts)?;
     let route = snapshot.routes.find(target::without_port(host_text), parts.uri.path());
+    let may_ask = client.may_ask(&snapshot.materials.tls, target::without_port(host_text));
+    let opening = opening?;
     let host = host?;
+    may_ask?;
+    identity::strip(&mut parts.headers, &config.tls);
     target::expectation(&parts.headers)?;
     let route = &config.routes[route.ok_or(Fault::NoRoute)?];
     let pool = &snapshot.pools[route.pool];
@@ -127,7 +136,9 @@ async fn handle(
     {
         return Err(Fault::BodyTooLarge);
     }
-    let (body, tally) = RequestBody::new(body, route.body_size, config.timeouts.body, &client.activity);
+    let stall = Stall::of_client(&config.timeouts, &config.edge);
+    let (body, tally) =
+        RequestBody::new(body, route.body_size, stall, &client.activity, &config.tls.client_header);
     record.body(&tally);
 
     let skip = pool.settings.skip.iter().any(|pattern| pattern.matches(parts.uri.path()));
@@ -163,7 +174,15 @@ async fn handle(
     let host = host.unwrap_or_else(|| {
         pool.backends.first().map_or(HeaderValue::from_static(""), |backend| backend.authority.clone())
     });
-    headers::prepare_request(&mut parts.headers, parts.version, websocket, &host, request_id, &sender);
+    headers::prepare_request(
+        &mut parts.headers,
+        parts.version,
+        opening.is_some(),
+        &host,
+        request_id,
+        &sender,
+    );
+    identity::tell(&mut parts.headers, client.vetted.identity.as_ref(), &config.tls);
     let method = parts.method.clone();
 
     let mut outgoing = Request::new(body);
@@ -219,7 +238,7 @@ async fn handle(
     if let Some(own) = own {
         own.put(response.headers_mut(), status, backend.name());
     }
-    Ok(Passed { pool: Arc::clone(pool), response, in_flight, key, websocket })
+    Ok(Passed { pool: Arc::clone(pool), response, in_flight, key, opening })
 }
 
 /// Hands the answer on: its body takes along all that must happen when it ends.
@@ -230,18 +249,31 @@ fn deliver(
     request_id: &HeaderValue,
     mut record: Record,
 ) -> Outcome {
-    let Passed { pool, response, in_flight, key, websocket } = passed;
+    let Passed { pool, response, in_flight, key, opening } = passed;
+    let extended = opening.as_ref().is_some_and(Opening::is_extended);
     if response.status() == StatusCode::SWITCHING_PROTOCOLS {
         let hold = StreamHold::take(&pool, key, &in_flight.backend().member);
-        let (parts, body) = response.into_parts();
-        let Some(far) = body.into_stream().filter(|_| websocket) else {
-            // Nobody asked for it (RFC 9110 §15.2.2): what follows would not be HTTP.
+        let (mut parts, body) = response.into_parts();
+        let accepted = opening.is_some_and(|opening| opening.is_accepted(&parts.headers));
+        let Some(far) = body.into_stream().filter(|_| accepted) else {
+            // Nobody asked for it (RFC 9110 §15.2.2): what follows would not be HTTP, nor a WebSocket.
             in_flight.backend().passed(Evidence::Broken);
             return Outcome::Answer(respond::fault(Fault::BadAnswer, request_id, false, record));
         };
         record.complete();
-        let tunnel = Tunnel { client: Rc::clone(client), far, record, in_flight, hold };
+        if extended {
+            // RFC 8441 §5: there is nothing left to prove.
+            parts.status = StatusCode::OK;
+            record.answered(StatusCode::OK.as_u16());
+            parts.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+        }
+        let idle = snapshot.config.timeouts.websocket;
+        let tunnel = Tunnel { client: Rc::clone(client), far, record, in_flight, hold, idle };
         return Outcome::Tunnel(Response::from_parts(parts, ()), tunnel);
+    }
+    if extended && response.status().is_success() {
+        // An answer as good as any other, but to CONNECT it would mean that the tunnel is open (RFC 9110 §9.3.6).
+        return Outcome::Answer(respond::fault(Fault::BadAnswer, request_id, false, record));
     }
     let event_stream = stream::is_event_stream(response.headers());
     let stall = Stall::new((!event_stream).then_some(snapshot.config.timeouts.body));

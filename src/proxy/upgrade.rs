@@ -14,12 +14,7 @@ use super::{
     stream::StreamHold,
     websocket::{Frames, GOING_AWAY},
 };
-use crate::{
-    backend::{Backend, InFlight},
-    clock,
-    upstream::Stream,
-    world::Phase,
-};
+use crate::{backend::InFlight, clock, upstream::Stream, world::Phase};
 
 /// A WebSocket whose handshake is over, and what lives as long as it does.
 #[derive(Debug)]
@@ -31,6 +26,17 @@ pub(super) struct Tunnel {
     pub(super) record: Record,
     pub(super) in_flight: InFlight,
     pub(super) hold: Option<StreamHold>,
+    /// How long nothing may pass in either direction.
+    pub(super) idle: Duration,
+}
+
+/// What passes, as both directions see it.
+#[derive(Debug)]
+struct Traffic {
+    /// Bytes of the client.
+    received: Cell<u64>,
+    /// When something passed last.
+    last: Cell<Instant>,
 }
 
 /// Why bytes stopped flowing to the client.
@@ -49,68 +55,80 @@ const CLOSING: Duration = Duration::from_secs(5);
 // === impl Tunnel ===
 
 impl Tunnel {
-    /// Passes bytes between the client and the backend until it is over.
-    pub(super) async fn run(self, near: impl AsyncRead + AsyncWrite + Unpin) {
-        let Self { client, far, mut record, in_flight, mut hold } = self;
-        let _open = Gauge::enter(&client.worker.metrics.websockets);
-        let received = Cell::new(0);
-        let backend = Arc::clone(in_flight.backend());
-        let passed = pass(&client, &backend, near, far, &mut record, &mut hold, &received);
-        if let Err(error) = passed.await {
+    /// Passes bytes between the client's half and the backend's until it is over.
+    pub(super) async fn run(mut self, near: impl AsyncRead + AsyncWrite + Unpin) {
+        let _open = Gauge::enter(&self.client.worker.metrics.websockets);
+        let _tunnel = self.client.tunnels.enter();
+        let traffic = Traffic { received: Cell::new(0), last: Cell::new(clock::now()) };
+        if let Err(error) = self.pass(near, &traffic).await {
             tracing::debug!(%error, "websocket broken");
         }
-        record.received(received.get());
+        self.record.received(traffic.received.get());
         // In this order: the record says when the session was let go.
+        let Self { record, in_flight, hold, .. } = self;
         drop((hold, in_flight, record));
+    }
+
+    async fn pass(&mut self, near: impl AsyncRead + AsyncWrite + Unpin, traffic: &Traffic) -> io::Result<()> {
+        let (near_read, mut near_write) = split(near);
+        let (far_read, far_write) = split(&mut self.far);
+        let mut phase = self.client.worker.world.watch();
+        let backend = Arc::clone(self.in_flight.backend());
+        let idle = self.idle;
+        let must_go = async {
+            tokio::select! {
+                // The sender cannot be gone: the client holds the world.
+                _ = phase.wait_for(|phase| *phase == Phase::Forced) => {}
+                // Its drain is over: the client may connect again, and lands elsewhere.
+                () = backend.evicted() => {}
+                () = traffic.silence(idle) => {}
+            }
+        };
+        let up = pin!(pass_on(near_read, far_write, traffic));
+        let down = pin!(pass_frames(far_read, &mut near_write, &mut self.record, traffic, must_go));
+        let (mut up, mut down) = (up, down);
+        let stop = tokio::select! {
+            stop = &mut down => stop?,
+            // The client has said all it will; what the backend still says is passed on.
+            ended = &mut up => {
+                ended?;
+                return timeout(CLOSING, down).await.unwrap_or(Ok(Stop::Ended)).map(drop);
+            }
+        };
+        if let Stop::Sent = stop {
+            // Its session is free to move, and to be idle.
+            self.hold = None;
+        }
+        // A side that has ended may still read: last words, a close frame among them. But not for ever, or the
+        // session would live as long as the other side pleases.
+        timeout(CLOSING, up).await.unwrap_or(Ok(()))
     }
 }
 
-async fn pass(
-    client: &Client,
-    backend: &Backend,
-    near: impl AsyncRead + AsyncWrite + Unpin,
-    far: impl AsyncRead + AsyncWrite + Unpin,
-    record: &mut Record,
-    hold: &mut Option<StreamHold>,
-    received: &Cell<u64>,
-) -> io::Result<()> {
-    let (near_read, mut near_write) = split(near);
-    let (far_read, far_write) = split(far);
-    let mut phase = client.worker.world.watch();
-    let must_go = async {
-        tokio::select! {
-            // The sender cannot be gone: the client holds the world.
-            _ = phase.wait_for(|phase| *phase == Phase::Forced) => {}
-            // Its drain is over: the client may connect again, and lands elsewhere.
-            () = backend.evicted() => {}
-        }
-    };
-    let up = pass_on(near_read, far_write, received);
-    tokio::pin!(up);
-    let down = pass_frames(far_read, &mut near_write, record, must_go);
-    tokio::pin!(down);
-    let stop = tokio::select! {
-        stop = &mut down => stop?,
-        // The client has said all it will; what the backend still says is passed on.
-        ended = &mut up => {
-            ended?;
-            return timeout(CLOSING, down).await.unwrap_or(Ok(Stop::Ended)).map(drop);
-        }
-    };
-    if let Stop::Sent = stop {
-        // Its session is free to move, and to be idle.
-        *hold = None;
+// === impl Traffic ===
+
+impl Traffic {
+    fn passed(&self) {
+        self.last.set(clock::now());
     }
-    // A side that has ended may still read: last words, a close frame among them. But not for ever, or the
-    // session would live as long as the other side pleases.
-    timeout(CLOSING, up).await.unwrap_or(Ok(()))
+
+    /// Resolves when nothing has passed for so long. A byte that nobody takes does not pass.
+    async fn silence(&self, limit: Duration) {
+        loop {
+            let end = self.last.get() + limit;
+            if end <= clock::now() {
+                return;
+            }
+            sleep_until(end).await;
+        }
+    }
 }
 
 /// From the client to the backend.
 async fn pass_on(
     mut from: impl AsyncRead + Unpin,
     mut to: impl AsyncWrite + Unpin,
-    received: &Cell<u64>,
+    traffic: &Traffic,
 ) -> io::Result<()> {
     let mut buffer = vec![0; BUFFER];
     loop {
@@ -118,9 +136,10 @@ async fn pass_on(
         if count == 0 {
             return to.shutdown().await;
         }
-        received.set(received.get() + count as u64);
+        traffic.received.set(traffic.received.get() + count as u64);
         to.write_all(&buffer[..count]).await?;
         to.flush().await?;
+        traffic.passed();
     }
 }
 
@@ -129,6 +148,7 @@ async fn pass_frames(
     mut from: impl AsyncRead + Unpin,
     to: &mut (impl AsyncWrite + Unpin),
     record: &mut Record,
+    traffic: &Traffic,
     must_go: impl Future<Output = ()>,
 ) -> io::Result<Stop> {
     let mut buffer = vec![0; BUFFER];
@@ -169,6 +189,7 @@ async fn pass_frames(
                 () = until(latest) => return Err(io::ErrorKind::TimedOut.into()),
             }
         }
+        traffic.passed();
     }
 }
 

@@ -191,7 +191,7 @@ fn describe(leaf: &CertificateDer<'_>) -> Result<Description, &'static str> {
 }
 
 /// Dates before 1970 become 1970; no comparison made here can tell.
-fn system_time(time: &ASN1Time) -> SystemTime {
+pub(super) fn system_time(time: &ASN1Time) -> SystemTime {
     SystemTime::UNIX_EPOCH + Duration::from_secs(u64::try_from(time.timestamp()).unwrap_or(0))
 }
 

@@ -33,6 +33,12 @@ pub enum TlsError {
         /// The file.
         file: PathBuf,
     },
+    /// The file has content, but no `X509 CRL` section.
+    #[error("{}: no revocation list in it (no BEGIN X509 CRL section)", file.display())]
+    NoCrl {
+        /// The file.
+        file: PathBuf,
+    },
     /// The file has content, but no private key section.
     #[error("{}: no private key in it (no BEGIN ... PRIVATE KEY section)", file.display())]
     NoKey {

@@ -2,24 +2,31 @@
 //! [`rustls::ServerConfig`].
 //!
 //! Everything here happens at start-up and at a reload, never per connection, except
-//! `resolver`, which a handshake asks once. It must not open a socket or read configuration
-//! text. Invariants:
+//! `handshake`, and what it asks: `resolver` for a certificate, `vetting` whether the client's is
+//! good, `identity` who that is. It must not open a socket or read configuration text. Invariants:
 //! - Every fault of every certificate is reported at once, each naming its file.
 //! - A config is built aside and handed over whole; whoever gets an error keeps the old one.
 //! - Session tickets outlive a reload: the [`Ticketer`] belongs to the process, not to the config.
+//! - A ticket resumes nothing under another way of vetting clients than the one it was made under.
 //! - No key bytes reach an error, a log line or a `Debug`.
 
 mod certificate;
 mod client;
 mod error;
+mod handshake;
+mod identity;
 mod pem;
 mod resolver;
 mod server;
+mod vetting;
 
 pub(crate) use self::pem::{read_chain, read_key};
 pub use self::{
     certificate::{Certificate, Validity},
     client::{BackendTls, ClientTls},
     error::{TlsError, TlsErrors},
-    server::{Ticketer, load_certificates, provider, server_config_with},
+    handshake::{Refused, accept},
+    identity::Identity,
+    server::{Front, Ticketer, load_certificates, provider},
+    vetting::{Mark, Vetting},
 };

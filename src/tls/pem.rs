@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls_pemfile::Item;
 
 use super::TlsError;
@@ -27,6 +27,24 @@ pub(crate) fn read_chain(file: &Path) -> Result<Vec<CertificateDer<'static>>, Tl
         return Err(TlsError::NoCertificate { file: file.to_owned() });
     }
     Ok(chain)
+}
+
+/// The certificate revocation lists of `file`; sections of other kinds are passed over.
+///
+/// # Errors
+/// [`TlsError`] when the file cannot be read, is empty, malformed, or has no list.
+pub(crate) fn read_crls(file: &Path) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
+    let text = read(file)?;
+    let mut lists = Vec::new();
+    for_each_item(file, &text, |item| {
+        if let Item::Crl(list) = item {
+            lists.push(list);
+        }
+    })?;
+    if lists.is_empty() {
+        return Err(TlsError::NoCrl { file: file.to_owned() });
+    }
+    Ok(lists)
 }
 
 /// The one private key of `file` (PKCS#8, PKCS#1 or SEC1); sections of other kinds are passed over.

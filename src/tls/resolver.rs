@@ -41,6 +41,19 @@ impl Resolver {
         Some(resolver)
     }
 
+    /// Whether a certificate was issued for this name.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.find(&lower_case(name)).is_some()
+    }
+
+    /// Whether both names, which have to be known, have the same certificate.
+    pub(crate) fn is_same(&self, one: &str, other: &str) -> bool {
+        match (self.find(&lower_case(one)), self.find(&lower_case(other))) {
+            (Some(one), Some(other)) => Arc::ptr_eq(one, other),
+            _ => false,
+        }
+    }
+
     fn choose(&self, server_name: Option<&str>) -> &Arc<CertifiedKey> {
         server_name.and_then(|name| self.find(&lower_case(name))).unwrap_or(&self.default)
     }

@@ -9,8 +9,8 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{Certificate, TlsError, TlsErrors, resolver::Resolver};
-use crate::config::CertificateFiles;
+use super::{Certificate, Mark, TlsError, TlsErrors, Vetting, resolver::Resolver};
+use crate::config::{CertificateFiles, Tls, TlsVersion};
 
 /// The keys of session tickets, drawn at random and rotated every six hours; a ticket resumes a
 /// session for six to twelve hours.
@@ -18,7 +18,16 @@ use crate::config::CertificateFiles;
 /// Made once per process and shared by all workers and all configs, so that a client may resume on
 /// another worker and after a reload. Resumption needs no memory here: the state is in the ticket.
 #[derive(Clone)]
-pub struct Ticketer(Arc<dyn ProducesTickets>);
+pub struct Ticketer(pub(super) Arc<dyn ProducesTickets>);
+
+/// The front door as handshakes and requests see it: built aside, replaced whole.
+#[derive(Clone)]
+pub struct Front {
+    config: Arc<ServerConfig>,
+    resolver: Arc<Resolver>,
+    strict: bool,
+    vetting: Mark,
+}
 
 /// Reads and checks all `files`.
 ///
@@ -40,30 +49,85 @@ pub fn load_certificates(files: &[CertificateFiles]) -> Result<Vec<Certificate>,
     if faults.is_empty() { Ok(certificates) } else { Err(TlsErrors::of(faults)) }
 }
 
-/// TLS 1.2 and 1.3, HTTP/2 and HTTP/1.1, the certificate chosen by server name.
-///
-/// # Errors
-/// [`TlsError::NoneConfigured`] when there is no certificate.
-pub fn server_config_with(
-    certificates: &[Certificate],
+// === impl Front ===
+
+impl Front {
+    /// TLS 1.2 and 1.3 as `settings` say, HTTP/2 and HTTP/1.1, the certificate chosen by server name.
+    ///
+    /// # Errors
+    /// [`TlsError::NoneConfigured`] when there is no certificate.
+    pub fn new(
+        certificates: &[Certificate],
+        tickets: &Ticketer,
+        vetting: &Vetting,
+        settings: &Tls,
+    ) -> Result<Self, TlsError> {
+        let resolver = Arc::new(Resolver::new(certificates).ok_or(TlsError::NoneConfigured)?);
+        let config = server_config(&resolver, tickets, vetting, settings.min_version);
+        Ok(Self { config, resolver, strict: settings.strict_sni, vetting: vetting.mark() })
+    }
+
+    /// What a handshake needs.
+    pub fn config(&self) -> &Arc<ServerConfig> {
+        &self.config
+    }
+
+    /// How clients are vetted.
+    pub fn vetting(&self) -> Mark {
+        self.vetting
+    }
+
+    /// Whether clients have to name a host that a certificate has.
+    pub fn is_strict(&self) -> bool {
+        self.strict
+    }
+
+    /// Whether a certificate was issued for this name.
+    pub fn knows(&self, name: &str) -> bool {
+        self.resolver.knows(name)
+    }
+
+    /// Whether requests for `host` may come over a connection whose handshake named `server_name`: always, unless
+    /// names are strict. Then both need to have the same certificate, so that whoever got in by one name does not
+    /// reach what is served under another (RFC 9110 §7.4).
+    pub fn serves(&self, server_name: Option<&str>, host: &str) -> bool {
+        !self.strict
+            || server_name
+                .is_some_and(|name| name.eq_ignore_ascii_case(host) || self.resolver.is_same(name, host))
+    }
+}
+
+impl fmt::Debug for Front {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Front").field("strict", &self.strict).finish_non_exhaustive()
+    }
+}
+
+fn server_config(
+    resolver: &Arc<Resolver>,
     tickets: &Ticketer,
-) -> Result<Arc<ServerConfig>, TlsError> {
-    let resolver = Resolver::new(certificates).ok_or(TlsError::NoneConfigured)?;
+    vetting: &Vetting,
+    oldest: TlsVersion,
+) -> Arc<ServerConfig> {
+    let versions: &[_] = match oldest {
+        TlsVersion::Tls12 => &[&TLS13, &TLS12],
+        TlsVersion::Tls13 => &[&TLS13],
+    };
     let mut config = ServerConfig::builder_with_provider(provider())
-        .with_protocol_versions(&[&TLS13, &TLS12])
+        .with_protocol_versions(versions)
         .expect("aws-lc-rs has cipher suites for both versions")
-        .with_no_client_auth()
-        .with_cert_resolver(Arc::new(resolver));
+        .with_client_cert_verifier(Arc::clone(&vetting.verifier))
+        .with_cert_resolver(Arc::clone(resolver) as _);
     // The last one is what old clients offer that speak nothing newer.
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec(), b"http/1.0".to_vec()];
-    config.ticketer = Arc::clone(&tickets.0);
+    config.ticketer = vetting.tickets(tickets);
     // Tickets alone: a server-side cache would be one lock for all workers, and memory per client.
     config.session_storage = Arc::new(NoServerSessionStorage {});
     // One is enough to resume, and halves what follows every handshake.
     config.send_tls13_tickets = 1;
     // No 0-RTT: a replayed request would be served twice (RFC 8446 §8).
     config.max_early_data_size = 0;
-    Ok(Arc::new(config))
+    Arc::new(config)
 }
 
 /// The cryptography used everywhere; passed explicitly, never installed as the process default.
@@ -102,7 +166,9 @@ mod tests {
     use super::*;
 
     fn server_config(files: &[CertificateFiles], tickets: &Ticketer) -> Result<Arc<ServerConfig>, TlsErrors> {
-        Ok(server_config_with(&load_certificates(files)?, tickets)?)
+        let vetting = Vetting::load(None)?;
+        let front = Front::new(&load_certificates(files)?, tickets, &vetting, &Tls::default())?;
+        Ok(Arc::clone(front.config()))
     }
 
     struct Made {

@@ -6,16 +6,18 @@ use http::{Method, Request, Response};
 use hyper::{
     body::Incoming,
     client::conn::{http1, http2},
+    ext,
+    upgrade::Upgraded,
 };
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use tokio::{net::TcpStream, sync::Mutex};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::Mutex};
 use tokio_rustls::{
     TlsConnector,
     client::TlsStream,
     rustls::{
         ClientConfig, HandshakeKind, ProtocolVersion, SupportedProtocolVersion,
         crypto::aws_lc_rs,
-        pki_types::{CertificateDer, ServerName},
+        pki_types::{CertificateDer, PrivateKeyDer, ServerName, pem::PemObject},
         version::{TLS12, TLS13},
     },
 };
@@ -24,8 +26,8 @@ use tokio_tungstenite::{WebSocketStream, tungstenite};
 use super::{
     BoxError,
     call::{Call, Via},
-    flow::Body,
-    pki::Authority,
+    flow::{Body, full},
+    pki::{Authority, Leaf},
     process::Homing,
     raw::Raw,
     within,
@@ -45,6 +47,9 @@ pub(crate) struct Client {
     host: String,
     protocol: Protocol,
     tls: Arc<ClientConfig>,
+    shows: Option<Leaf>,
+    /// What is sent before the handshake, and whether byte by byte.
+    preface: (Vec<u8>, bool),
 }
 
 /// One connection that is kept.
@@ -93,8 +98,15 @@ impl Client {
 
     /// Speaks this protocol to whoever is at this address.
     pub(crate) fn at(address: SocketAddr, protocol: Protocol) -> Self {
-        let tls = config(&[&TLS13, &TLS12], &[protocol.alpn()]);
-        Self { address, host: "localhost".to_owned(), protocol, tls }
+        let tls = config(&[&TLS13, &TLS12], &[protocol.alpn()], None);
+        Self {
+            address,
+            host: "localhost".to_owned(),
+            protocol,
+            tls,
+            shows: None,
+            preface: Default::default(),
+        }
     }
 
     /// Names this host in SNI and in its requests.
@@ -107,14 +119,45 @@ impl Client {
     /// Offers only this version of TLS.
     #[must_use]
     pub(crate) fn only(mut self, version: &'static SupportedProtocolVersion) -> Self {
-        self.tls = config(&[version], &[self.protocol.alpn()]);
+        self.tls = config(&[version], &[self.protocol.alpn()], self.shows.as_ref());
         self
     }
 
     /// Offers these protocols in ALPN, whatever it speaks then.
     #[must_use]
     pub(crate) fn alpn(mut self, protocols: &[&[u8]]) -> Self {
-        self.tls = config(&[&TLS13, &TLS12], protocols);
+        self.tls = config(&[&TLS13, &TLS12], protocols, self.shows.as_ref());
+        self
+    }
+
+    /// Shows this certificate when it is asked for one.
+    #[must_use]
+    pub(crate) fn showing(mut self, leaf: &Leaf) -> Self {
+        self.shows = Some(leaf.clone());
+        self.tls = config(&[&TLS13, &TLS12], &[self.protocol.alpn()], self.shows.as_ref());
+        self
+    }
+
+    /// Sends these bytes before the handshake.
+    #[must_use]
+    pub(crate) fn preface(mut self, bytes: &[u8]) -> Self {
+        self.preface.0 = bytes.to_vec();
+        self
+    }
+
+    /// Sends them byte by byte.
+    #[must_use]
+    pub(crate) fn dripping(mut self) -> Self {
+        self.preface.1 = true;
+        self
+    }
+
+    /// Names no host in SNI.
+    #[must_use]
+    pub(crate) fn nameless(mut self) -> Self {
+        let mut tls = ClientConfig::clone(&self.tls);
+        tls.enable_sni = false;
+        self.tls = Arc::new(tls);
         self
     }
 
@@ -190,8 +233,14 @@ impl Client {
     }
 
     async fn handshake(&self) -> Result<TlsStream<TcpStream>, BoxError> {
-        let tcp = TcpStream::connect(self.address).await?;
+        let mut tcp = TcpStream::connect(self.address).await?;
         tcp.set_nodelay(true)?;
+        let (preface, drips) = &self.preface;
+        for piece in preface.chunks(if *drips { 1 } else { preface.len().max(1) }) {
+            tcp.write_all(piece).await?;
+            // So that the other side has a chance to see it alone.
+            tokio::task::yield_now().await;
+        }
         let name = ServerName::try_from(self.host.clone())?;
         Ok(TlsConnector::from(Arc::clone(&self.tls)).connect(name, tcp).await?)
     }
@@ -208,6 +257,30 @@ impl Connection {
     /// A request on this connection.
     pub(crate) fn request(&self, method: Method, path: &str) -> Call<'_> {
         Call::new(Via::Kept(self), method, path)
+    }
+
+    /// Asks for a stream that speaks this protocol (RFC 8441), over HTTP/2: the answer, and the stream if it is one.
+    pub(crate) async fn extended(
+        &self,
+        protocol: &'static str,
+        path: &str,
+        fields: &[(&str, &str)],
+    ) -> (Response<Incoming>, Option<TokioIo<Upgraded>>) {
+        // By then the server has said that it allows this.
+        self.get("/").send().await;
+        let uri = format!("https://{}{path}", self.authority);
+        let request = Request::builder()
+            .method(Method::CONNECT)
+            .uri(uri)
+            .extension(ext::Protocol::from_static(protocol));
+        let request = fields.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let request = request.body(full("")).expect("a valid request");
+        let mut response = within("an answer", self.send(request)).await.expect("an answer");
+        let stream = match response.status().is_success() {
+            true => Some(TokioIo::new(hyper::upgrade::on(&mut response).await.expect("a stream"))),
+            false => None,
+        };
+        (response, stream)
     }
 
     /// Host and port as requests name them.
@@ -273,12 +346,22 @@ impl Protocol {
     }
 }
 
-fn config(versions: &[&'static SupportedProtocolVersion], alpn: &[&[u8]]) -> Arc<ClientConfig> {
-    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+fn config(
+    versions: &[&'static SupportedProtocolVersion],
+    alpn: &[&[u8]],
+    shows: Option<&Leaf>,
+) -> Arc<ClientConfig> {
+    let config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
         .with_protocol_versions(versions)
         .expect("versions of the provider")
-        .with_root_certificates(Authority::get().roots())
-        .with_no_client_auth();
+        .with_root_certificates(Authority::get().roots());
+    let mut config = match shows {
+        None => config.with_no_client_auth(),
+        Some(leaf) => {
+            let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).expect("a key");
+            config.with_client_auth_cert(vec![leaf.der.clone()], key).expect("a key that fits")
+        }
+    };
     config.alpn_protocols = alpn.iter().map(|protocol| protocol.to_vec()).collect();
     Arc::new(config)
 }

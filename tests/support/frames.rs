@@ -11,25 +11,25 @@ pub(crate) struct Frames {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
-    pub(crate) flags: u8,
+    flags: u8,
     pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
 
 pub(crate) const DATA: u8 = 0;
 pub(crate) const HEADERS: u8 = 1;
+pub(crate) const PRIORITY: u8 = 2;
 pub(crate) const RST_STREAM: u8 = 3;
 pub(crate) const SETTINGS: u8 = 4;
 pub(crate) const PING: u8 = 6;
 pub(crate) const GOAWAY: u8 = 7;
+pub(crate) const WINDOW_UPDATE: u8 = 8;
 pub(crate) const CONTINUATION: u8 = 9;
 
 /// Flags: the answer to SETTINGS and PING; the end of a stream, and of its head.
 pub(crate) const ACK: u8 = 1;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
-/// What a frame may hold unless the peer allows more (RFC 9113 §4.2).
-const MAX_FRAME: usize = 16 * 1024;
 /// `:status: 200` in the static table of HPACK (RFC 7541 appendix A).
 const STATUS_200: u8 = 0x88;
 
@@ -56,14 +56,51 @@ impl Frames {
     /// The next frame of this kind; settings are acknowledged on the way, pings are not.
     pub(crate) async fn next(&mut self, kind: u8) -> Frame {
         loop {
-            let frame = self.try_next().await.expect("an open connection");
+            let head = self.raw.exactly(9).await;
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            let payload = self.raw.exactly(length).await;
+            let frame = Frame { kind: head[3], flags: head[4], stream, payload };
+            if frame.kind == SETTINGS && frame.flags & ACK == 0 {
+                self.send(SETTINGS, ACK, 0, &[]).await;
+            }
             if frame.kind == kind {
                 return frame;
             }
         }
     }
 
-    /// The next frame; none when the server closes. Settings are acknowledged.
+    /// Answers the next ping.
+    pub(crate) async fn answer_ping(&mut self) {
+        let ping = self.next(PING).await;
+        self.send(PING, ACK, 0, &ping.payload).await;
+    }
+
+    /// Sends one frame, whatever it is.
+    pub(crate) async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
+        self.raw.write(encode(kind, flags, stream, payload)).await;
+    }
+
+    /// Sends bytes, which should be frames.
+    pub(crate) async fn write(&mut self, frames: &[u8]) {
+        self.raw.write(frames).await;
+    }
+
+    /// What becomes of this stream: a status, or none when it or the connection is cut. The reason of a GOAWAY or
+    /// RST_STREAM comes with it.
+    pub(crate) async fn outcome(&mut self, stream: u32) -> Outcome {
+        while let Some(frame) = self.try_next().await {
+            match frame.kind {
+                HEADERS if frame.stream == stream => return Outcome::Answer(frame.status()),
+                RST_STREAM if frame.stream == stream => return Outcome::Reset(frame.reason(0)),
+                GOAWAY => return Outcome::GoAway(frame.reason(4)),
+                _ => {}
+            }
+        }
+        Outcome::Closed
+    }
+
+    /// The next frame; none at the end of the connection. Settings are acknowledged on the way.
     pub(crate) async fn try_next(&mut self) -> Option<Frame> {
         let head = self.raw.try_exactly(9).await?;
         let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
@@ -75,66 +112,92 @@ impl Frames {
         }
         Some(frame)
     }
+}
 
-    /// Sends a head, in as many frames as it takes; every field in plain.
-    pub(crate) async fn head(&mut self, stream: u32, fields: &[(&str, &str)], last: bool) {
-        let block: Vec<u8> = fields.iter().flat_map(|(name, value)| literal(name, value)).collect();
-        let mut parts = block.chunks(MAX_FRAME).peekable();
-        let mut kind = HEADERS;
-        let mut flags = if last { END_STREAM } else { 0 };
-        loop {
-            let part = parts.next().unwrap_or_default();
-            if parts.peek().is_none() {
-                return self.send(kind, flags | END_HEADERS, stream, part).await;
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// An answer with this status.
+    Answer(u16),
+    /// The stream was reset for this reason.
+    Reset(u32),
+    /// The connection ends for this reason.
+    GoAway(u32),
+    /// It ended without one.
+    Closed,
+}
+
+/// One frame as bytes.
+pub(crate) fn encode(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
+    let mut frame = vec![length[1], length[2], length[3], kind, flags];
+    frame.extend_from_slice(&stream.to_be_bytes());
+    frame.extend_from_slice(payload);
+    frame
+}
+
+/// A head in HPACK, each field a literal that is not indexed (RFC 7541 §6.2.2): any bytes, in any order.
+pub(crate) fn head(fields: &[(&str, &str)]) -> Vec<u8> {
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            let short = u8::try_from(text.len()).ok().filter(|length| *length < 127);
+            block.push(short.unwrap_or(127));
+            // An integer with a prefix of seven bits (§5.1), which is full.
+            let mut rest = if short.is_some() { None } else { Some(text.len() - 127) };
+            while let Some(length) = rest {
+                let low = u8::try_from(length % 128).expect("seven bits");
+                rest = (length >= 128).then_some(length / 128);
+                block.push(if rest.is_some() { low | 128 } else { low });
             }
-            self.send(kind, flags, stream, part).await;
-            (kind, flags) = (CONTINUATION, 0);
+            block.extend_from_slice(text.as_bytes());
         }
     }
-
-    /// Answers the next ping.
-    pub(crate) async fn answer_ping(&mut self) {
-        let ping = self.next(PING).await;
-        self.send(PING, ACK, 0, &ping.payload).await;
-    }
-
-    /// Sends any frame.
-    pub(crate) async fn send(&mut self, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-        let length = u32::try_from(payload.len()).expect("a short payload").to_be_bytes();
-        let mut frame = vec![length[1], length[2], length[3], kind, flags];
-        frame.extend_from_slice(&stream.to_be_bytes());
-        frame.extend_from_slice(payload);
-        self.raw.write(frame).await;
-    }
+    block
 }
 
 // === impl Frame ===
 
 impl Frame {
+    /// The status of an answer's head.
+    fn status(&self) -> u16 {
+        match self.payload.first() {
+            // The static table of HPACK has these (RFC 7541 appendix A).
+            Some(index @ 0x88..=0x8e) => [200, 204, 206, 304, 400, 404, 500][usize::from(index - 0x88)],
+            // Others are literals with the name of entry 8; h2 compresses their three digits.
+            _ => literal_status(&self.payload),
+        }
+    }
+
+    /// The reason that is told at this place of the payload.
+    fn reason(&self, at: usize) -> u32 {
+        let bytes = self.payload[at..at + 4].try_into().expect("four bytes");
+        u32::from_be_bytes(bytes)
+    }
+
     /// Whether it begins an answer of status 200.
     pub(crate) fn is_ok(&self) -> bool {
         self.kind == HEADERS && self.payload.first() == Some(&STATUS_200)
     }
 }
 
-/// A field that enters no table (RFC 7541 §6.2.2), without Huffman coding.
-fn literal(name: &str, value: &str) -> Vec<u8> {
-    let mut bytes = vec![0];
-    for text in [name, value] {
-        // An integer with a prefix of seven bits (§5.1).
-        let mut length = text.len();
-        if length < 127 {
-            bytes.push(u8::try_from(length).expect("below 127"));
-        } else {
-            bytes.push(127);
-            length -= 127;
-            while length >= 128 {
-                bytes.push(u8::try_from(length % 128).expect("below 128") | 128);
-                length /= 128;
+/// Three digits in the Huffman code of HPACK (RFC 7541 appendix B): 0, 1 and 2 have five bits, the others six.
+fn literal_status(block: &[u8]) -> u16 {
+    let value = block.get(2..).unwrap_or_default();
+    let bits: String = value.iter().take(3).map(|byte| format!("{byte:08b}")).collect();
+    let (mut at, mut status) = (0, 0);
+    for _ in 0..3 {
+        let short = u16::from_str_radix(bits.get(at..at + 5).unwrap_or("0"), 2).unwrap_or(0);
+        let digit = match short {
+            0..=2 => short,
+            _ => {
+                u16::from_str_radix(bits.get(at..at + 6).unwrap_or("0"), 2).unwrap_or(0).wrapping_sub(0x19)
+                    + 3
             }
-            bytes.push(u8::try_from(length).expect("below 128"));
-        }
-        bytes.extend_from_slice(text.as_bytes());
+        };
+        at += if short <= 2 { 5 } else { 6 };
+        status = status * 10 + digit;
     }
-    bytes
+    status
 }

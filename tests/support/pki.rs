@@ -3,7 +3,9 @@
 use std::sync::{Arc, OnceLock};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair, KeyUsagePurpose, date_time_ymd,
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
+    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevokedCertParams,
+    SerialNumber, date_time_ymd,
 };
 use tokio_rustls::rustls::{RootCertStore, pki_types::CertificateDer};
 
@@ -37,8 +39,13 @@ impl Authority {
 
     /// One that nobody trusts unless told to.
     pub(crate) fn mint() -> Self {
+        Self::named("homing test authority")
+    }
+
+    /// Likewise, of this name.
+    pub(crate) fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "homing test authority");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let key = KeyPair::generate().expect("a P-256 key");
@@ -59,10 +66,52 @@ impl Authority {
         })
     }
 
+    /// What a client of this name shows; the serial number is for [`revoke`](Self::revoke).
+    pub(crate) fn client(&self, name: &str, serial: u64) -> Leaf {
+        self.sign(&[], |params| {
+            params.distinguished_name.push(DnType::OrganizationName, "Homing");
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
+            params.serial_number = Some(SerialNumber::from(serial));
+        })
+    }
+
+    /// Likewise, of one whose time is over.
+    pub(crate) fn expired_client(&self, name: &str) -> Leaf {
+        self.sign(&[], |params| {
+            params.distinguished_name.push(DnType::CommonName, name);
+            params.not_before = date_time_ymd(2019, 1, 1);
+            params.not_after = date_time_ymd(2020, 1, 1);
+        })
+    }
+
+    /// The list of the certificates it has revoked, by their serial numbers, as PEM.
+    pub(crate) fn revoke(&self, serials: &[u64]) -> String {
+        let revoked = |serial: &u64| RevokedCertParams {
+            serial_number: SerialNumber::from(*serial),
+            revocation_time: date_time_ymd(2020, 1, 1),
+            reason_code: None,
+            invalidity_date: None,
+        };
+        let params = CertificateRevocationListParams {
+            this_update: date_time_ymd(2020, 1, 1),
+            next_update: date_time_ymd(2120, 1, 1),
+            crl_number: SerialNumber::from(serials.len() as u64),
+            issuing_distribution_point: None,
+            revoked_certs: serials.iter().map(revoked).collect(),
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).expect("valid parameters").pem().expect("PEM")
+    }
+
     fn sign(&self, names: &[&str], adapt: impl FnOnce(&mut CertificateParams)) -> Leaf {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names.clone()).expect("valid names");
-        params.distinguished_name.push(DnType::CommonName, names[0].clone());
+        if let Some(name) = names.first() {
+            params.distinguished_name.push(DnType::CommonName, name.clone());
+        } else {
+            params.distinguished_name = DistinguishedName::new();
+        }
         adapt(&mut params);
         let key = KeyPair::generate().expect("a P-256 key");
         let certificate = params.signed_by(&key, &self.issuer).expect("valid parameters");

@@ -137,6 +137,24 @@ impl Process {
         rustix::process::prlimit(pid, rustix::process::Resource::Fsize, limit).expect("our child");
     }
 
+    /// Lets it have no more file descriptors than these from now on; none for as many as it had.
+    pub(crate) fn limit_files(&self, files: Option<u64>) {
+        let pid = rustix::process::Pid::from_raw(self.pid.cast_signed());
+        // The hard limit stays, so that the soft one can be raised again.
+        let own = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+        let limit = rustix::process::Rlimit { current: files.or(own.maximum), maximum: own.maximum };
+        rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).expect("our child");
+    }
+
+    /// The processor time it has used so far.
+    pub(crate) fn cpu(&self) -> std::time::Duration {
+        let stat = std::fs::read_to_string(format!("/proc/{}/stat", self.pid)).expect("it runs");
+        // After the name, which is in parentheses, come the fields from the third on (proc_pid_stat(5)).
+        let fields = stat.rsplit_once(')').expect("a name").1.split_whitespace();
+        let ticks: u64 = fields.skip(11).take(2).map(|field| field.parse::<u64>().expect("ticks")).sum();
+        std::time::Duration::from_secs_f64(ticks as f64 / rustix::param::clock_ticks_per_second() as f64)
+    }
+
     /// Kills it; nothing of it runs afterwards.
     pub(crate) fn kill(&self) {
         let mut child = self.child.lock().unwrap_or_else(PoisonError::into_inner);

@@ -48,8 +48,11 @@ impl Raw {
 
     /// As many bytes as asked for; panics when the server closes first.
     pub(crate) async fn exactly(&mut self, length: usize) -> Vec<u8> {
-        let bytes = self.try_exactly(length).await;
-        bytes.unwrap_or_else(|| panic!("closed after {} of {length} bytes", self.pending.len()))
+        while self.pending.len() < length {
+            let more = within("the bytes to come", self.read()).await;
+            assert!(more > 0, "closed after {} of {length} bytes", self.pending.len());
+        }
+        self.pending.drain(..length).collect()
     }
 
     /// As many bytes as asked for; none when the server closes first.
@@ -87,7 +90,7 @@ impl Raw {
     }
 
     /// Everything until the server ends, and whether it did so in an orderly way (with `close_notify`).
-    pub(crate) async fn until_the_end(&mut self) -> (String, bool) {
+    pub(crate) async fn all_and_how(&mut self) -> (String, bool) {
         let mut buffer = vec![0; 16 * 1024];
         let orderly = loop {
             match within("the end", self.tls.read(&mut buffer)).await {

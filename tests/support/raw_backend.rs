@@ -12,6 +12,8 @@ use tokio::{
     task::{JoinHandle, JoinSet},
 };
 
+use tokio_tungstenite::tungstenite::handshake::derive_accept_key;
+
 use super::port::Port;
 
 /// A scripted server of raw bytes.
@@ -114,6 +116,32 @@ impl RawConnection {
             let mut arrived = self.arrived.lock().expect("no panic under it");
             arrived[self.index].extend_from_slice(&buffer[..length]);
         }
+    }
+
+    /// Reads a request and opens the WebSocket that it asks for; false, and nothing sent, for any other path.
+    pub(crate) async fn opens(&mut self, path: &str) -> bool {
+        let Some(head) = self.head().await else { return false };
+        if !head.starts_with(&format!("GET {path} ")) {
+            return false;
+        }
+        let key = head.lines().find_map(|line| {
+            let (name, value) = line.split_once(": ")?;
+            name.eq_ignore_ascii_case("sec-websocket-key").then_some(value)
+        });
+        let accept = derive_accept_key(key.expect("a key").as_bytes());
+        let fields = format!("Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Accept: {accept}");
+        self.write(&format!("HTTP/1.1 101 Switching Protocols\r\n{fields}\r\n\r\n")).await;
+        true
+    }
+
+    /// Sends `bytes`; whether the peer is still there.
+    pub(crate) async fn try_write(&mut self, bytes: &[u8]) -> bool {
+        self.socket.write_all(bytes).await.is_ok()
+    }
+
+    /// Says that nothing more will come; reads on.
+    pub(crate) async fn finish(&mut self) {
+        let _ = self.socket.shutdown().await;
     }
 
     /// Sends `bytes`; a peer that has gone is no error.

@@ -30,6 +30,7 @@ pub(crate) struct Setup {
     members: String,
     certificates: Vec<Leaf>,
     redirects: bool,
+    proxy_protocol: Option<String>,
     key: &'static str,
     session_timeout: &'static str,
     workers: usize,
@@ -62,6 +63,7 @@ impl Setup {
             members: String::new(),
             certificates: Vec::new(),
             redirects: false,
+            proxy_protocol: None,
             key: "cookie:session",
             session_timeout: "30m",
             workers: 2,
@@ -213,6 +215,12 @@ impl Setup {
         self
     }
 
+    /// Expects PROXY headers from these networks.
+    pub(crate) fn proxy_protocol(mut self, networks: &str) -> Self {
+        self.proxy_protocol = Some(networks.to_owned());
+        self
+    }
+
     /// Writes it all down and starts the program, until it is ready.
     pub(crate) async fn start(mut self) -> Homing {
         let (redirects, files, takeover) = (self.redirects, self.files, self.takeover);
@@ -262,6 +270,9 @@ impl Setup {
         writeln!(text, "\n[listen]\n{listen}").expect("a String");
         if self.redirects {
             text.push_str("http = \"127.0.0.1:0\"\n");
+        }
+        if let Some(networks) = &self.proxy_protocol {
+            writeln!(text, "proxy_protocol = {networks}").expect("a String");
         }
         for index in 0..self.certificates.len() {
             let base = directory.path().display();

@@ -45,6 +45,11 @@ const FLAGS: [&str; 9] = [
 impl Browser {
     /// Starts one.
     pub(crate) async fn start() -> Self {
+        Self::start_with(&[]).await
+    }
+
+    /// Starts one with these flags beside the usual ones.
+    pub(crate) async fn start_with(more: &[&str]) -> Self {
         let mut attempt = 0;
         let (driver, port) = loop {
             let mut command = Command::new("chromedriver");
@@ -65,7 +70,7 @@ impl Browser {
             assert!(attempt < 5, "chromedriver ended: {}", said.text());
         };
         let profile = tempfile::tempdir().expect("a temporary directory");
-        let mut flags: Vec<String> = FLAGS.iter().map(|&flag| flag.to_owned()).collect();
+        let mut flags: Vec<String> = FLAGS.iter().chain(more).map(|&flag| flag.to_owned()).collect();
         flags.push(format!("--user-data-dir={}", profile.path().display()));
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut browser = Self { driver, address, session: String::new(), _profile: profile };

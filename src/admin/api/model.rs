@@ -108,6 +108,9 @@ pub struct BackendStatus {
     pub retained: u64,
     pub streams: u64,
     pub in_flight: u64,
+    /// Requests that wait until it has room.
+    #[serde(default)]
+    pub queued: u64,
     pub generation: u16,
     /// Time until no live session is left, 0 when none is; none when it does not drain.
     pub drain_eta_seconds: Option<f64>,

@@ -1,6 +1,6 @@
 //! Everything at a glance.
 
-use std::sync::{Arc, atomic::Ordering};
+use std::sync::Arc;
 
 use prometheus::{Histogram, core::Metric as _};
 
@@ -40,7 +40,7 @@ pub(in crate::admin) fn status(admin: &Admin, changes: ChangesBy) -> Status {
             loaded_at: rfc3339(loaded.at),
             error: loaded.error.map(|error| error.to_string()),
         },
-        connections: admin.world.connections.load(Ordering::Relaxed) as u64,
+        connections: admin.world.gate.connections() as u64,
         requests_total: (admin.requests)(),
         pools: snapshot
             .pools
@@ -136,6 +136,7 @@ fn backend_status(pool: &Pool, backend: &Backend, stats: &Stats) -> BackendStatu
         retained: own.map_or(0, |own| own.retained),
         streams: member.streams().into(),
         in_flight: member.in_flight().into(),
+        queued: backend.room.waiting().into(),
         generation: member.generation(),
         drain_eta_seconds: pool.drain_eta(backend).map(seconds),
         drain_deadline_seconds: backend.standing.steering.deadline_in().map(seconds),

@@ -87,7 +87,9 @@ export function backendView(poolName, name, ask) {
       cells['Errors/s'].classList.toggle('bad', errors > 0);
       setText(cells.p50, latency(backend.latency_seconds?.p50));
       setText(cells.p99, latency(backend.latency_seconds?.p99));
-      setText(cells['In flight'], backend.streams ? `${count(backend.in_flight)}, ${plural(backend.streams, 'stream')}` : count(backend.in_flight));
+      const streams = backend.streams ? `, ${plural(backend.streams, 'stream')}` : '';
+      const queued = backend.queued ? `, ${count(backend.queued)} waiting` : '';
+      setText(cells['In flight'], `${count(backend.in_flight)}${streams}${queued}`);
 
       for (const button of buttons) {
         button.hidden = !(ACTIONS[backend.admin] ?? []).includes(button.dataset.action);

@@ -129,7 +129,10 @@ pub(super) fn backend_table(pools: &[PoolStatus]) -> Table {
                 format!("{:.0}%", backend.share * 100.0),
                 backend.retained.to_string(),
                 backend.streams.to_string(),
-                backend.in_flight.to_string(),
+                match backend.queued {
+                    0 => backend.in_flight.to_string(),
+                    queued => format!("{} + {queued} waiting", backend.in_flight),
+                },
                 latency(|latency| latency.p50),
                 latency(|latency| latency.p99),
                 format!("{} of {}", backend.errors_total, backend.requests_total),

@@ -1,0 +1,41 @@
+//! Whether a request is served at all, before anybody looks what it is for.
+
+use std::net::IpAddr;
+
+use super::Client;
+use crate::{admission::RequestPermit, error::Fault, world::Snapshot};
+
+impl Client {
+    /// Takes a request of this address in, which is the client's, however many proxies it came through.
+    ///
+    /// # Errors
+    ///
+    /// When the address asks too fast, or too many requests are under way.
+    pub(super) fn admit(&self, snapshot: &Snapshot, address: IpAddr) -> Result<RequestPermit, Fault> {
+        let metrics = &self.worker.metrics;
+        // A proxy that asks for itself, as balancers do in health checks, is not limited.
+        if let Some(rate) = &snapshot.rate
+            && !snapshot.config.trusts(address)
+            && let Err(too_fast) = rate.take(address)
+        {
+            metrics.rate_limited.inc();
+            return Err(Fault::RateLimited(too_fast.seconds));
+        }
+        self.worker.world.admit_request(snapshot).ok_or_else(|| {
+            metrics.overloaded.inc();
+            Fault::Overloaded
+        })
+    }
+
+    /// Counts a request on this connection; whether it is the last one to be served on it.
+    pub(super) fn is_last_request(&self, snapshot: &Snapshot) -> bool {
+        let served = self.requests.get().saturating_add(1);
+        self.requests.set(served);
+        let last = snapshot.config.edge.requests_per_connection.is_some_and(|limit| served >= limit.get());
+        if last {
+            // HTTP/2 says so with a GOAWAY, and serves what crosses it.
+            self.spent.notify_one();
+        }
+        last
+    }
+}

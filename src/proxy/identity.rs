@@ -1,0 +1,119 @@
+//! Who a client has proved to be, and what backends may believe of it.
+//!
+//! The fields that say so are removed from every request, on every route, from every peer, whether or not clients are
+//! asked for certificates; then those of the connection's own certificate are put in.
+
+use http::{HeaderMap, HeaderName};
+
+use super::{Client, headers};
+use crate::{
+    clock, config,
+    error::Fault,
+    tls::{Front, Identity, Mark},
+};
+
+/// What a handshake found out about a client.
+#[derive(Debug)]
+pub(super) struct Vetted {
+    /// The host that it named, in any case.
+    pub(super) server_name: Option<Box<str>>,
+    /// Who it is, if it has shown a certificate.
+    pub(super) identity: Option<Identity>,
+    /// How it was vetted.
+    pub(super) way: Mark,
+}
+
+/// SHA-256 of the certificate, in hexadecimal.
+const FINGERPRINT: HeaderName = HeaderName::from_static("x-client-cert-sha256");
+/// The certificate itself, and those it came with (RFC 9440).
+const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
+const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
+
+// === impl Client ===
+
+impl Client {
+    /// Whether what the handshake found out holds for this request: its host may be reached by the name of the
+    /// handshake, clients are still vetted in the same way, and the certificate has not expired meanwhile.
+    ///
+    /// # Errors
+    ///
+    /// [`Fault::Misdirected`]: another connection may be the right one (RFC 9110 §15.5.20).
+    pub(super) fn may_ask(&self, front: &Front, host: &str) -> Result<(), Fault> {
+        let Vetted { server_name, identity, way } = &self.vetted;
+        let expired = || identity.as_ref().is_some_and(|identity| identity.not_after < clock::wall());
+        if *way != front.vetting() || !front.serves(server_name.as_deref(), host) || expired() {
+            return Err(Fault::Misdirected);
+        }
+        Ok(())
+    }
+}
+
+/// Takes out what only the proxy may say.
+pub(super) fn strip(headers: &mut HeaderMap, settings: &config::Tls) {
+    remove(headers, |name| is_ours(name, &settings.client_header));
+}
+
+/// Takes out of trailers what only the proxy may say, of a client's certificate or of earlier hops: there are
+/// servers that take trailers for fields of the head.
+pub(super) fn strip_trailers(trailers: &mut HeaderMap, subject: &HeaderName) {
+    remove(trailers, |name| is_ours(name, subject) || headers::is_forwarding(name.as_str()));
+}
+
+fn remove(headers: &mut HeaderMap, which: impl Fn(&HeaderName) -> bool) {
+    if headers.keys().any(&which) {
+        let names: Vec<_> = headers.keys().filter(|name| which(name)).cloned().collect();
+        for name in names {
+            headers.remove(name);
+        }
+    }
+}
+
+/// Puts in who the client is. Must follow whatever takes out fields that the client names.
+pub(super) fn tell(headers: &mut HeaderMap, identity: Option<&Identity>, settings: &config::Tls) {
+    let Some(identity) = identity else { return };
+    headers.insert(settings.client_header.clone(), identity.subject.clone());
+    headers.insert(FINGERPRINT, identity.fingerprint.clone());
+    if settings.client_cert {
+        headers.insert(CLIENT_CERT, identity.certificate.clone());
+    }
+}
+
+/// Whether a field of this name tells of a client's certificate. CGI and its heirs take `_` for `-`, so both are meant.
+fn is_ours(name: &HeaderName, subject: &HeaderName) -> bool {
+    [subject, &FINGERPRINT, &CLIENT_CERT, &CLIENT_CERT_CHAIN].into_iter().any(|ours| is_alike(name, ours))
+}
+
+fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
+    let dash = |byte| if byte == b'_' { b'-' } else { byte };
+    let (one, other) = (one.as_str(), other.as_str());
+    one.len() == other.len() && one.bytes().map(dash).eq(other.bytes().map(dash))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn a_client_cannot_say_who_it_is_however_it_is_spelled() {
+        let settings = config::Tls { client_header: "x-my_user".parse().unwrap(), ..config::Tls::default() };
+        let mut headers = HeaderMap::new();
+        for name in [
+            "x-my-user",
+            "X_MY_USER",
+            "x-client-cert-sha256",
+            "x_client-cert_sha256",
+            "client-cert",
+            "client_cert",
+            "client-cert-chain",
+            "client_cert_chain",
+        ] {
+            let name: HeaderName = name.parse().unwrap();
+            headers.append(name, HeaderValue::from_static("CN=root"));
+        }
+        headers.insert("x-my-users", HeaderValue::from_static("kept"));
+        strip(&mut headers, &settings);
+        assert_eq!(headers.keys().map(HeaderName::as_str).collect::<Vec<_>>(), ["x-my-users"]);
+    }
+}
