@@ -11,14 +11,17 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use self::targets::{chunked, config, cookies, request, response, sealed_cookie, set_cookie, state_file};
+use self::targets::{
+    chunked, config, cookies, proxy_header, request, response, sealed_cookie, set_cookie, state_file,
+};
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 8] = [
+const TARGETS: [Target; 9] = [
     ("chunked", chunked::run),
     ("config", config::run),
     ("cookies", cookies::run),
+    ("proxy_header", proxy_header::run),
     ("request", request::run),
     ("response", response::run),
     ("sealed_cookie", sealed_cookie::run),

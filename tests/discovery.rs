@@ -242,7 +242,7 @@ async fn without_dns_the_proxy_starts_and_serves_as_soon_as_a_backend_is_found()
     let client = Client::h1(&homing);
     assert_eq!(client.get("/public").send().await.status, StatusCode::SERVICE_UNAVAILABLE);
     let text = client.exchange("GET /public HTTP/1.0\r\n\r\n").await;
-    assert!(text.starts_with("HTTP/1.0 503 "), "nor is there one whose name stands for the host: {text}");
+    assert!(text.starts_with("HTTP/1.1 503 "), "nor is there one whose name stands for the host: {text}");
     assert!(Metrics::fetch(&homing).await.has(LOOKUPS, &[("result", "ok")]), "0 from the start");
     dns.know(&[ip(2)]);
     homing.wait_for_metric("homing_backend_up", &[("backend", TWO)], 1.0).await;

@@ -7,6 +7,7 @@
 pub mod chunked;
 pub mod config;
 pub mod cookies;
+pub mod proxy_header;
 pub mod request;
 pub mod response;
 pub mod sealed_cookie;

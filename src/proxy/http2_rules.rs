@@ -10,7 +10,10 @@ use http::{
     request::Parts,
 };
 
-use crate::error::Fault;
+use crate::{
+    error::Fault,
+    http1::{fields::Malformed, framing::request_length},
+};
 
 /// Refuses what a backend could read in another way once it is written as HTTP/1.1.
 pub(super) fn check(parts: &Parts) -> Result<(), Fault> {
@@ -24,6 +27,8 @@ pub(super) fn check(parts: &Parts) -> Result<(), Fault> {
         }
     }
     one(&parts.headers)?;
+    // Names that CGI takes for lengths; for the rest, h2 has looked at them.
+    request_length(parts.version, &parts.headers).map_err(|Malformed(rule)| Fault::BadRequest(rule))?;
     // `:scheme` says how the client got here (RFC 9113 §8.3.1), which is by TLS or through a gateway.
     match parts.uri.scheme_str() {
         None | Some("https" | "http") => Ok(()),
@@ -76,6 +81,12 @@ mod tests {
             assert!(verdict("https://a/", Version::HTTP_2, &[(name, "5")]).is_ok());
             assert!(verdict("https://a/", Version::HTTP_2, &[(name, "5"), (name, "5")]).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn what_cgi_takes_for_a_length_is_refused() {
+        assert!(verdict("https://a/", Version::HTTP_2, &[("content_length", "5")]).is_err());
+        assert!(verdict("https://a/", Version::HTTP_2, &[("transfer_encoding", "chunked")]).is_err());
     }
 
     #[test]

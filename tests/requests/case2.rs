@@ -8,7 +8,7 @@ use crate::{
     support::{
         DEADLINE,
         client::{Client, Protocol},
-        frames::{DATA, END_STREAM, Frame, Frames, GOAWAY, HEADERS, RST_STREAM},
+        frames::{self, DATA, END_HEADERS, END_STREAM, Frames, HEADERS, Outcome},
     },
 };
 
@@ -51,17 +51,6 @@ pub(crate) enum Expect2 {
     Arrives(&'static str, &'static [&'static str], &'static str),
 }
 
-/// What became of a stream.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
-    Answered(u16),
-    Reset(u32),
-    /// The connection was closed instead; with this code if it said one.
-    Closed(Option<u32>),
-    /// Nothing, in all the time that there was.
-    Nothing,
-}
-
 pub(crate) const fn case2(what: &'static str, rfc: &'static str, sends: Sends, expect: Expect2) -> Case2 {
     Case2 { what, rfc, sends, expect }
 }
@@ -78,7 +67,7 @@ pub(crate) const fn trailers(fields: Fields, data: &'static [&'static str], trai
     Sends::Request(fields, data, Some(trailers))
 }
 
-pub(crate) const fn frames(frames: &'static [(u8, u8, u32, &'static [u8])]) -> Sends {
+pub(crate) const fn torn(frames: &'static [(u8, u8, u32, &'static [u8])]) -> Sends {
     Sends::Frames(frames)
 }
 
@@ -94,8 +83,8 @@ impl Bench {
         case.sends.to(&mut frames).await;
         let outcome = outcome(&mut frames, 1).await;
         let mut after = outcome;
-        if !matches!(outcome, Outcome::Closed(_)) {
-            frames.head(AFTER_STREAM, AFTER, true).await;
+        if matches!(outcome, Some(Outcome::Answer(_) | Outcome::Reset(_))) {
+            send_head(&mut frames, AFTER_STREAM, AFTER, true).await;
             after = self::outcome(&mut frames, AFTER_STREAM).await;
         }
         let mut arrived = self.arrived().await?;
@@ -113,13 +102,13 @@ impl Sends {
     async fn to(&self, frames: &mut Frames) {
         match *self {
             Self::Request(fields, data, trailers) => {
-                frames.head(1, fields, data.is_empty() && trailers.is_none()).await;
+                send_head(frames, 1, fields, data.is_empty() && trailers.is_none()).await;
                 for (left, part) in (0..data.len()).rev().zip(data) {
                     let last = left == 0 && trailers.is_none();
                     frames.send(DATA, if last { END_STREAM } else { 0 }, 1, part.as_bytes()).await;
                 }
                 if let Some(trailers) = trailers {
-                    frames.head(1, trailers, true).await;
+                    send_head(frames, 1, trailers, true).await;
                 }
             }
             Self::Frames(list) => {
@@ -134,23 +123,29 @@ impl Sends {
 // === impl Expect2 ===
 
 impl Expect2 {
-    fn judge(self, outcome: Outcome, after: Outcome, arrived: &[Arrived]) -> Result<(), String> {
+    fn judge(
+        self,
+        outcome: Option<Outcome>,
+        after: Option<Outcome>,
+        arrived: &[Arrived],
+    ) -> Result<(), String> {
         if let Some(fault) = arrived.iter().find_map(|arrived| arrived.fault.as_ref()) {
             return Err(format!("not canonical: {fault}"));
         }
         // RFC 9113 §5.4.2 lets an error of a stream be one of its connection.
         let refused =
-            matches!(outcome, Outcome::Answered(400) | Outcome::Reset(_) | Outcome::Closed(Some(1..)));
+            matches!(outcome, Some(Outcome::Answer(400) | Outcome::Reset(_) | Outcome::GoAway(1..)));
+        let closed = matches!(after, Some(Outcome::GoAway(_) | Outcome::Closed));
         let right = match self {
             Self::Malformed | Self::Broken | Self::Late(..) => refused,
-            Self::Status(status) => outcome == Outcome::Answered(status),
-            Self::Closed => matches!(after, Outcome::Closed(_)) && !matches!(outcome, Outcome::Answered(_)),
-            Self::Arrives(..) => outcome == Outcome::Answered(200),
+            Self::Status(status) => outcome == Some(Outcome::Answer(status)),
+            Self::Closed => closed && !matches!(outcome, Some(Outcome::Answer(_))),
+            Self::Arrives(..) => outcome == Some(Outcome::Answer(200)),
         };
         if !right {
             return Err("something else should become of it".to_owned());
         }
-        if !matches!(after, Outcome::Answered(200) | Outcome::Closed(_)) {
+        if !closed && after != Some(Outcome::Answer(200)) {
             return Err(
                 "what follows on the connection should be served, or the connection closed".to_owned()
             );
@@ -175,50 +170,13 @@ impl fmt::Display for Case2 {
     }
 }
 
-/// Waits for what becomes of a stream.
-async fn outcome(frames: &mut Frames, stream: u32) -> Outcome {
-    let wait = async {
-        let mut said = None;
-        while let Some(frame) = frames.try_next().await {
-            match frame.kind {
-                GOAWAY => said = frame.payload.get(4..8).map(code),
-                HEADERS if frame.stream == stream => return Outcome::Answered(status(&frame)),
-                RST_STREAM if frame.stream == stream => return Outcome::Reset(code(&frame.payload)),
-                _ => {}
-            }
-        }
-        Outcome::Closed(said)
-    };
-    tokio::time::timeout(DEADLINE / 4, wait).await.unwrap_or(Outcome::Nothing)
+/// Waits for what becomes of a stream; nothing, if that takes too long.
+async fn outcome(frames: &mut Frames, stream: u32) -> Option<Outcome> {
+    tokio::time::timeout(DEADLINE / 4, frames.outcome(stream)).await.ok()
 }
 
-fn code(bytes: &[u8]) -> u32 {
-    bytes.try_into().map_or(0, u32::from_be_bytes)
-}
-
-/// The status of an answer, the first one of its connection; 0 when it is written in a way that is not known here.
-fn status(answer: &Frame) -> u16 {
-    // RFC 7541 appendix A.
-    const STATIC: [u16; 7] = [200, 204, 206, 304, 400, 404, 500];
-    match answer.payload[..] {
-        [indexed @ 0x88..=0x8e, ..] => STATIC[usize::from(indexed - 0x88)],
-        [0x08 | 0x18 | 0x48, 0x03, a, b, c, ..] => {
-            [a, b, c].into_iter().fold(0, |status, digit| status * 10 + u16::from(digit - b'0'))
-        }
-        [0x08 | 0x18 | 0x48, length @ 0x82..=0x83, ref text @ ..] => {
-            let bytes = text.iter().take(usize::from(length & 0x7f));
-            let mut bits: u32 = bytes.fold(0, |bits, byte| bits << 8 | u32::from(*byte));
-            bits <<= 32 - 8 * u32::from(length & 0x7f);
-            // Appendix B: 0 to 2 in five bits, 3 to 9 in six.
-            (0..3).fold(0, |status, _| {
-                let (digit, taken) = match bits >> 27 {
-                    short @ 0..=2 => (short, 5),
-                    _ => ((bits >> 26) - 0x19 + 3, 6),
-                };
-                bits <<= taken;
-                status * 10 + u16::try_from(digit).unwrap_or(0)
-            })
-        }
-        _ => 0,
-    }
+/// Sends a head in one frame.
+async fn send_head(frames: &mut Frames, stream: u32, fields: Fields, last: bool) {
+    let flags = if last { END_HEADERS | END_STREAM } else { END_HEADERS };
+    frames.send(HEADERS, flags, stream, &frames::head(fields)).await;
 }

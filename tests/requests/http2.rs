@@ -105,6 +105,10 @@ pub(crate) const CASES: &[Case2] = &[
     case2("a control in a value", "9110 §5.5", head(&[M, S, A, P, ("x", "y\x01z")]), Malformed),
     case2("NUL in a cookie", "9113 §8.2.1", head(&[M, S, A, P, ("cookie", "session=a\0b")]), Malformed),
     case2("a line end in a cookie", "9113 §8.2.1", head(&[M, S, A, P, ("cookie", "a=1\r\nx: y")]), Malformed),
+    case2("a space before a value", "9113 §8.2.1", head(&[M, S, A, P, ("x", " y")]), Malformed),
+    case2("a tab after a value", "9113 §8.2.1", head(&[M, S, A, P, ("x", "y\t")]), Malformed),
+    case2("a blank value", "9113 §8.2.1", head(&[M, S, A, P, ("x", " ")]), Malformed),
+    case2("another scheme", "9113 §8.3.1", head(&[M, (":scheme", "ftp"), A, P]), Malformed),
     // Lengths.
     case2("less than the length", "9113 §8.1.1", body(&[POST, S, A, P, ("content-length", "6")], &["hello"]), Broken),
     case2("more than the length", "9113 §8.1.1", body(&[POST, S, A, P, ("content-length", "4")], &["hello"]), Broken),
@@ -132,7 +136,7 @@ pub(crate) const CASES: &[Case2] = &[
     // Methods.
     case2("CONNECT", "9113 §8.5", head(&[(":method", "CONNECT"), (":authority", "a:443")]), Status(405)),
     case2("CONNECT and a path", "9113 §8.5", head(&[(":method", "CONNECT"), S, A, P]), Malformed),
-    case2("CONNECT for another protocol", "8441 §4", head(&[(":method", "CONNECT"), (":protocol", "connect-udp"), S, A, P]), Malformed),
+    case2("CONNECT for another protocol", "9220 §3", head(&[(":method", "CONNECT"), (":protocol", "connect-udp"), S, A, P]), Status(501)),
     case2("another protocol without CONNECT", "8441 §4", head(&[M, (":protocol", "websocket"), S, A, P]), Malformed),
     case2("TRACE", "9110 §9.3.8", head(&[(":method", "TRACE"), S, A, P]), Status(405)),
     case2("an unknown method", "9110 §9.1", head(&[(":method", "M-SEARCH"), S, A, P]), Arrives("M-SEARCH /t", &[], "")),

@@ -11,7 +11,7 @@ pub(crate) struct Frames {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
-    pub(crate) flags: u8,
+    flags: u8,
     pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
@@ -30,8 +30,6 @@ pub(crate) const CONTINUATION: u8 = 9;
 pub(crate) const ACK: u8 = 1;
 pub(crate) const END_STREAM: u8 = 1;
 pub(crate) const END_HEADERS: u8 = 4;
-/// What a frame may hold unless the peer allows more (RFC 9113 §4.2).
-const MAX_FRAME: usize = 16 * 1024;
 /// `:status: 200` in the static table of HPACK (RFC 7541 appendix A).
 const STATUS_200: u8 = 0x88;
 
@@ -58,39 +56,17 @@ impl Frames {
     /// The next frame of this kind; settings are acknowledged on the way, pings are not.
     pub(crate) async fn next(&mut self, kind: u8) -> Frame {
         loop {
-            let frame = self.try_next().await.expect("an open connection");
+            let head = self.raw.exactly(9).await;
+            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+            let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+            let payload = self.raw.exactly(length).await;
+            let frame = Frame { kind: head[3], flags: head[4], stream, payload };
+            if frame.kind == SETTINGS && frame.flags & ACK == 0 {
+                self.send(SETTINGS, ACK, 0, &[]).await;
+            }
             if frame.kind == kind {
                 return frame;
             }
-        }
-    }
-
-    /// The next frame; none when the server closes. Settings are acknowledged.
-    pub(crate) async fn try_next(&mut self) -> Option<Frame> {
-        let head = self.raw.try_exactly(9).await?;
-        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
-        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
-        let payload = self.raw.try_exactly(length).await?;
-        let frame = Frame { kind: head[3], flags: head[4], stream, payload };
-        if frame.kind == SETTINGS && frame.flags & ACK == 0 {
-            self.send(SETTINGS, ACK, 0, &[]).await;
-        }
-        Some(frame)
-    }
-
-    /// Sends a head, in as many frames as it takes; every field in plain.
-    pub(crate) async fn head(&mut self, stream: u32, fields: &[(&str, &str)], last: bool) {
-        let block = head(fields);
-        let mut parts = block.chunks(MAX_FRAME).peekable();
-        let mut kind = HEADERS;
-        let mut flags = if last { END_STREAM } else { 0 };
-        loop {
-            let part = parts.next().unwrap_or_default();
-            if parts.peek().is_none() {
-                return self.send(kind, flags | END_HEADERS, stream, part).await;
-            }
-            self.send(kind, flags, stream, part).await;
-            (kind, flags) = (CONTINUATION, 0);
         }
     }
 
@@ -123,6 +99,19 @@ impl Frames {
         }
         Outcome::Closed
     }
+
+    /// The next frame; none at the end of the connection. Settings are acknowledged on the way.
+    pub(crate) async fn try_next(&mut self) -> Option<Frame> {
+        let head = self.raw.try_exactly(9).await?;
+        let length = u32::from_be_bytes([0, head[0], head[1], head[2]]) as usize;
+        let stream = u32::from_be_bytes([head[5], head[6], head[7], head[8]]);
+        let payload = self.raw.try_exactly(length).await?;
+        let frame = Frame { kind: head[3], flags: head[4], stream, payload };
+        if frame.kind == SETTINGS && frame.flags & ACK == 0 {
+            self.send(SETTINGS, ACK, 0, &[]).await;
+        }
+        Some(frame)
+    }
 }
 
 /// What became of a request.
@@ -149,7 +138,23 @@ pub(crate) fn encode(kind: u8, flags: u8, stream: u32, payload: &[u8]) -> Vec<u8
 
 /// A head in HPACK, each field a literal that is not indexed (RFC 7541 §6.2.2): any bytes, in any order.
 pub(crate) fn head(fields: &[(&str, &str)]) -> Vec<u8> {
-    fields.iter().flat_map(|(name, value)| literal(name, value)).collect()
+    let mut block = Vec::new();
+    for (name, value) in fields {
+        block.push(0);
+        for text in [name, value] {
+            let short = u8::try_from(text.len()).ok().filter(|length| *length < 127);
+            block.push(short.unwrap_or(127));
+            // An integer with a prefix of seven bits (§5.1), which is full.
+            let mut rest = if short.is_some() { None } else { Some(text.len() - 127) };
+            while let Some(length) = rest {
+                let low = u8::try_from(length % 128).expect("seven bits");
+                rest = (length >= 128).then_some(length / 128);
+                block.push(if rest.is_some() { low | 128 } else { low });
+            }
+            block.extend_from_slice(text.as_bytes());
+        }
+    }
+    block
 }
 
 // === impl Frame ===
@@ -195,26 +200,4 @@ fn literal_status(block: &[u8]) -> u16 {
         status = status * 10 + digit;
     }
     status
-}
-
-/// A field that enters no table (RFC 7541 §6.2.2), without Huffman coding.
-fn literal(name: &str, value: &str) -> Vec<u8> {
-    let mut bytes = vec![0];
-    for text in [name, value] {
-        // An integer with a prefix of seven bits (§5.1).
-        let mut length = text.len();
-        if length < 127 {
-            bytes.push(u8::try_from(length).expect("below 127"));
-        } else {
-            bytes.push(127);
-            length -= 127;
-            while length >= 128 {
-                bytes.push(u8::try_from(length % 128).expect("below 128") | 128);
-                length /= 128;
-            }
-            bytes.push(u8::try_from(length).expect("below 128"));
-        }
-        bytes.extend_from_slice(text.as_bytes());
-    }
-    bytes
 }
