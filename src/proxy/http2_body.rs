@@ -23,10 +23,11 @@ pub(super) struct Body {
     last: Option<Bytes>,
 }
 
-/// Parts up to this size are copied out of the buffer that was read into, which is several times as large. The end of
-/// an answer that is no larger goes out with the rest: a frame more costs as much.
-const SMALL: usize = 8 * 1024;
-/// Bytes of the last part of an answer.
+/// Parts up to this size are copied out of the buffer that was read into, which is at least twice as large.
+const COPIED: usize = 16 * 1024;
+/// The end of a larger part may go out by itself; of a smaller one, a frame more would cost as much as the part.
+const WHOLE: usize = 8 * 1024;
+/// Bytes of the end of a part.
 const LAST: usize = 1024;
 
 // === impl Body ===
@@ -54,13 +55,14 @@ impl http_body::Body for Body {
             other => return Poll::Ready(other),
         };
         let frame = match frame.into_data() {
-            Ok(data) if data.len() <= SMALL => Frame::data(Bytes::copy_from_slice(&data)),
             Ok(mut data) => {
                 // Where nobody knows how much is to come, each may be the end.
-                if this.answer.size_hint().exact().is_none_or(|left| left == 0) {
+                let ends = || this.answer.size_hint().exact().is_none_or(|left| left == 0);
+                if data.len() > WHOLE && ends() {
                     this.last = Some(Bytes::copy_from_slice(&data.split_off(data.len() - LAST)));
                 }
-                Frame::data(data)
+                let small = data.len() <= COPIED;
+                Frame::data(if small { Bytes::copy_from_slice(&data) } else { data })
             }
             Err(trailers) => trailers,
         };
