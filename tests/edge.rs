@@ -74,6 +74,20 @@ async fn an_address_that_asks_too_fast_is_told_when_to_come_again() {
 }
 
 #[tokio::test]
+async fn garbage_counts_like_any_request() {
+    let backend = Backend::plain("app-1");
+    let homing = Setup::new([&backend]).section("[limits]\nrate = \"1/h\"\nrate_burst = 2").start().await;
+    let client = Client::h1(&homing);
+    for status in ["400", "400", "429"] {
+        let text = client.exchange("GET / HTTP/1.1\r\nHost : a\r\n\r\n").await;
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{status}: {text:?}");
+    }
+    assert_eq!(client.get("/").send().await.status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(homing.metric(TURNED_AWAY, &[("reason", "rate")]).await, 2.0);
+    assert_eq!(backend.seen().len(), 0);
+}
+
+#[tokio::test]
 async fn behind_trusted_proxies_the_rate_is_that_of_the_client() {
     let backend = Backend::plain("app-1");
     let setup = Setup::new([&backend]).top("trusted_proxies = [\"127.0.0.0/8\"]");

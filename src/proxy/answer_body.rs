@@ -114,10 +114,10 @@ impl Answer {
     }
 
     /// The whole answer has passed. The connection is of use again only if the request has, too; an upload goes on
-    /// as long as its backend takes it.
+    /// as long as its backend takes it, and keeps its place there.
     pub(super) fn end(&mut self) {
         self.record.complete();
-        self.in_flight = None;
+        let in_flight = self.in_flight.take();
         self.holding = Holding::Not;
         let keep = self.keep_alive;
         match self.body.finish() {
@@ -126,6 +126,7 @@ impl Answer {
                 let worker = Rc::clone(&self.worker);
                 let limit = worker.world.snapshot.load().config.timeouts.body;
                 tokio::task::spawn_local(async move {
+                    let _place = in_flight;
                     if let Some(connection) = upload.run(limit).await {
                         worker.upstream.give_back(connection, keep);
                     }

@@ -15,6 +15,7 @@ use super::{
     connection::{HEAD_SLACK, drive},
     flood::{Alarm, Kind, Metered},
     guard::Guard,
+    http2_body::Body,
     request_body::Incoming,
     service::{self, Outcome},
 };
@@ -90,10 +91,10 @@ pub(super) async fn serve_http2(
 async fn answer(
     client: Rc<Client>,
     mut request: Request<hyper::body::Incoming>,
-) -> Result<Response<AnswerBody>, Infallible> {
+) -> Result<Response<Body>, Infallible> {
     let near = hyper::upgrade::on(&mut request);
     match service::serve(client, request.map(Incoming::Http2)).await {
-        Outcome::Answer(response) => Ok(response),
+        Outcome::Answer(response) => Ok(response.map(Body::new)),
         Outcome::Tunnel(response, tunnel) => {
             tokio::task::spawn_local(async move {
                 match near.await {
@@ -101,7 +102,7 @@ async fn answer(
                     Err(error) => tracing::debug!(%error, "websocket upgrade failed"),
                 }
             });
-            Ok(response.map(|()| AnswerBody::Whole(None)))
+            Ok(response.map(|()| Body::new(AnswerBody::Whole(None))))
         }
     }
 }

@@ -20,6 +20,7 @@ mod guard;
 mod headers;
 mod http1;
 mod http2;
+mod http2_body;
 mod http2_rules;
 mod identity;
 mod interim;

@@ -91,6 +91,14 @@ pub(super) fn refuse(client: &Client, fault: Fault, line: Option<Box<Request<()>
     let mut record = Record::begin(&client.worker, busy, &request, snapshot.config.log_query);
     let request_id = headers::request_id(&mut HeaderMap::new());
     record.client(client.address(), "", &request_id, client.vetted.identity.as_ref());
+    // Garbage counts like any request; for whom a proxy has sent it, nobody can tell.
+    let fault = match client.admit(&snapshot, client.address()) {
+        Ok(permit) => {
+            record.admitted(permit);
+            fault
+        }
+        Err(turned_away) => turned_away,
+    };
     let head = request.method() == Method::HEAD;
     let mut response = respond::fault(fault, &request_id, head, record);
     headers::prepare_response(response.headers_mut(), false, snapshot.hsts.as_ref());
@@ -261,6 +269,8 @@ fn deliver(
             return Outcome::Answer(respond::fault(Fault::BadAnswer, request_id, false, record));
         };
         record.complete();
+        // Not on a 1xx (RFC 9110 §8.6), and a tunnel has none.
+        parts.headers.remove(header::CONTENT_LENGTH);
         if extended {
             // RFC 8441 §5: there is nothing left to prove.
             parts.status = StatusCode::OK;

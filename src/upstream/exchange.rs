@@ -201,7 +201,7 @@ impl<B> Body<B> {
     /// What carries the bytes of the protocol that was switched to, from the first one on. None if it broke.
     pub fn into_stream(self) -> Option<Stream> {
         let Connection { stream, open, .. } = self.connection?;
-        Some(stream.upgraded(self.buffer.freeze(), open))
+        Some(stream.upgraded(self.buffer, open))
     }
 
     fn refused(&self, rule: Malformed) -> ExchangeError<B> {
@@ -231,7 +231,10 @@ impl<B> Body<B> {
         }
         let length = response_length(method, head.status, head.version, &head.headers)?;
         self.reader = BodyReader::new(length, Forbidden::Drop);
-        self.keeps_alive = head.keeps_alive() && length != Length::UntilClose;
+        // A backend that answers before it has the whole request may take the rest of it for the next one: then the
+        // client who sends it would choose what another one is answered.
+        let asked = self.sending.as_ref().is_some_and(Sending::is_whole);
+        self.keeps_alive = asked && head.keeps_alive() && length != Length::UntilClose;
         match length {
             // In the one form that everybody reads alike.
             Length::Exact(length) => drop(head.headers.insert(header::CONTENT_LENGTH, length.into())),

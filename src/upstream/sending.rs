@@ -66,6 +66,11 @@ impl<B> Sending<B> {
         self.flushed
     }
 
+    /// Whether the backend has been sent all that was announced. The end of a body may be told later than that.
+    pub(super) fn is_whole(&self) -> bool {
+        self.flushed || self.written > 0 && self.length == Length::Exact(0) && self.queued() == 0
+    }
+
     fn queued(&self) -> usize {
         self.out.len() + self.data.len() + self.tail.len()
     }

@@ -8,7 +8,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::{
     io::{AsyncRead, AsyncWrite, ReadBuf},
@@ -56,7 +56,8 @@ pub(super) enum Waiting {
 
 impl Stream {
     /// This stream after a switch of protocols; `ahead` has been read already.
-    pub(super) fn upgraded(self, ahead: Bytes, open: Open) -> Self {
+    pub(super) fn upgraded(self, ahead: BytesMut, open: Open) -> Self {
+        let ahead = if ahead.is_empty() { Bytes::new() } else { ahead.freeze() };
         Self::Upgraded(Box::new(Upgraded { stream: self, ahead, _open: open }))
     }
 
@@ -102,6 +103,10 @@ impl AsyncRead for Stream {
                     return Pin::new(&mut upgraded.stream).poll_read(cx, buf);
                 }
                 buf.put_slice(&upgraded.ahead.split_to(length));
+                if upgraded.ahead.is_empty() {
+                    // It may be one byte of a large buffer, and the stream open for days.
+                    upgraded.ahead = Bytes::new();
+                }
                 Poll::Ready(Ok(()))
             }
         }

@@ -35,12 +35,14 @@ pub(super) struct Input {
 pub(super) enum Read {
     /// Something has changed for whoever takes the body.
     Moved,
-    /// The client has ended its side, or is gone.
+    /// The client has ended its side, is gone, or has sent what ends the connection.
     Gone,
 }
 
 /// Bytes read at first: on the stack, so that idle connections hold none.
 const FIRST: usize = 4 * 1024;
+/// Bytes of later requests that are read while one is under way.
+const AHEAD: usize = 4 * 1024;
 /// Bytes of a body read at a time.
 const PIECE: usize = 16 * 1024;
 
@@ -85,7 +87,8 @@ impl Input {
         pin!(io.read_buf(&mut self.buffer)).poll(cx)
     }
 
-    /// Reads for whoever takes the body, if they wait for it; after its end, watches whether the client stays.
+    /// Reads for whoever takes the body, if they wait for it; after its end, watches whether the client stays. One
+    /// whose body broke off, or the rules, does not: nothing that it sends can be read any more.
     pub(super) fn poll_body(
         &mut self,
         io: &mut (impl AsyncRead + Unpin),
@@ -93,14 +96,16 @@ impl Input {
         cx: &mut Context<'_>,
     ) -> Poll<Read> {
         if channel.is_ended() {
-            // The next request may have come already: then there is no telling, and it is not read further.
-            return match self.buffer.is_empty() {
-                true => match ready!(self.poll_read(io, cx)) {
-                    Ok(0) | Err(_) => Poll::Ready(Read::Gone),
-                    Ok(_) => Poll::Pending,
-                },
-                false => Poll::Pending,
-            };
+            // The next request may come already. Only reading tells, so that is read, too, up to a bound.
+            while self.buffer.len() < AHEAD {
+                if let Ok(0) | Err(_) = ready!(self.poll_read(io, cx)) {
+                    return Poll::Ready(Read::Gone);
+                }
+            }
+            return Poll::Pending;
+        }
+        if channel.is_failed() {
+            return Poll::Ready(Read::Gone);
         }
         if !channel.is_open() {
             return Poll::Pending;
