@@ -15,6 +15,7 @@ use homing::affinity::{
     Affinity, Answer, Ask, Balance, Carrier, Change, Effect, KeyHasher, KeySource, Keys, OnDown, Roster,
     SessionKey, Settings, Slot, Tick, Verdict,
 };
+use rustix::time::{ClockId, clock_gettime};
 
 /// A client with this cookie.
 struct Client(String);
@@ -224,6 +225,7 @@ fn a_flood_of_made_up_ids_leaves_every_session_alone() {
         })
         .collect();
     let mut most = pool.affinity.sizes();
+    let began = clock_gettime(ClockId::ThreadCPUTime);
     for number in 0..flood {
         let status = if number % 2 == 0 { 200 } else { 404 };
         let keys = pool.keys(Some(1_000_000 + number));
@@ -248,6 +250,11 @@ fn a_flood_of_made_up_ids_leaves_every_session_alone() {
             }
         }
     }
+    let end = clock_gettime(ClockId::ThreadCPUTime);
+    let taken = (end.tv_sec - began.tv_sec) as f64 + (end.tv_nsec - began.tv_nsec) as f64 / 1e9;
+    let rate = flood as f64 / taken;
+    println!("{rate:.0} made-up ids a second of processor, real sessions included");
+    assert!(rate >= 100_000.0, "{rate:.0} a second of processor");
     let stats = pool.affinity.stats();
     assert!(most.table <= 9_000 + 10_000 / 8, "{most:?}");
     assert!(most.live_wheel.max(most.retained_wheel) <= 2 * most.table + 4_096, "{most:?}");

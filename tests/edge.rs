@@ -3,9 +3,10 @@
 #[expect(dead_code, reason = "each test file uses its part of the harness")]
 mod support;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use futures_util::{StreamExt as _, stream};
+use homing::clock;
 use http::{Response, StatusCode};
 use http_body::Frame;
 use tokio::{net::TcpStream, time::sleep};
@@ -15,7 +16,8 @@ use self::support::{
     client::{BOTH, Client, Protocol},
     eventually,
     flow::{self, endless},
-    frames::{self, Frames, GOAWAY, HEADERS, PING},
+    frames::{self, DATA, Frames, GOAWAY, HEADERS, PING, RST_STREAM, WINDOW_UPDATE},
+    process::Homing,
     setup::Setup,
     within,
 };
@@ -49,6 +51,23 @@ async fn a_trusted_proxy_has_any_number_of_connections() {
         assert_eq!(connection.get("/").send().await.status, StatusCode::OK);
     }
     assert_eq!(homing.metric(REFUSED, &[]).await, 0.0);
+}
+
+#[tokio::test]
+async fn behind_a_balancer_the_client_that_its_header_names_has_the_limit() {
+    let backend = Backend::plain("app-1");
+    let setup = Setup::new([&backend]).proxy_protocol("[\"127.0.0.0/8\"]");
+    let homing = setup.section("[limits]\nconnections_per_address = 1").start().await;
+    let client = |address: &str| {
+        Client::h1(&homing).preface(format!("PROXY TCP4 {address} 10.0.0.1 12345 443\r\n").as_bytes())
+    };
+    let first = client("203.0.113.9").connect().await;
+    let _other = client("203.0.113.10").connect().await;
+    let again = client("203.0.113.9");
+    assert!(within("an end", again.try_connect()).await.is_err(), "a second connection is served");
+    assert_eq!(homing.metric(REFUSED, &[("reason", "address")]).await, 1.0);
+    drop(first);
+    eventually("there is room again", async || again.get("/").try_send().await.is_ok()).await;
 }
 
 #[tokio::test]
@@ -184,6 +203,40 @@ async fn an_upload_that_trickles_is_cut_and_one_that_is_slow_is_not() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_taken_in_bites_is_cut_where_a_pace_is_asked_for() {
+    let backend =
+        Backend::start("app-1", |_| async { Response::new(flow::patterned(1 << 40, Arc::default())) });
+    for (min_rate, cut) in [("1MiB", true), ("64B", false)] {
+        let limits = format!("[timeouts]\nbody = \"2s\"\n[limits]\nmin_rate = \"{min_rate}\"");
+        let homing = Setup::new([&backend]).section(&limits).start().await;
+        assert_eq!(bites(&homing, Duration::from_secs(6)).await, cut, "{min_rate}");
+    }
+}
+
+/// Takes 300 KB of an answer a second, never stopping; whether that is cut within this time.
+async fn bites(homing: &Homing, time: Duration) -> bool {
+    const BITE: u32 = 30_000;
+    let mut frames = Frames::open(&Client::h2(homing)).await;
+    frames.send(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]).await;
+    frames.get(1).await;
+    let (mut got, mut wanted, end) = (0, BITE, clock::now() + time);
+    while clock::now() < end {
+        let Some(frame) = frames.try_next().await else { return true };
+        match frame.kind {
+            RST_STREAM => return true,
+            DATA => got += frame.payload.len() as u32,
+            _ => {}
+        }
+        if got >= wanted {
+            sleep(Duration::from_millis(100)).await;
+            frames.send(WINDOW_UPDATE, 0, 1, &BITE.to_be_bytes()).await;
+            wanted += BITE;
+        }
+    }
+    false
+}
+
+#[tokio::test]
 async fn running_out_of_descriptors_costs_little_and_passes() {
     let backend = Backend::plain("app-1");
     let homing = Setup::new([&backend]).checked().section("[timeouts]\nhandshake = \"30s\"").start().await;
@@ -195,9 +248,9 @@ async fn running_out_of_descriptors_costs_little_and_passes() {
         flood.push(within("a place in the queue", TcpStream::connect(homing.https)).await.expect("a queue"));
     }
     homing.process.stderr.wait_for("cannot accept connections for now").await;
-    let (began, wall) = (homing.process.cpu(), homing::clock::now());
+    let (began, wall) = (homing.process.cpu(), clock::now());
     sleep(Duration::from_secs(2)).await;
-    let share = (homing.process.cpu() - began).as_secs_f64() / (homing::clock::now() - wall).as_secs_f64();
+    let share = (homing.process.cpu() - began).as_secs_f64() / (clock::now() - wall).as_secs_f64();
     println!("processor while nobody can be accepted: {:.1} %", share * 100.0);
     // Two workers that spin would use all of both.
     assert!(share < 0.25, "{share} of a processor");

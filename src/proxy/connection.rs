@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::LocalBoxFuture;
 use tokio::{
     net::TcpStream,
     time::{timeout, timeout_at},
@@ -55,14 +56,29 @@ pub fn serve_plain(
     plain(Rc::clone(worker), stream, peer, place)
 }
 
-async fn tls(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, mut place: Place) {
+/// A connection is one allocation for as long as it lives, and most are idle most of the time: what is large and soon
+/// over is boxed, so that it does not stay part of it.
+async fn tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: Place) {
+    let begun = Box::pin(begin(worker, stream, peer, place)).await;
+    if let Some(connection) = begun {
+        connection.await;
+    }
+}
+
+/// Shakes hands; what serves the client after that.
+async fn begin(
+    worker: Rc<Worker>,
+    mut stream: TcpStream,
+    peer: SocketAddr,
+    mut place: Place,
+) -> Option<LocalBoxFuture<'static, ()>> {
     let snapshot = worker.world.snapshot.load_full();
     let timeouts = snapshot.config.timeouts.clone();
     let limits = snapshot.config.limits.clone();
     // One deadline for all that comes before the first request.
     let deadline = clock::now() + timeouts.handshake;
     let client = preface::client_of(&worker, &snapshot.config, &mut stream, peer, deadline).await;
-    let Some(peer) = client.filter(|peer| place.counts_for(&worker, *peer)) else { return };
+    let peer = client.filter(|peer| place.counts_for(&worker, *peer))?;
     let front = snapshot.materials.tls.clone();
     drop(snapshot);
     let metrics = &worker.metrics;
@@ -77,12 +93,12 @@ async fn tls(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, mut pl
             }
             .inc();
             tracing::debug!(%peer, %error, "handshake failed");
-            return;
+            return None;
         }
         Err(_) => {
             metrics.tls_timeout.inc();
             tracing::debug!(%peer, "handshake not done in time");
-            return;
+            return None;
         }
     };
     let tls = stream.get_ref().1;
@@ -94,11 +110,13 @@ async fn tls(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, mut pl
     let server_name = tls.server_name().map(Into::into);
     let vetted = Vetted { server_name, identity, way: front.vetting() };
     let client = Rc::new(Client::new(&worker, peer, vetted, place));
-    if http2 {
-        http2::serve_http2(&client, stream, &timeouts, &limits).await;
+    // What it is handed to would each have room for a whole one.
+    let stream = Box::new(stream);
+    Some(if http2 {
+        Box::pin(async move { http2::serve_http2(&client, stream, &timeouts, &limits).await })
     } else {
-        http1::serve_http1(&client, stream, &timeouts).await;
-    }
+        Box::pin(async move { http1::serve_http1(&client, stream, &timeouts).await })
+    })
 }
 
 async fn plain(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, mut place: Place) {

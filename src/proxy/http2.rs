@@ -52,7 +52,7 @@ const PARTING: Duration = Duration::from_secs(1);
 /// Serves a client that has chosen HTTP/2.
 pub(super) async fn serve_http2(
     client: &Rc<Client>,
-    stream: TlsStream<TcpStream>,
+    stream: Box<TlsStream<TcpStream>>,
     timeouts: &Timeouts,
     limits: &Limits,
 ) {

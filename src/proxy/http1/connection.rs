@@ -1,15 +1,6 @@
 //! One connection: heads in, answers out, one request after the other.
 
-use std::{
-    cell::Cell,
-    future::poll_fn,
-    io,
-    pin::{Pin, pin},
-    rc::Rc,
-    sync::Arc,
-    task::Poll,
-    time::Duration,
-};
+use std::{cell::Cell, future::poll_fn, io, pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
 
 use http::{HeaderValue, Method, Response, Version, header};
 use http_body::Body as _;
@@ -162,7 +153,8 @@ where
         self.input.begin(length);
         let request = request.map(|()| Incoming::Http1(Body::new(&channel)));
         let outcome = {
-            let mut call = pin!(self.service.call(request));
+            // It is most of what a connection keeps, and not there between requests.
+            let mut call = Box::pin(self.service.call(request));
             poll_fn(|cx| {
                 loop {
                     if let Poll::Ready(outcome) = call.as_mut().poll(cx) {

@@ -64,7 +64,7 @@ struct Redirect<'a> {
 }
 
 /// Serves a client that has chosen HTTP/1.1, or nothing.
-pub(super) async fn serve_http1(client: &Rc<Client>, stream: TlsStream<TcpStream>, timeouts: &Timeouts) {
+pub(super) async fn serve_http1(client: &Rc<Client>, stream: Box<TlsStream<TcpStream>>, timeouts: &Timeouts) {
     let guard = Guard::new(&client.worker, &client.activity, &client.answers, Some(timeouts.head), timeouts);
     serve(stream, &Applications(client), &client.activity, guard).await;
 }
