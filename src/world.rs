@@ -482,6 +482,11 @@ impl World {
         false
     }
 
+    /// Whether it is time to complain about a balancer that sends no PROXY header.
+    pub fn may_complain_of_header(&self) -> bool {
+        self.gate.may_complain_of_header(clock::uptime())
+    }
+
     /// Counts a request in, unless `limits.requests` is reached.
     pub fn admit_request(&self, snapshot: &Snapshot) -> Option<RequestPermit> {
         self.gate.request(snapshot.config.edge.requests.get())

@@ -95,6 +95,12 @@ async fn what_is_no_header_is_closed_and_counted() {
     // A client that speaks TLS at once.
     assert!(Client::h1(&homing).get("/").try_send().await.is_err());
     homing.wait_for_metric(HEADERS, &[("result", "malformed")], 6.0).await;
+    let said = homing.process.stderr.text();
+    assert_eq!(
+        said.matches("closing connections of an address in `listen.proxy_protocol`").count(),
+        1,
+        "{said}"
+    );
     assert!(backend.seen().is_empty());
 }
 

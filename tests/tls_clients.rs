@@ -145,6 +145,23 @@ async fn nobody_can_say_who_they_are_even_if_nobody_is_asked() {
 }
 
 #[tokio::test]
+async fn who_is_turned_away_is_told_why_even_if_a_request_came_along() {
+    let (office, backend) = (Office::open(), Backend::plain("app-1"));
+    let homing = Setup::new([&backend]).section(&office.section("required", "")).start().await;
+    let address = homing.https;
+    // All of it is sent before the alert can come, as browsers do with TLS 1.3.
+    let command = format!(
+        "printf 'GET / HTTP/1.1\\r\\nHost: localhost\\r\\n\\r\\n' | \
+         openssl s_client -connect {address} -tls1_3 -ign_eof 2>&1"
+    );
+    for _ in 0..5 {
+        let told = shell(&command).await.stdout;
+        assert!(told.contains("alert certificate required"), "{told}");
+    }
+    assert!(backend.seen().is_empty());
+}
+
+#[tokio::test]
 async fn connection_cannot_name_the_subject_away() {
     let (office, backend) = (Office::open(), Backend::plain("app-1"));
     let homing = Setup::new([&backend]).section(&office.section("required", "")).start().await;

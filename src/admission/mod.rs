@@ -36,6 +36,8 @@ pub struct Gate {
     requests: AtomicUsize,
     /// Limits the log lines about addresses with too many connections.
     complaints: Throttle,
+    /// Likewise, those about balancers that send no PROXY header.
+    headers: Throttle,
 }
 
 /// A client connection that counts until it is dropped.
@@ -93,6 +95,11 @@ impl Gate {
     /// Whether it is time to complain about an address with too many connections.
     pub fn may_complain(&self, uptime: Duration) -> bool {
         self.complaints.passes(uptime)
+    }
+
+    /// Whether it is time to complain about a balancer that sends no PROXY header.
+    pub fn may_complain_of_header(&self, uptime: Duration) -> bool {
+        self.headers.passes(uptime)
     }
 }
 

@@ -140,7 +140,8 @@ fn connections(value: &DeValue<'_>) -> Result<Option<NonZeroU32>, String> {
 }
 
 fn retry_budget(value: &DeValue<'_>) -> Result<Option<u32>, String> {
-    let wrong = |found: &str| format!("expected a share such as \"20%\" or \"{UNLIMITED}\", found {found}");
+    let wrong =
+        |found: &str| format!("expected a share from \"0%\" to \"100%\", or \"{UNLIMITED}\", found {found}");
     let DeValue::String(text) = value else { return Err(wrong(kind(value))) };
     if text == UNLIMITED {
         return Ok(None);

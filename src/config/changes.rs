@@ -1,8 +1,16 @@
 //! What a reload changes, in words.
 
-use std::{fmt::Debug, net::SocketAddr, path::PathBuf};
+use std::{
+    fmt::{self, Debug},
+    net::SocketAddr,
+    path::PathBuf,
+};
 
-use super::{AccessLog, ClientAuth, Config, Pool, Tls, format_duration};
+use super::{
+    AccessLog, ClientAuth, Config, Pool, Tls, backend_side,
+    effective::{write_limits, write_timeouts},
+    format_duration,
+};
 use crate::affinity::Settings;
 
 /// What differs between two configurations.
@@ -55,8 +63,10 @@ impl Changes {
         });
         differs(applied, "log_query", &old.log_query, &new.log_query);
         differs(applied, "hsts", &old.hsts, &new.hsts);
-        differs(applied, "timeouts", &old.timeouts, &new.timeouts);
-        differs(applied, "limits", &(&old.limits, &old.edge), &(&new.limits, &new.edge));
+        keys(applied, "timeouts.", old, new, |config, out| write_timeouts(&config.timeouts, out));
+        keys(applied, "limits.", old, new, |config, out| {
+            write_limits(&config.limits, out).and_then(|()| config.edge.write(out))
+        });
         let routes = |config: &Config| -> Vec<_> {
             let name = |index: usize| config.pools.get(index).map_or("", |pool| &*pool.name);
             let text = |route: &super::Route| {
@@ -147,8 +157,8 @@ fn pool(old: &Pool, new: &Pool) -> Vec<String> {
     differs(&mut words, "health", &old.health, &new.health);
     differs(&mut words, "passive", &old.passive, &new.passive);
     differs(&mut words, "timeouts", &old.timeouts, &new.timeouts);
-    differs(&mut words, "tls", &old.tls, &new.tls);
-    differs(&mut words, "limits", &old.limits, &new.limits);
+    keys(&mut words, "tls.", &old.tls, &new.tls, backend_side::write_tls);
+    keys(&mut words, "limits.", &old.limits, &new.limits, backend_side::write_limits);
     differs(&mut words, "keep_alive", &old.keep_alive, &new.keep_alive);
     differs(&mut words, "instance_header", &old.instance_header, &new.instance_header);
     words
@@ -182,6 +192,34 @@ fn settings(words: &mut Vec<String>, old: &Settings, new: &Settings) {
 fn words<T: PartialEq>(list: &mut Vec<String>, name: &str, old: &T, new: &T, say: impl Fn(&T) -> String) {
     if old != new {
         list.push(format!("{name} {} -> {}", say(old), say(new)));
+    }
+}
+
+/// What differs between two sections, key by key, as they are written in the configuration.
+fn keys<T>(
+    list: &mut Vec<String>,
+    section: &str,
+    old: &T,
+    new: &T,
+    write: impl Fn(&T, &mut String) -> fmt::Result,
+) {
+    let text = |of: &T| {
+        let mut text = String::new();
+        write(of, &mut text).expect("writing to a String cannot fail");
+        text
+    };
+    let (old, new) = (text(old), text(new));
+    let value = |text: &str, key: &str| {
+        let value = text.lines().find_map(|line| line.split_once(" = ").filter(|(name, _)| *name == key));
+        value.map_or_else(|| "none".to_owned(), |(_, value)| value.trim_matches('"').to_owned())
+    };
+    let names = |text: &'_ str| -> Vec<String> {
+        text.lines().filter_map(|line| Some(line.split_once(" = ")?.0.to_owned())).collect()
+    };
+    let mut all = names(&new);
+    all.extend(names(&old).into_iter().filter(|name| !all.contains(name)).collect::<Vec<_>>());
+    for name in all {
+        words(list, &format!("{section}{name}"), &value(&old, &name), &value(&new, &name), Clone::clone);
     }
 }
 
@@ -244,6 +282,25 @@ mod tests {
         let changes = between(&format!("workers = 2\n{pool}"), &format!("workers = 3\n{pool}"));
         assert_eq!(changes.restart, ["workers 2 -> 3"]);
         assert!(changes.applied.is_empty());
+    }
+
+    #[test]
+    fn of_limits_only_those_that_differ_are_told() {
+        let text = |top: &str, pool: &str| {
+            format!("{top}\n[[pool]]\nname = \"app\"\nbackend = [{{ url = \"http://a:1\" }}]\n{pool}")
+        };
+        let old = text("[limits]\nrate = \"5/s\"", "[pool.limits]\nqueue = 5");
+        let new = text("[limits]\nrequests = 7\n[timeouts]\nidle = \"9s\"", "[pool.limits]\nqueue = 6");
+        assert_eq!(
+            between(&old, &new).applied,
+            [
+                "timeouts.idle 1m 15s -> 9s",
+                "limits.requests 20000 -> 7",
+                "limits.rate 5/s -> none",
+                "limits.rate_burst 5 -> none",
+                "pool app: limits.queue 5 -> 6",
+            ]
+        );
     }
 
     #[test]

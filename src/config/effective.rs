@@ -118,7 +118,7 @@ fn write_certificate(certificate: &CertificateFiles, out: &mut String) -> fmt::R
     writeln!(out, "key = {}", path(&certificate.key))
 }
 
-fn write_timeouts(timeouts: &Timeouts, out: &mut String) -> fmt::Result {
+pub(super) fn write_timeouts(timeouts: &Timeouts, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[timeouts]")?;
     writeln!(out, "handshake = {}", duration(timeouts.handshake))?;
     writeln!(out, "head = {}", duration(timeouts.head))?;
@@ -128,7 +128,7 @@ fn write_timeouts(timeouts: &Timeouts, out: &mut String) -> fmt::Result {
     writeln!(out, "websocket = {}", duration(timeouts.websocket))
 }
 
-fn write_limits(limits: &Limits, out: &mut String) -> fmt::Result {
+pub(super) fn write_limits(limits: &Limits, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[limits]")?;
     writeln!(out, "head_size = {}", quoted(format_size(limits.head_size as u64)))?;
     writeln!(out, "headers = {}", limits.headers)?;

@@ -300,7 +300,15 @@ impl<'a> Section<'a> {
             let near = nearest(key, self.shape.keys.iter().copied());
             let homes: Vec<&str> =
                 ALL.iter().filter(|shape| shape.keys.contains(key)).map(|shape| shape.title).collect();
-            if let Some(near) = near {
+            if self.shape.title == "[pool.tls]"
+                && ["verify", "insecure"].iter().any(|word| key.contains(word))
+            {
+                help = Some(
+                    "certificates of backends are always verified: `ca` may name the backend's own certificate, and \
+                     `server_name` the name that it has"
+                        .to_owned(),
+                );
+            } else if let Some(near) = near {
                 message.push_str(&format!(", did you mean `{near}`?"));
             } else if homes.is_empty() {
                 help = Some(format!("known keys are {}", self.shape.keys.join(", ")));

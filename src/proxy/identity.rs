@@ -3,7 +3,7 @@
 //! The fields that say so are removed from every request, on every route, from every peer, whether or not clients are
 //! asked for certificates; then those of the connection's own certificate are put in.
 
-use http::{HeaderMap, HeaderName};
+use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Client, headers};
 use crate::{
@@ -28,6 +28,7 @@ const FINGERPRINT: HeaderName = HeaderName::from_static("x-client-cert-sha256");
 /// The certificate itself, and those it came with (RFC 9440).
 const CLIENT_CERT: HeaderName = HeaderName::from_static("client-cert");
 const CLIENT_CERT_CHAIN: HeaderName = HeaderName::from_static("client-cert-chain");
+const LOCALHOST: HeaderValue = HeaderValue::from_static("localhost");
 
 // === impl Client ===
 
@@ -45,6 +46,12 @@ impl Client {
             return Err(Fault::Misdirected);
         }
         Ok(())
+    }
+
+    /// The host of a request that names none: the one of the handshake, else one that is told to nobody's harm.
+    pub(super) fn named(&self) -> HeaderValue {
+        let name = self.vetted.server_name.as_deref();
+        name.and_then(|name| HeaderValue::from_str(name).ok()).unwrap_or(LOCALHOST)
     }
 }
 

@@ -43,6 +43,14 @@ pub(super) async fn client_of(
                 ProxyHeaderError::Malformed | ProxyHeaderError::Io(_) => metrics.malformed.inc(),
             }
             tracing::debug!(%peer, %error, "no PROXY header");
+            // Only balancers that are configured come here, and one that sends none takes every client along.
+            if matches!(error, ProxyHeaderError::Malformed) && worker.world.may_complain_of_header() {
+                tracing::warn!(
+                    %peer,
+                    "closing connections of an address in `listen.proxy_protocol` since they do not begin with a \
+                     PROXY header: let it send one, or take it out of the list (told once a minute)"
+                );
+            }
             None
         }
         Err(_) => {

@@ -21,6 +21,9 @@ pub(super) fn fault(
     let status = fault.status();
     let reason = status.canonical_reason().unwrap_or("error");
     let id = request_id.to_str().unwrap_or_default();
+    if let Fault::BadRequest(rule) = fault {
+        tracing::debug!(request_id = id, rule, "request refused");
+    }
     let body = Bytes::from(format!("{} {reason}: {fault}\nrequest id: {id}\n", status.as_u16()));
     let length = body.len();
     record.complete();

@@ -177,11 +177,9 @@ async fn handle(
     let pool = newer.as_ref().unwrap_or(pool);
 
     let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: !alone };
-    // An HTTP/1.0 client may name no host; an HTTP/1.1 backend needs one.
-    // One of those that are discovered may not be there yet: then the field is empty (RFC 9110 §7.2).
-    let host = host.unwrap_or_else(|| {
-        pool.backends.first().map_or(HeaderValue::from_static(""), |backend| backend.authority.clone())
-    });
+    // An HTTP/1.0 client may name no host; an HTTP/1.1 backend needs one. That is not the backend's own address, which
+    // applications put into redirects: it would be told to whoever asks.
+    let host = host.unwrap_or_else(|| client.named());
     headers::prepare_request(
         &mut parts.headers,
         parts.version,

@@ -1,9 +1,12 @@
 //! One handshake, and why it came to nothing.
 
-use std::{io, sync::Arc};
+use std::{io, sync::Arc, time::Duration};
 
 use rustls::{ServerConnection, server::Acceptor};
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
+use tokio::{
+    io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
+    time::timeout,
+};
 use tokio_rustls::{LazyConfigAcceptor, TlsAcceptor, server::TlsStream};
 
 use super::{Front, Identity};
@@ -35,7 +38,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let config = Arc::clone(front.config());
-    let stream = if front.is_strict() {
+    let accepting = if front.is_strict() {
         let start = LazyConfigAcceptor::new(Acceptor::default(), stream).await.map_err(explain)?;
         let name = start.client_hello().server_name().map(ToOwned::to_owned);
         if !name.as_deref().is_some_and(|name| front.knows(name)) {
@@ -45,13 +48,40 @@ where
             let _ = stream.shutdown().await;
             return Err(Refused::UnknownName(name));
         }
-        start.into_stream(config).await
+        start.into_stream(config)
     } else {
-        TlsAcceptor::from(config).accept(stream).await
+        TlsAcceptor::from(config).accept(stream)
     };
-    let stream = stream.map_err(explain)?;
+    let stream = match accepting.into_fallible().await {
+        Ok(stream) => stream,
+        Err((error, stream)) => {
+            let refused = explain(error);
+            if !matches!(refused, Refused::Closed(_)) {
+                part(stream).await;
+            }
+            return Err(refused);
+        }
+    };
     let identity = vetted(stream.get_ref().1)?;
     Ok((stream, identity))
+}
+
+/// Closes so that the client can read the alert it was sent. In TLS 1.3 it has sent its first request along with its
+/// certificate; what is left unread of that would make the system reset the connection, and the alert be lost.
+async fn part<S>(mut stream: S)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    // A client that is gone already misses nothing.
+    let _ = stream.shutdown().await;
+    let mut unread = [0; 256];
+    let drained = async {
+        let mut reads = 0;
+        while reads < PARTING_READS && matches!(stream.read(&mut unread).await, Ok(1..)) {
+            reads += 1;
+        }
+    };
+    let _ = timeout(PARTING, drained).await;
 }
 
 /// A session that is resumed brings a certificate along that was looked at when it began; its end may have come since.
@@ -79,6 +109,10 @@ fn explain(error: io::Error) -> Refused {
         },
     }
 }
+
+/// Time, and reads, for a client that is turned away to see why.
+const PARTING: Duration = Duration::from_secs(1);
+const PARTING_READS: usize = 256;
 
 /// A fatal alert in a record of its own (RFC 8446 §5.1, §6; RFC 6066 §3). rustls has no other way to say it than
 /// `access_denied`, and nothing is encrypted yet.

@@ -73,7 +73,7 @@ impl Vetting {
         let verifier = builder.build().map_err(|error| TlsError::Malformed {
             // What else there is to build from has been checked.
             file: clients.crl.clone().unwrap_or_else(|| clients.ca.clone()),
-            what: error.to_string(),
+            what: format!("{error}; a list has to be of X.509 version 2 (with `crl_extensions` or `crlnumber`, for openssl)"),
         })?;
         Ok(Self { verifier, mark })
     }

@@ -1,8 +1,13 @@
 //! Opening a connection to a backend, TLS handshake included, within a deadline.
 
-use std::{io, sync::Arc, time::Duration};
+use std::{
+    fmt::Display,
+    io,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use rustls::{AlertDescription, CertificateError, OtherError};
+use rustls::{AlertDescription, CertificateError, OtherError, pki_types::UnixTime};
 use tokio::{
     net::{TcpStream, lookup_host},
     time::timeout,
@@ -146,8 +151,16 @@ fn certificate(error: &CertificateError) -> String {
         CertificateError::Other(OtherError(inner)) if inner.to_string() == "CaUsedAsEndEntity" => {
             "it is that of an authority (CA:TRUE), not of a server".to_owned()
         }
+        CertificateError::ExpiredContext { not_after, .. } => format!("it expired at {}", date(*not_after)),
+        CertificateError::NotValidYetContext { not_before, .. } => {
+            format!("it is not valid before {}", date(*not_before))
+        }
         other => other.to_string(),
     }
+}
+
+fn date(time: UnixTime) -> impl Display {
+    humantime::format_rfc3339_seconds(SystemTime::UNIX_EPOCH + Duration::from_secs(time.as_secs()))
 }
 
 /// What an alert means to whoever has to act on it.
@@ -155,6 +168,11 @@ fn refusal(alert: AlertDescription) -> String {
     match alert {
         AlertDescription::CertificateRequired => {
             "it asks for a client certificate (`cert` and `key` in [pool.tls])".to_owned()
+        }
+        AlertDescription::HandshakeFailure => {
+            "it refused with the alert HandshakeFailure; in TLS 1.2 that may mean that \
+             it asks for a client certificate (`cert` and `key` in [pool.tls])"
+                .to_owned()
         }
         AlertDescription::UnrecognisedName => "it does not know the name that it was asked for".to_owned(),
         other => format!("it refused with the alert {other:?}"),

@@ -280,7 +280,14 @@ where
             }
             match ready!(self.poll_read(cx, HEAD_READ)) {
                 Ok(1..) => {}
-                Ok(0) | Err(_) => return Poll::Ready(Err(Stop::Closed)),
+                Ok(0) => return Poll::Ready(Err(Stop::Closed)),
+                Err(error) => {
+                    // With TLS 1.3, a backend that misses a client certificate says so only here.
+                    if let Some(connection) = &self.connection {
+                        tracing::debug!(backend = connection.backend.name(), %error, "no answer");
+                    }
+                    return Poll::Ready(Err(Stop::Closed));
+                }
             }
         }
     }

@@ -11,7 +11,7 @@ pub(crate) struct Frames {
 #[derive(Debug)]
 pub(crate) struct Frame {
     pub(crate) kind: u8,
-    flags: u8,
+    pub(crate) flags: u8,
     pub(crate) stream: u32,
     pub(crate) payload: Vec<u8>,
 }
@@ -68,6 +68,12 @@ impl Frames {
                 return frame;
             }
         }
+    }
+
+    /// Sends a request's head in one frame.
+    pub(crate) async fn head(&mut self, stream: u32, fields: &[(&str, &str)], last: bool) {
+        let end = if last { END_STREAM } else { 0 };
+        self.send(HEADERS, end | END_HEADERS, stream, &head(fields)).await;
     }
 
     /// Answers the next ping.
