@@ -25,7 +25,7 @@ use self::support::{
     backend::{Backend, answer},
     client::{BOTH, Client},
     eventually, flow,
-    frames::{DATA, END_STREAM, Frames, RST_STREAM, SETTINGS, WINDOW_UPDATE},
+    frames::{DATA, END_STREAM, Frames, HEADERS, RST_STREAM, SETTINGS, WINDOW_UPDATE},
     raw_backend::RawBackend,
     setup::Setup,
     within,
@@ -218,5 +218,38 @@ async fn an_answer_that_its_client_does_not_take_is_cut_although_h2_has_all_of_i
         }
         assert_eq!(got, length);
         homing.wait_for_metric(IN_FLIGHT, &[], 0.0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_websocket_whose_client_takes_nothing_ends_all_the_same() {
+    for closes in [false, true] {
+        let backend = RawBackend::start("app-1", move |mut connection| async move {
+            if connection.opens("/ws").await {
+                connection.write(b"\x81\x05hello").await;
+                if closes {
+                    connection.finish().await;
+                }
+                std::future::pending::<()>().await;
+            }
+        });
+        let timeouts = "[timeouts]\nwebsocket = \"300ms\"";
+        let homing = Setup::new([&backend]).section(timeouts).start().await;
+        let mut connection = Frames::open(&Client::h2(&homing)).await;
+        // No window at all.
+        connection.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
+        let fields = [
+            (":method", "CONNECT"),
+            (":protocol", "websocket"),
+            (":scheme", "https"),
+            (":path", "/ws"),
+            (":authority", "localhost"),
+            ("sec-websocket-version", "13"),
+        ];
+        connection.head(1, &fields, false).await;
+        assert!(connection.next(HEADERS).await.is_ok());
+        eprintln!("the backend closes: {closes}");
+        homing.wait_for_metric(IN_FLIGHT, &[], 0.0).await;
+        homing.wait_for_metric("homing_websockets", &[], 0.0).await;
     }
 }

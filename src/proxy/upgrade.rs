@@ -4,7 +4,7 @@ use std::{cell::Cell, io, pin::pin, rc::Rc, sync::Arc, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, split},
-    time::{Instant, sleep_until, timeout},
+    time::{Instant, sleep_until, timeout, timeout_at},
 };
 
 use super::{
@@ -158,10 +158,11 @@ async fn pass_frames(
     let mut latest = None;
     tokio::pin!(must_go);
     loop {
-        if latest.is_some() && frames.between() {
-            to.write_all(&GOING_AWAY).await?;
+        if let Some(latest) = latest
+            && frames.between()
+        {
             // The server closes first (RFC 6455 §7.1.1): clients wait for it.
-            to.shutdown().await?;
+            timeout_at(latest, last_words(to, &GOING_AWAY)).await??;
             return Ok(Stop::Sent);
         }
         let count = tokio::select! {
@@ -173,7 +174,7 @@ async fn pass_frames(
             count = from.read(&mut buffer) => count?,
         };
         if count == 0 {
-            to.shutdown().await?;
+            timeout(CLOSING, last_words(to, &[])).await??;
             return Ok(Stop::Ended);
         }
         frames.pass(&buffer[..count]);
@@ -191,6 +192,12 @@ async fn pass_frames(
         }
         traffic.passed();
     }
+}
+
+/// A client that takes nothing takes no end either, nor over HTTP/2 what was written before: to be given up in time.
+async fn last_words(to: &mut (impl AsyncWrite + Unpin), words: &[u8]) -> io::Result<()> {
+    to.write_all(words).await?;
+    to.shutdown().await
 }
 
 async fn until(latest: Option<Instant>) {
