@@ -79,6 +79,9 @@ const GET: [(&str, &str); 4] =
 /// One attack at a time: they are about time.
 static TURN: Mutex<()> = Mutex::const_new(());
 
+/// Raids of this process, for what is printed.
+static RAIDED_SO_FAR: AtomicU64 = AtomicU64::new(0);
+
 /// How the well-behaved client fared.
 #[derive(Clone, Copy, Debug)]
 struct Fare {
@@ -158,7 +161,12 @@ impl Ground {
             attack(attacked, &mut attackers);
         }
         Self::settles(attacked).await;
+        let before = RAIDED_SO_FAR.load(Ordering::Relaxed);
         let times = watch(self.homing.https).await;
+        let raids = RAIDED_SO_FAR.load(Ordering::Relaxed) - before;
+        if raids > 0 {
+            println!("{raids} raids in {WATCH:?}");
+        }
         if let Some(ended) = attackers.try_join_next() {
             ended.expect("an attack goes on");
         }
@@ -260,8 +268,8 @@ fn trickle(homing: &Homing, attackers: &mut Attackers, first: &'static str, more
     }
 }
 
-/// Raiders that send these frames and wait for the end.
-fn flood(homing: &Homing, attackers: &mut Attackers, frames: Vec<u8>) {
+/// Raiders that send these frames, and go when they are told by such a frame what becomes of them.
+fn flood(homing: &Homing, attackers: &mut Attackers, told: u8, frames: Vec<u8>) {
     let frames: Arc<[u8]> = frames.into();
     for _ in 0..RAIDERS {
         let (client, frames) = (Client::h2(homing), Arc::clone(&frames));
@@ -271,7 +279,8 @@ fn flood(homing: &Homing, attackers: &mut Attackers, frames: Vec<u8>) {
                 raids.tick().await;
                 let mut connection = Frames::open(&client).await;
                 connection.write(&frames).await;
-                while connection.try_next().await.is_some() {}
+                while connection.try_next().await.is_some_and(|frame| frame.kind != told) {}
+                RAIDED_SO_FAR.fetch_add(1, Ordering::Relaxed);
             }
         });
     }
@@ -337,6 +346,7 @@ async fn many_connections() {
                     raids.tick().await;
                     // One that is refused is part of the attack.
                     drop(client.try_connect().await);
+                    RAIDED_SO_FAR.fetch_add(1, Ordering::Relaxed);
                 }
             });
         }
@@ -352,7 +362,9 @@ async fn requests_that_are_reset_at_once() {
         [request, encode(RST_STREAM, 0, 2 * number + 1, &[0, 0, 0, 8])].concat()
     };
     let frames: Vec<u8> = (0..2000).flat_map(pair).collect();
-    ground.endures("rapid reset", RAIDED, |homing, attackers| flood(homing, attackers, frames.clone())).await;
+    ground
+        .endures("rapid reset", RAIDED, |homing, attackers| flood(homing, attackers, GOAWAY, frames.clone()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -361,7 +373,7 @@ async fn heads_that_never_end() {
     let more = encode(CONTINUATION, 0, 1, b"").repeat(20_000);
     let frames = [encode(HEADERS, 0, 1, &head(&GET)), more].concat();
     ground
-        .endures("CONTINUATION", RAIDED, |homing, attackers| flood(homing, attackers, frames.clone()))
+        .endures("CONTINUATION", RAIDED, |homing, attackers| flood(homing, attackers, GOAWAY, frames.clone()))
         .await;
 }
 
@@ -369,14 +381,18 @@ async fn heads_that_never_end() {
 async fn pings() {
     let ground = Ground::new().await;
     let frames = encode(PING, 0, 0, &[0; 8]).repeat(20_000);
-    ground.endures("PING", RAIDED, |homing, attackers| flood(homing, attackers, frames.clone())).await;
+    ground
+        .endures("PING", RAIDED, |homing, attackers| flood(homing, attackers, GOAWAY, frames.clone()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
 async fn settings() {
     let ground = Ground::new().await;
     let frames = encode(SETTINGS, 0, 0, &[]).repeat(20_000);
-    ground.endures("SETTINGS", RAIDED, |homing, attackers| flood(homing, attackers, frames.clone())).await;
+    ground
+        .endures("SETTINGS", RAIDED, |homing, attackers| flood(homing, attackers, GOAWAY, frames.clone()))
+        .await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 1)]
@@ -387,7 +403,9 @@ async fn heads_that_grow_when_they_are_unpacked() {
     bomb.extend_from_slice(&[b'a'; 4000]);
     bomb.resize(16_000, 0xbe);
     let frames = encode(HEADERS, END_HEADERS | END_STREAM, 1, &bomb);
-    ground.endures("HPACK", RAIDED, |homing, attackers| flood(homing, attackers, frames.clone())).await;
+    ground
+        .endures("HPACK", RAIDED, |homing, attackers| flood(homing, attackers, HEADERS, frames.clone()))
+        .await;
 }
 
 /// First 8,000 a second, beside which others are to be served as before; then as many as 100 requests at a time make,
