@@ -53,6 +53,12 @@ pub fn collect(parsed: &[httparse::Header<'_>], head: &Bytes) -> Result<HeaderMa
     Ok(fields)
 }
 
+/// Whether some applications take a field of the one name for one of the other: CGI and its heirs take `_` for `-`.
+pub fn is_alike(one: &str, other: &str) -> bool {
+    let dash = |byte| if byte == b'_' { b'-' } else { byte };
+    one.len() == other.len() && one.bytes().map(dash).eq(other.bytes().map(dash))
+}
+
 const NAME: Malformed = Malformed("a field name is no token");
 const VALUE: Malformed = Malformed("a control character in a field value");
 

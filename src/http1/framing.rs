@@ -5,7 +5,7 @@ use http::{
     header::{CONTENT_LENGTH, TRANSFER_ENCODING},
 };
 
-use super::fields::Malformed;
+use super::fields::{Malformed, is_alike};
 
 /// Where a message's body ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,15 +98,11 @@ fn digits(value: &[u8]) -> Result<u64, Malformed> {
     })
 }
 
-/// CGI and its heirs take `_` for `-`.
+/// Whether a field is taken for one of the two, and is none.
 fn is_disguised(name: &HeaderName) -> bool {
-    let reads = |as_: &str| {
-        let bytes = name.as_str().bytes();
-        name.as_str().len() == as_.len()
-            && name.as_str() != as_
-            && bytes.zip(as_.bytes()).all(|(byte, wanted)| byte == wanted || byte == b'_' && wanted == b'-')
-    };
-    reads("content-length") || reads("transfer-encoding")
+    [CONTENT_LENGTH, TRANSFER_ENCODING]
+        .iter()
+        .any(|meant| name != meant && is_alike(name.as_str(), meant.as_str()))
 }
 
 #[cfg(test)]

@@ -12,6 +12,8 @@ use http::{
     },
 };
 
+use crate::http1::fields::is_alike;
+
 /// Names the http crate has no constant for.
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
@@ -222,17 +224,10 @@ fn strip_forwarded(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether applications believe a field of this name to come from a proxy. CGI and its heirs take `_` for
-/// `-`, so both are meant.
+/// Whether applications believe a field of this name to come from a proxy, however it is spelled.
 pub(super) fn is_forwarding(name: &str) -> bool {
-    let begins = |prefix: &str| {
-        name.len() >= prefix.len()
-            && name
-                .bytes()
-                .zip(prefix.bytes())
-                .all(|(byte, wanted)| byte == wanted || byte == b'_' && wanted == b'-')
-    };
-    begins("x-forwarded-") || name.len() == "x-real-ip".len() && begins("x-real-ip")
+    const FAMILY: &str = "x-forwarded-";
+    name.get(..FAMILY.len()).is_some_and(|begin| is_alike(begin, FAMILY)) || is_alike(name, "x-real-ip")
 }
 
 /// One element of `Forwarded`. Node and host have been checked to hold no quote and no control.

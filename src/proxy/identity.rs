@@ -9,6 +9,7 @@ use super::{Client, headers};
 use crate::{
     clock, config,
     error::Fault,
+    http1::fields::is_alike,
     tls::{Front, Identity, Mark},
 };
 
@@ -85,15 +86,11 @@ pub(super) fn tell(headers: &mut HeaderMap, identity: Option<&Identity>, setting
     }
 }
 
-/// Whether a field of this name tells of a client's certificate. CGI and its heirs take `_` for `-`, so both are meant.
+/// Whether a field of this name tells of a client's certificate, however it is spelled.
 fn is_ours(name: &HeaderName, subject: &HeaderName) -> bool {
-    [subject, &FINGERPRINT, &CLIENT_CERT, &CLIENT_CERT_CHAIN].into_iter().any(|ours| is_alike(name, ours))
-}
-
-fn is_alike(one: &HeaderName, other: &HeaderName) -> bool {
-    let dash = |byte| if byte == b'_' { b'-' } else { byte };
-    let (one, other) = (one.as_str(), other.as_str());
-    one.len() == other.len() && one.bytes().map(dash).eq(other.bytes().map(dash))
+    [subject, &FINGERPRINT, &CLIENT_CERT, &CLIENT_CERT_CHAIN]
+        .into_iter()
+        .any(|ours| is_alike(name.as_str(), ours.as_str()))
 }
 
 #[cfg(test)]
