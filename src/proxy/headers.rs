@@ -206,18 +206,18 @@ fn forwarded(headers: &mut HeaderMap, host: &HeaderValue, sender: &Sender<'_>) {
         append_list(headers, FORWARDED, &element);
         return;
     }
-    strip_forwarded(headers);
+    // What a stranger says about earlier hops, in any of the fields that applications are known to believe.
+    remove_all(headers, |name| is_forwarding(name.as_str()));
     headers.insert(X_FORWARDED_FOR, sender.peer.clone());
     headers.insert(X_FORWARDED_PROTO, HTTPS);
     headers.insert(X_FORWARDED_HOST, host.clone());
     headers.insert(FORWARDED, element);
 }
 
-/// What a stranger says about earlier hops, in any of the fields that applications are known to believe.
-fn strip_forwarded(headers: &mut HeaderMap) {
-    let forged = |name: &HeaderName| is_forwarding(name.as_str());
-    if headers.keys().any(forged) {
-        let names: Vec<_> = headers.keys().filter(|name| forged(name)).cloned().collect();
+/// Takes out every field of such a name; costs a look at each where there is none.
+pub(super) fn remove_all(headers: &mut HeaderMap, which: impl Fn(&HeaderName) -> bool) {
+    if headers.keys().any(&which) {
+        let names: Vec<_> = headers.keys().filter(|name| which(name)).cloned().collect();
         for name in names {
             headers.remove(name);
         }

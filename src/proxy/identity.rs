@@ -58,22 +58,13 @@ impl Client {
 
 /// Takes out what only the proxy may say.
 pub(super) fn strip(headers: &mut HeaderMap, settings: &config::Tls) {
-    remove(headers, |name| is_ours(name, &settings.client_header));
+    headers::remove_all(headers, |name| is_ours(name, &settings.client_header));
 }
 
 /// Takes out of trailers what only the proxy may say, of a client's certificate or of earlier hops: there are
 /// servers that take trailers for fields of the head.
 pub(super) fn strip_trailers(trailers: &mut HeaderMap, subject: &HeaderName) {
-    remove(trailers, |name| is_ours(name, subject) || headers::is_forwarding(name.as_str()));
-}
-
-fn remove(headers: &mut HeaderMap, which: impl Fn(&HeaderName) -> bool) {
-    if headers.keys().any(&which) {
-        let names: Vec<_> = headers.keys().filter(|name| which(name)).cloned().collect();
-        for name in names {
-            headers.remove(name);
-        }
-    }
+    headers::remove_all(trailers, |name| is_ours(name, subject) || headers::is_forwarding(name.as_str()));
 }
 
 /// Puts in who the client is. Must follow whatever takes out fields that the client names.
