@@ -4,11 +4,7 @@
 //! connection, names that are not lower-case, values with CR, LF or NUL, and a Content-Length that is malformed or not
 //! that of the DATA. What names the target is checked for both protocols, in [`super::target`].
 
-use http::{
-    HeaderMap, HeaderValue, Version,
-    header::{CONTENT_LENGTH, HOST},
-    request::Parts,
-};
+use http::{Version, request::Parts};
 
 use crate::{
     error::Fault,
@@ -26,27 +22,13 @@ pub(super) fn check(parts: &Parts) -> Result<(), Fault> {
             return Err(Fault::BadRequest("a field value begins or ends with whitespace"));
         }
     }
-    one(&parts.headers)?;
-    // Names that CGI takes for lengths; for the rest, h2 has looked at them.
+    // Repeated lengths, of which h2 looks at the first one only, and names that CGI takes for lengths.
     request_length(parts.version, &parts.headers).map_err(|Malformed(rule)| Fault::BadRequest(rule))?;
     // `:scheme` says how the client got here (RFC 9113 §8.3.1), which is by TLS or through a gateway.
     match parts.uri.scheme_str() {
         None | Some("https" | "http") => Ok(()),
         Some(_) => Err(Fault::BadRequest("the scheme is not one of HTTP")),
     }
-}
-
-/// Content-Length is there once; h2 looks only at the first one (RFC 9110 §8.6).
-fn one(headers: &HeaderMap<HeaderValue>) -> Result<(), Fault> {
-    for (name, fault) in [
-        (CONTENT_LENGTH, "the request has several Content-Length fields"),
-        (HOST, "the request has several Host fields"),
-    ] {
-        if headers.get_all(name).iter().nth(1).is_some() {
-            return Err(Fault::BadRequest(fault));
-        }
-    }
-    Ok(())
 }
 
 const fn is_space(byte: &u8) -> bool {
@@ -76,11 +58,10 @@ mod tests {
     }
 
     #[test]
-    fn a_length_and_a_host_are_there_once() {
-        for name in ["content-length", "host"] {
-            assert!(verdict("https://a/", Version::HTTP_2, &[(name, "5")]).is_ok());
-            assert!(verdict("https://a/", Version::HTTP_2, &[(name, "5"), (name, "5")]).is_err(), "{name}");
-        }
+    fn a_length_is_there_once() {
+        let length = ("content-length", "5");
+        assert!(verdict("https://a/", Version::HTTP_2, &[length]).is_ok());
+        assert!(verdict("https://a/", Version::HTTP_2, &[length, length]).is_err());
     }
 
     #[test]

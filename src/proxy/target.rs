@@ -194,6 +194,8 @@ mod tests {
     #[test]
     fn several_hosts_are_refused_even_when_equal() {
         assert!(verdict("/", Version::HTTP_11, &["a", "a"]).is_err());
+        assert!(verdict("https://5/", Version::HTTP_2, &["5"]).is_ok());
+        assert!(verdict("https://5/", Version::HTTP_2, &["5", "5"]).is_err());
     }
 
     #[test]
