@@ -84,7 +84,6 @@ fn dns_refresh(field: Field<Duration>, report: &Report) -> Duration {
     field.or(Duration::from_mins(1))
 }
 
-/// Where the secret of a state file is unless it is said otherwise.
 impl Config {
     /// Whether what this peer says about the clients that it forwards is believed.
     pub fn trusts(&self, peer: IpAddr) -> bool {
@@ -99,6 +98,7 @@ impl Config {
     }
 }
 
+/// Where the secret of a state file is unless it is said otherwise.
 fn key_beside(state: &Path) -> PathBuf {
     let mut name = state.as_os_str().to_owned();
     name.push(".key");
