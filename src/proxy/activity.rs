@@ -1,37 +1,31 @@
 //! Whether anything happens on a client connection, and since when not.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
+use std::{cell::Cell, rc::Rc, time::Duration};
 
 use tokio::{sync::Notify, time::Instant};
 
 use crate::clock;
 
 /// What a connection is doing; written by its input and its requests, read by its watchdog. All on one
-/// thread: atomics, because hyper's upgrades ask for `Send`.
+/// thread.
 #[derive(Debug)]
 pub(super) struct Activity {
     opened: Instant,
     /// Requests between the end of their head and the end of their answer.
-    requests: AtomicU32,
+    requests: Cell<u32>,
     /// Milliseconds after `opened` at which the head now being read began; [`NONE`] between heads.
-    head: AtomicU64,
+    head: Cell<u64>,
     /// Milliseconds after `opened` at which the last request ended.
-    last: AtomicU64,
+    last: Cell<u64>,
     /// Whether a request ever came.
-    served: AtomicBool,
+    served: Cell<bool>,
     /// Wakes the watchdog when the first one comes.
     first: Notify,
 }
 
 /// One request, counted until it is dropped.
 #[derive(Debug)]
-pub(super) struct Busy(Arc<Activity>);
+pub(super) struct Busy(Rc<Activity>);
 
 /// What a watchdog should do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,46 +44,46 @@ const NONE: u64 = u64::MAX;
 
 impl Activity {
     /// A connection that owes its first head from now on.
-    pub(super) fn new() -> Arc<Self> {
-        Arc::new(Self {
+    pub(super) fn new() -> Rc<Self> {
+        Rc::new(Self {
             opened: clock::now(),
-            requests: AtomicU32::new(0),
-            head: AtomicU64::new(0),
-            last: AtomicU64::new(0),
-            served: AtomicBool::new(false),
+            requests: Cell::new(0),
+            head: Cell::new(0),
+            last: Cell::new(0),
+            served: Cell::new(false),
             first: Notify::new(),
         })
     }
 
     /// A request's head is whole.
-    pub(super) fn request(self: &Arc<Self>) -> Busy {
-        self.head.store(NONE, Ordering::Relaxed);
-        self.requests.fetch_add(1, Ordering::Relaxed);
-        if !self.served.swap(true, Ordering::Relaxed) {
+    pub(super) fn request(self: &Rc<Self>) -> Busy {
+        self.head.set(NONE);
+        self.requests.set(self.requests.get() + 1);
+        if !self.served.replace(true) {
             self.first.notify_one();
         }
-        Busy(Arc::clone(self))
+        Busy(Rc::clone(self))
     }
 
     /// Whether requests are under way.
     pub(super) fn is_busy(&self) -> bool {
-        self.requests.load(Ordering::Relaxed) > 0
+        self.requests.get() > 0
     }
 
     /// Resolves when the first request has come.
     pub(super) async fn first_request(&self) {
-        if !self.served.load(Ordering::Relaxed) {
+        if !self.served.get() {
             self.first.notified().await;
         }
     }
 
     /// What a watchdog should do now. `head` is none where input between requests is no head (HTTP/2).
     pub(super) fn watch(&self, now: Instant, head: Option<Duration>, idle: Duration) -> Watch {
-        if self.requests.load(Ordering::Relaxed) > 0 {
+        if self.requests.get() > 0 {
             return Watch::Until(now + head.unwrap_or(idle).min(idle));
         }
-        let idle_at = self.at(self.last.load(Ordering::Relaxed)) + idle;
-        let begun = self.head.load(Ordering::Relaxed);
+        let idle_at = self.at(self.last.get()) + idle;
+        let begun = self.head.get();
         match head {
             Some(head) if begun != NONE => match self.at(begun) + head {
                 deadline if deadline <= now => Watch::Late,
@@ -105,8 +99,8 @@ impl Activity {
 
     /// Bytes have come: between requests, they begin a head.
     pub(super) fn input(&self) {
-        if self.requests.load(Ordering::Relaxed) == 0 && self.head.load(Ordering::Relaxed) == NONE {
-            self.head.store(self.elapsed(), Ordering::Relaxed);
+        if self.requests.get() == 0 && self.head.get() == NONE {
+            self.head.set(self.elapsed());
         }
     }
 
@@ -123,8 +117,8 @@ impl Activity {
 
 impl Drop for Busy {
     fn drop(&mut self) {
-        self.0.last.store(self.0.elapsed(), Ordering::Relaxed);
-        self.0.requests.fetch_sub(1, Ordering::Relaxed);
+        self.0.last.set(self.0.elapsed());
+        self.0.requests.set(self.0.requests.get() - 1);
     }
 }
 

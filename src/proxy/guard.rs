@@ -1,6 +1,6 @@
 //! When a client connection must end although neither side ended it.
 
-use std::{rc::Rc, sync::Arc, time::Duration};
+use std::{rc::Rc, time::Duration};
 
 use prometheus::IntGauge;
 use tokio::{
@@ -18,7 +18,7 @@ use crate::{clock, config::Timeouts, world::Phase};
 /// Watches over one connection.
 #[derive(Debug)]
 pub(super) struct Guard {
-    activity: Arc<Activity>,
+    activity: Rc<Activity>,
     phase: watch::Receiver<Phase>,
     /// The latest phase that was acted upon.
     seen: Phase,
@@ -54,13 +54,13 @@ impl Guard {
     /// `head` is none where input between requests is no head (HTTP/2).
     pub(super) fn new(
         worker: &Worker,
-        activity: &Arc<Activity>,
+        activity: &Rc<Activity>,
         answers: &Rc<Answers>,
         head: Option<Duration>,
         timeouts: &Timeouts,
     ) -> Self {
         Self {
-            activity: Arc::clone(activity),
+            activity: Rc::clone(activity),
             phase: worker.world.watch(),
             seen: Phase::Ready,
             head,

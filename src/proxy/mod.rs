@@ -104,7 +104,7 @@ struct Client {
     node: Box<str>,
     /// What the handshake found out about it.
     vetted: Vetted,
-    activity: Arc<Activity>,
+    activity: Rc<Activity>,
     /// Answers that the client has not taken whole yet.
     answers: Rc<Answers>,
     /// Its WebSockets.

@@ -4,7 +4,6 @@ use std::{
     cell::Cell,
     pin::Pin,
     rc::Rc,
-    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -151,7 +150,7 @@ impl RequestBody {
         mut body: Leftover,
         limit: Option<u64>,
         stall: Stall,
-        activity: &Arc<Activity>,
+        activity: &Rc<Activity>,
         subject: &HeaderName,
     ) -> (Self, Rc<Tally>) {
         if body.is_end_stream() {

@@ -1,6 +1,6 @@
 //! One connection: heads in, answers out, one request after the other.
 
-use std::{cell::Cell, future::poll_fn, io, pin::Pin, rc::Rc, sync::Arc, task::Poll, time::Duration};
+use std::{cell::Cell, future::poll_fn, io, pin::Pin, rc::Rc, task::Poll, time::Duration};
 
 use http::{HeaderValue, Method, Response, Version, header};
 use http_body::Body as _;
@@ -33,7 +33,7 @@ use crate::{
 pub(super) struct Connection<'a, IO, S> {
     io: IO,
     service: &'a S,
-    activity: &'a Arc<Activity>,
+    activity: &'a Rc<Activity>,
     /// Whether it has been told to go: then the next answer is the last one.
     ending: &'a Cell<bool>,
     input: Input,
@@ -73,7 +73,7 @@ where
     IO: AsyncRead + AsyncWrite + Unpin,
     S: Service,
 {
-    pub(super) fn new(io: IO, service: &'a S, activity: &'a Arc<Activity>, ending: &'a Cell<bool>) -> Self {
+    pub(super) fn new(io: IO, service: &'a S, activity: &'a Rc<Activity>, ending: &'a Cell<bool>) -> Self {
         Self { io, service, activity, ending, input: Input::new(), output: Output::new() }
     }
 

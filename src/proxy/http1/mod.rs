@@ -15,7 +15,7 @@ mod input;
 mod output;
 mod rewound;
 
-use std::{cell::Cell, pin::pin, rc::Rc, sync::Arc};
+use std::{cell::Cell, pin::pin, rc::Rc};
 
 use http::{Request, Response};
 use tokio::{
@@ -60,7 +60,7 @@ struct Applications<'a>(&'a Rc<Client>);
 /// Sends everybody to HTTPS.
 struct Redirect<'a> {
     world: &'a World,
-    activity: &'a Arc<Activity>,
+    activity: &'a Rc<Activity>,
 }
 
 /// Serves a client that has chosen HTTP/1.1, or nothing.
@@ -73,7 +73,7 @@ pub(super) async fn serve_http1(client: &Rc<Client>, stream: Box<TlsStream<TcpSt
 pub(super) async fn serve_redirect(
     world: &World,
     stream: impl AsyncRead + AsyncWrite + Unpin,
-    activity: &Arc<Activity>,
+    activity: &Rc<Activity>,
     guard: Guard,
 ) {
     serve(stream, &Redirect { world, activity }, activity, guard).await;
@@ -82,7 +82,7 @@ pub(super) async fn serve_redirect(
 async fn serve(
     io: impl AsyncRead + AsyncWrite + Unpin,
     service: &impl Service,
-    activity: &Arc<Activity>,
+    activity: &Rc<Activity>,
     mut guard: Guard,
 ) {
     let ending = Cell::new(false);
