@@ -11,7 +11,7 @@ use http::{
 use memchr::{memchr, memchr2};
 
 use super::{
-    fields::{Malformed, collect, strict_lines},
+    fields::{Malformed, collect, is_plain, strict_lines},
     framing::{Length, request_length},
 };
 
@@ -153,7 +153,17 @@ impl Head {
 }
 
 fn head(bytes: &Bytes, limits: &Limits) -> Result<Head, Refusal> {
+    if is_plain(bytes)
+        && let Ok(head) = parse(bytes, limits)
+    {
+        debug_assert_eq!(strict_lines(bytes), Ok(()));
+        return Ok(head);
+    }
     strict_lines(bytes)?;
+    parse(bytes, limits)
+}
+
+fn parse(bytes: &Bytes, limits: &Limits) -> Result<Head, Refusal> {
     let mut few = [const { MaybeUninit::uninit() }; FEW_FIELDS];
     if limits.fields <= FEW_FIELDS {
         return read(bytes, &mut few[..limits.fields], limits);

@@ -5,7 +5,7 @@ use std::mem::MaybeUninit;
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode, Version, header};
 
-use super::fields::{Malformed, collect, strict_lines};
+use super::fields::{Malformed, collect, is_plain, strict_lines};
 
 /// An answer's head.
 #[derive(Debug)]
@@ -94,7 +94,17 @@ impl ResponseHead {
 /// Parses a whole head, its empty line included.
 fn parse(head: &Bytes) -> Result<ResponseHead, Malformed> {
     let (status, version) = status_line(head)?;
+    if is_plain(head)
+        && let Ok(headers) = fields(head)
+    {
+        debug_assert_eq!(strict_lines(head), Ok(()));
+        return Ok(ResponseHead { status, version, headers });
+    }
     strict_lines(head)?;
+    Ok(ResponseHead { status, version, headers: fields(head)? })
+}
+
+fn fields(head: &Bytes) -> Result<HeaderMap, Malformed> {
     let mut fields = [const { MaybeUninit::uninit() }; MAX_FIELDS];
     let mut parsed = httparse::Response::new(&mut []);
     let result =
@@ -104,7 +114,7 @@ fn parse(head: &Bytes) -> Result<ResponseHead, Malformed> {
         Err(httparse::Error::TooManyHeaders) => return Err(Malformed("too many fields")),
         _ => return Err(Malformed("a malformed head")),
     }
-    Ok(ResponseHead { status, version, headers: collect(parsed.headers, head)? })
+    collect(parsed.headers, head)
 }
 
 /// `HTTP/1.1 200 OK`: one space, three digits, and then a reason after another space, or nothing. Many servers
