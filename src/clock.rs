@@ -4,10 +4,13 @@
 //! `tokio::time::pause()` drives in-memory tests through the very code that production runs.
 
 use std::{
+    cell::Cell,
+    pin::Pin,
     sync::{
         OnceLock,
         atomic::{AtomicU64, Ordering::Relaxed},
     },
+    task::{Context, Poll},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,10 +18,61 @@ use tokio::time::Instant;
 
 use crate::affinity::Tick;
 
-/// The instant now, on the monotonic clock.
+/// The instant now, on the monotonic clock; for what runs in [`steady`], when its turn began.
 #[expect(clippy::disallowed_methods, reason = "the one reader of time")]
 pub fn now() -> Instant {
-    Instant::now()
+    match TURN.get() {
+        Turn::None => Instant::now(),
+        Turn::At(instant) => instant,
+        Turn::Begun => {
+            let now = Instant::now();
+            TURN.set(Turn::At(now));
+            now
+        }
+    }
+}
+
+/// Runs a future for which time stands still while it is polled: what serves a request asks for the time ten times
+/// over, in a few microseconds. Time passes between polls, and timers see it, so deadlines are kept; whatever computes
+/// for long in one poll must not run in here.
+pub fn steady<F: Future + Unpin>(future: F) -> Steady<F> {
+    Steady(future)
+}
+
+/// See [`steady`].
+#[derive(Debug)]
+pub struct Steady<F>(F);
+
+/// Whether time stands still on this thread.
+#[derive(Clone, Copy)]
+enum Turn {
+    None,
+    /// It will from the next question on.
+    Begun,
+    At(Instant),
+}
+
+thread_local! {
+    static TURN: Cell<Turn> = const { Cell::new(Turn::None) };
+}
+
+// === impl Steady ===
+
+impl<F: Future + Unpin> Future for Steady<F> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        /// Also when the poll panics.
+        struct End;
+        impl Drop for End {
+            fn drop(&mut self) {
+                TURN.set(Turn::None);
+            }
+        }
+        TURN.set(Turn::Begun);
+        let _end = End;
+        Pin::new(&mut self.0).poll(cx)
+    }
 }
 
 /// The wall-clock time now; for logs, certificates and cookie dates only, never for deadlines.
@@ -92,7 +146,29 @@ fn origin() -> Instant {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    #[expect(clippy::disallowed_methods, reason = "what the reader of time is compared with")]
+    async fn time_stands_still_within_a_turn_and_passes_between_turns() {
+        let minute = Duration::from_secs(60);
+        let future = async {
+            let before = now();
+            let asked = Instant::now();
+            while Instant::now() == asked {
+                tokio::time::advance(minute).now_or_never();
+            }
+            assert_eq!(now(), before);
+            tokio::time::sleep(minute).await;
+            assert!(now() >= before + minute);
+            now()
+        };
+        let last = steady(Box::pin(future)).await;
+        tokio::time::advance(minute).await;
+        assert!(now() >= last + minute);
+    }
 
     #[test]
     fn a_tick_has_one_wall_clock_time_and_back() {

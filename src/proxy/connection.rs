@@ -61,7 +61,7 @@ pub fn serve_plain(
 async fn tls(worker: Rc<Worker>, stream: TcpStream, peer: SocketAddr, place: Place) {
     let begun = Box::pin(begin(worker, stream, peer, place)).await;
     if let Some(connection) = begun {
-        connection.await;
+        clock::steady(connection).await;
     }
 }
 
