@@ -5,7 +5,7 @@ use homing::http1::{
     fields::strict_lines,
     framing::{Length, request_length},
     request::{Head, Limits, Parser},
-    write::request_head,
+    write::{end_head, fields, request_line},
 };
 
 const LIMITS: Limits = Limits { head: 2048, fields: 24, target: 512 };
@@ -59,9 +59,11 @@ fn is_canonical(head: &Head) {
     if !target.as_str().starts_with('/') {
         return;
     }
-    let write = |fields| {
+    let write = |map| {
         let mut out = BytesMut::new();
-        request_head(&mut out, request.method(), target.as_str(), fields, *length);
+        request_line(&mut out, request.method(), target.as_str());
+        fields(&mut out, map, |name| *name != http::header::CONTENT_LENGTH);
+        end_head(&mut out, *length);
         out
     };
     let mut out = write(request.headers());

@@ -30,10 +30,15 @@ const ANSWER: Duration = Duration::from_millis(250);
 // === impl Kin ===
 
 impl Kin {
+    /// Whether there is none.
+    pub fn is_alone(&self) -> bool {
+        self.exchanges.load().is_empty()
+    }
+
     /// Learns what they know of those keys that this process has never heard of; at once when there are none.
     /// What is not answered in time is not waited for, however many keys and processes there are.
     pub async fn look_up(&self, pool: &Pool, keys: &[SessionKey]) {
-        if self.exchanges.load().is_empty() {
+        if self.is_alone() {
             return;
         }
         let is_unknown =

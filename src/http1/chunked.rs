@@ -73,7 +73,7 @@ pub fn begin_chunk(out: &mut BytesMut, length: usize) {
 pub fn end_with_trailers(out: &mut BytesMut, trailers: &HeaderMap) {
     out.extend_from_slice(b"0\r\n");
     for (name, value) in trailers.iter().filter(|(name, _)| !is_forbidden(name)) {
-        super::write::field(out, name, value);
+        super::write::line(out, name, value.as_bytes());
     }
     out.extend_from_slice(b"\r\n");
 }

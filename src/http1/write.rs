@@ -3,20 +3,17 @@
 use std::io::Write as _;
 
 use bytes::{BufMut as _, BytesMut};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
 use super::framing::Length;
 
-/// Appends a request's head. `target` is the request-target as it goes on the wire. Whatever `headers` say
-/// about the body's length is left out; `length` decides.
-pub fn request_head(out: &mut BytesMut, method: &Method, target: &str, headers: &HeaderMap, length: Length) {
-    out.reserve(size_of_fields(headers) + method.as_str().len() + target.len() + 64);
+/// Appends a request line; `target` is the request-target as it goes on the wire. Fields follow, and
+/// [`end_head`].
+pub fn request_line(out: &mut BytesMut, method: &Method, target: &str) {
     out.extend_from_slice(method.as_str().as_bytes());
     out.put_u8(b' ');
     out.extend_from_slice(target.as_bytes());
     out.extend_from_slice(b" HTTP/1.1\r\n");
-    fields(out, headers, |name| *name != header::CONTENT_LENGTH);
-    end_head(out, length);
 }
 
 /// Appends an answer's head. `Transfer-Encoding` in `headers` is left out; `Content-Length`, too, unless
@@ -36,24 +33,27 @@ pub fn response_head(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap
     end_head(out, if bodiless { Length::None } else { length });
 }
 
-/// Appends one field line.
-pub fn field(out: &mut BytesMut, name: &HeaderName, value: &HeaderValue) {
-    out.reserve(name.as_str().len() + value.len() + 4);
-    out.extend_from_slice(name.as_str().as_bytes());
+/// Appends one field line; the value has been checked to be one.
+pub fn line(out: &mut BytesMut, name: &HeaderName, value: &[u8]) {
+    let name = name.as_str().as_bytes();
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
     out.extend_from_slice(b": ");
-    out.extend_from_slice(value.as_bytes());
+    out.extend_from_slice(value);
     out.extend_from_slice(b"\r\n");
 }
 
-fn fields(out: &mut BytesMut, headers: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
+/// Appends the field lines that are kept, and never one of `Transfer-Encoding`.
+pub fn fields(out: &mut BytesMut, headers: &HeaderMap, keep: impl Fn(&HeaderName) -> bool) {
     for (name, value) in headers {
         if *name != header::TRANSFER_ENCODING && keep(name) {
-            field(out, name, value);
+            line(out, name, value.as_bytes());
         }
     }
 }
 
-fn end_head(out: &mut BytesMut, length: Length) {
+/// Appends how long the body is, and the end of the head. What the fields say of that must have been left out.
+pub fn end_head(out: &mut BytesMut, length: Length) {
     match length {
         Length::None | Length::UntilClose => {}
         Length::Exact(length) => {
@@ -71,6 +71,8 @@ fn size_of_fields(headers: &HeaderMap) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
@@ -82,7 +84,9 @@ mod tests {
 
     fn request(headers: &HeaderMap, length: Length) -> String {
         let mut out = BytesMut::new();
-        request_head(&mut out, &Method::POST, "/a?b=%20", headers, length);
+        request_line(&mut out, &Method::POST, "/a?b=%20");
+        fields(&mut out, headers, |name| *name != header::CONTENT_LENGTH);
+        end_head(&mut out, length);
         String::from_utf8(out.to_vec()).unwrap()
     }
 

@@ -8,7 +8,7 @@
 
 use std::{pin::pin, rc::Rc, sync::Arc, time::Duration};
 
-use http::{HeaderMap, Method, Request, Response, Uri};
+use http::{Method, Response};
 use tokio::time::{Instant, timeout_at};
 
 use super::{
@@ -23,7 +23,7 @@ use crate::{
     backend::{Backend, Evidence, InFlight},
     clock,
     error::Fault,
-    upstream::{self, Connection, ExchangeError},
+    upstream::{self, Connection, ExchangeError, Request},
     world::Pool,
 };
 
@@ -192,8 +192,9 @@ impl Forward<'_> {
         let upstream = &self.client.worker.upstream;
         let replay = is_replayable(&request);
         while let Some(connection) = upstream.idle(backend, self.pool.timeouts.idle) {
-            let copy = replay.then(|| copy(&request));
-            match (self.exchange(connection, request).await, copy) {
+            let copy = replay.then(|| request.copy(RequestBody::Empty));
+            // What cannot be sent again must not be sent in vain.
+            match (self.exchange(connection, request, !replay).await, copy) {
                 (Ok(response), _) => return Ok(response),
                 // It was closed, or has bytes that nobody asked for.
                 (Err(Exchange::Failed(ExchangeError::Unsent(back))), _) => request = *back,
@@ -206,7 +207,8 @@ impl Forward<'_> {
             }
         }
         let started = clock::now();
-        let connection = upstream.open(backend, self.pool.timeouts.connect).await;
+        // Boxed, as all that most requests do without: what a request may wait for is part of every request's future.
+        let connection = Box::pin(upstream.open(backend, self.pool.timeouts.connect)).await;
         record.connected(clock::now().duration_since(started));
         let connection = match connection {
             Ok(connection) => connection,
@@ -217,8 +219,8 @@ impl Forward<'_> {
                 return Err(Failed { fault: error.fault(), request: Some(request) });
             }
         };
-        let copy = replay.then(|| copy(&request));
-        match self.exchange(connection, request).await {
+        let copy = replay.then(|| request.copy(RequestBody::Empty));
+        match self.exchange(connection, request, true).await {
             Ok(response) => Ok(response),
             Err(Exchange::Failed(ExchangeError::Unsent(back))) => {
                 backend.passed(Evidence::Broken);
@@ -233,9 +235,10 @@ impl Forward<'_> {
         &self,
         connection: Connection,
         request: Request<RequestBody>,
+        certain: bool,
     ) -> Result<Response<upstream::Body<RequestBody>>, Exchange> {
-        let mut exchange =
-            pin!(connection.exchange(request, |status, fields| self.interim.send(status, fields)));
+        let interim = |status, fields: &_| self.interim.send(status, fields);
+        let mut exchange = pin!(connection.exchange(request, certain, interim));
         let mut deadline = clock::now() + self.pool.timeouts.head;
         loop {
             match timeout_at(deadline, exchange.as_mut()).await {
@@ -309,12 +312,4 @@ fn is_replayable(request: &Request<RequestBody>) -> bool {
             *request.method(),
             Method::GET | Method::HEAD | Method::OPTIONS | Method::PUT | Method::DELETE
         )
-}
-
-fn copy(request: &Request<RequestBody>) -> Request<RequestBody> {
-    let mut copy = Request::new(RequestBody::Empty);
-    *copy.method_mut() = request.method().clone();
-    *copy.uri_mut() = Uri::clone(request.uri());
-    *copy.headers_mut() = HeaderMap::clone(request.headers());
-    copy
 }

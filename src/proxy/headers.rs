@@ -2,17 +2,17 @@
 
 use std::net::IpAddr;
 
-use bytes::Bytes;
+use bytes::BytesMut;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
     header::{
         AUTHORIZATION, CACHE_CONTROL, CONNECTION, CONTENT_ENCODING, CONTENT_LENGTH, CONTENT_RANGE,
-        CONTENT_TYPE, COOKIE, DATE, EXPECT, FORWARDED, HOST, LOCATION, SET_COOKIE, STRICT_TRANSPORT_SECURITY,
-        TE, TRANSFER_ENCODING, UPGRADE, VIA,
+        CONTENT_TYPE, COOKIE, DATE, EXPECT, Entry, FORWARDED, HOST, LOCATION, SET_COOKIE,
+        STRICT_TRANSPORT_SECURITY, TE, TRANSFER_ENCODING, UPGRADE, VIA,
     },
 };
 
-use crate::http1::fields::is_alike;
+use crate::http1::{fields::is_alike, write::line};
 
 /// Names the http crate has no constant for.
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
@@ -24,9 +24,7 @@ const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto
 /// Made or kept for every request.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
-const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
-const HTTPS: HeaderValue = HeaderValue::from_static("https");
-const TRAILERS: HeaderValue = HeaderValue::from_static("trailers");
+pub(super) const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
 /// Longest request id kept from a client.
 const MAX_REQUEST_ID: usize = 128;
@@ -48,23 +46,33 @@ pub(super) fn names_websocket(headers: &HeaderMap) -> bool {
 /// Takes out what concerns one hop only (RFC 9110 §7.6.1): `Connection`, what it names, and the fields
 /// known to be of that kind. What an upgrade needs is put back.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
-    if headers.contains_key(CONNECTION) {
-        let named: Vec<HeaderName> = tokens(headers, &CONNECTION)
-            .filter_map(|token| token.parse().ok())
-            .filter(|name| !is_for_all(name))
-            .collect();
-        for name in named {
+    // Most messages have none, and looking at each name costs less than asking for every one of those.
+    if headers.keys().any(is_hop_by_hop) {
+        for name in named_by_connection(headers) {
             headers.remove(name);
         }
-        headers.remove(CONNECTION);
-    }
-    for name in [KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS] {
-        headers.remove(name);
+        for name in HOP_BY_HOP {
+            headers.remove(name);
+        }
     }
     if upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
         headers.insert(UPGRADE, WEBSOCKET);
     }
+}
+
+/// What `Connection` names and may name.
+fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    let names = tokens(headers, &CONNECTION).filter_map(|token| token.parse().ok());
+    names.filter(|name| !is_for_all(name)).collect()
+}
+
+/// Fields that concern one hop only.
+const HOP_BY_HOP: [HeaderName; 6] =
+    [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS];
+
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    HOP_BY_HOP.contains(name)
 }
 
 /// Whether a field is meant for every recipient, so that `Connection` must not name it (RFC 9110 §7.6.1): with it
@@ -101,48 +109,159 @@ pub(super) struct Sender<'a> {
     pub(super) trusted: bool,
 }
 
-/// Makes a request ready for a backend. `upgrade` keeps what asks for a WebSocket.
-pub(super) fn prepare_request(
-    headers: &mut HeaderMap,
-    version: Version,
-    upgrade: bool,
-    host: &HeaderValue,
-    request_id: &HeaderValue,
-    sender: &Sender<'_>,
-) {
-    let trailers = tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers"));
-    strip_hop_by_hop(headers, upgrade);
-    headers.remove(TE);
-    if trailers {
-        // The one coding that may pass on, as an agreement of the next hop (RFC 9110 §10.1.4).
-        headers.insert(TE, TRAILERS);
-        if !upgrade {
-            headers.insert(CONNECTION, HeaderValue::from_static("te"));
+/// What a request becomes on its way to a backend.
+#[derive(Debug)]
+pub(super) struct Onward<'a> {
+    /// The version it was received in.
+    pub(super) version: Version,
+    /// Whether it asks for a WebSocket; what does so is kept then.
+    pub(super) upgrade: bool,
+    pub(super) host: &'a HeaderValue,
+    pub(super) request_id: &'a HeaderValue,
+    pub(super) sender: Sender<'a>,
+}
+
+// === impl Onward ===
+
+impl Onward<'_> {
+    /// Writes the fields of a request as a backend gets them, but for those that frame its body. Those of the client
+    /// pass as they are, once each; only what the proxy changes is looked at.
+    pub(super) fn write(&self, out: &mut BytesMut, headers: &HeaderMap) {
+        let named = match headers.contains_key(CONNECTION) {
+            true => named_by_connection(headers),
+            false => Vec::new(),
+        };
+        line(out, &HOST, self.host.as_bytes());
+        let mut told = Told::default();
+        for (name, value) in headers {
+            if is_hop_by_hop(name) || told.is_ours(name) {
+                continue;
+            }
+            if !self.sender.trusted && is_forwarding(name.as_str()) || named.contains(name) {
+                // What a stranger says about earlier hops, in any of the fields that applications are known to
+                // believe.
+                continue;
+            }
+            if *name == COOKIE && self.version == Version::HTTP_2 {
+                told.cookie = true;
+                continue;
+            }
+            line(out, name, value.as_bytes());
+        }
+        if told.cookie {
+            // RFC 9113 §8.2.3: crumbs of a cookie are one field before they meet HTTP/1.1.
+            list(out, &COOKIE, headers.get_all(COOKIE).iter().map(HeaderValue::as_bytes), b"; ");
+        }
+        if told.te && tokens(headers, &TE).any(|token| token.eq_ignore_ascii_case("trailers")) {
+            // The one coding that may pass on, as an agreement of the next hop (RFC 9110 §10.1.4).
+            out.extend_from_slice(b"te: trailers\r\n");
+            if !self.upgrade {
+                out.extend_from_slice(b"connection: te\r\n");
+            }
+        }
+        if self.upgrade {
+            out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
+        }
+        line(out, &X_REQUEST_ID, self.request_id.as_bytes());
+        self.forwarded(out, headers, &told);
+        let via = via_of(self.version);
+        appended(out, &VIA, told.via.then_some(headers), via.as_bytes());
+    }
+
+    /// `X-Forwarded-*` and `Forwarded` (RFC 7239), inbound ones kept only from a trusted peer.
+    fn forwarded(&self, out: &mut BytesMut, headers: &HeaderMap, told: &Told) {
+        let Sender { peer, node, trusted } = self.sender;
+        let believed = |told: bool| (trusted && told).then_some(headers);
+        appended(out, &X_FORWARDED_FOR, believed(told.forwarded_for), peer.as_bytes());
+        if !trusted || !headers.contains_key(X_FORWARDED_PROTO) {
+            out.extend_from_slice(b"x-forwarded-proto: https\r\n");
+        }
+        if !trusted || !headers.contains_key(X_FORWARDED_HOST) {
+            line(out, &X_FORWARDED_HOST, self.host.as_bytes());
+        }
+        // Node and host have been checked to hold no quote and no control.
+        let element = [b"for=", node.as_bytes(), b";host=\"", self.host.as_bytes(), b"\";proto=https\r\n"];
+        out.extend_from_slice(b"forwarded: ");
+        if let Some(headers) = believed(told.forwarded) {
+            for value in headers.get_all(FORWARDED) {
+                out.extend_from_slice(value.as_bytes());
+                out.extend_from_slice(b", ");
+            }
+        }
+        for part in element {
+            out.extend_from_slice(part);
         }
     }
-    // `Connection` cannot name away what is ours to say.
-    headers.insert(X_REQUEST_ID, request_id.clone());
-    // Answered here: the body is asked for when a backend is ready for it.
-    headers.remove(EXPECT);
-    if version == Version::HTTP_2 {
-        join_cookies(headers);
+}
+
+/// Fields that the client sent and the proxy writes.
+#[derive(Debug, Default)]
+struct Told {
+    te: bool,
+    via: bool,
+    forwarded: bool,
+    forwarded_for: bool,
+    cookie: bool,
+}
+
+// === impl Told ===
+
+impl Told {
+    /// Whether the proxy writes the field of this name, or leaves it out.
+    fn is_ours(&mut self, name: &HeaderName) -> bool {
+        match name {
+            // `Expect` is answered here: the body is asked for when a backend is ready for it.
+            _ if [HOST, CONTENT_LENGTH, EXPECT, X_REQUEST_ID].contains(name) => {}
+            _ if *name == TE => self.te = true,
+            _ if *name == VIA => self.via = true,
+            _ if *name == FORWARDED => self.forwarded = true,
+            _ if *name == X_FORWARDED_FOR => self.forwarded_for = true,
+            _ => return false,
+        }
+        true
     }
-    headers.insert(HOST, host.clone());
-    forwarded(headers, host, sender);
-    via(headers, version);
+}
+
+/// Writes a comma-separated field in one line: what it was, if that stays, and one element more.
+fn appended(out: &mut BytesMut, name: &HeaderName, before: Option<&HeaderMap>, element: &[u8]) {
+    match before {
+        None => line(out, name, element),
+        Some(headers) => {
+            let before = headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
+            list(out, name, before.chain([element]), b", ");
+        }
+    }
+}
+
+/// Writes a field of several elements in one line.
+fn list<'a>(
+    out: &mut BytesMut,
+    name: &HeaderName,
+    elements: impl Iterator<Item = &'a [u8]>,
+    separator: &[u8],
+) {
+    out.extend_from_slice(name.as_str().as_bytes());
+    out.extend_from_slice(b": ");
+    for (index, element) in elements.enumerate() {
+        if index > 0 {
+            out.extend_from_slice(separator);
+        }
+        out.extend_from_slice(element);
+    }
+    out.extend_from_slice(b"\r\n");
 }
 
 /// Makes an answer ready for a client.
 pub(super) fn prepare_response(headers: &mut HeaderMap, upgraded: bool, hsts: Option<&HeaderValue>) {
     strip_hop_by_hop(headers, upgraded);
-    via(headers, Version::HTTP_11);
+    via(headers);
     if let Some(hsts) = hsts {
         headers.entry(STRICT_TRANSPORT_SECURITY).or_insert_with(|| hsts.clone());
     }
 }
 
 /// The request's id: the client's when it is well-formed, else a new one.
-pub(super) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
+pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
     if let Some(id) = headers.get(X_REQUEST_ID)
         && (1..=MAX_REQUEST_ID).contains(&id.len())
         && id.as_bytes().iter().all(|byte| byte.is_ascii_alphanumeric() || b"-_.:+/=".contains(byte))
@@ -155,9 +274,7 @@ pub(super) fn request_id(headers: &mut HeaderMap) -> HeaderValue {
         *digit = b"0123456789abcdef"[(random & 15) as usize];
         random >>= 4;
     }
-    let id = HeaderValue::from_bytes(&text).expect("hexadecimal digits are a field value");
-    headers.insert(X_REQUEST_ID, id.clone());
-    id
+    HeaderValue::from_bytes(&text).expect("hexadecimal digits are a field value")
 }
 
 /// The client's address: the peer's, or behind trusted proxies the last one that none of them vouches for.
@@ -178,42 +295,6 @@ pub(super) fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn
     client
 }
 
-/// RFC 9113 §8.2.3: crumbs of a cookie are one field before they meet HTTP/1.1.
-fn join_cookies(headers: &mut HeaderMap) {
-    let mut crumbs = headers.get_all(COOKIE).iter();
-    if crumbs.next().is_none() || crumbs.next().is_none() {
-        return;
-    }
-    let mut joined = Vec::with_capacity(256);
-    for crumb in headers.get_all(COOKIE) {
-        if !joined.is_empty() {
-            joined.extend_from_slice(b"; ");
-        }
-        joined.extend_from_slice(crumb.as_bytes());
-    }
-    if let Ok(value) = HeaderValue::from_bytes(&joined) {
-        headers.insert(COOKIE, value);
-    }
-}
-
-/// `X-Forwarded-*` and `Forwarded` (RFC 7239), inbound ones kept only from a trusted peer.
-fn forwarded(headers: &mut HeaderMap, host: &HeaderValue, sender: &Sender<'_>) {
-    let element = element(sender.node, host);
-    if sender.trusted {
-        append_list(headers, X_FORWARDED_FOR, sender.peer);
-        headers.entry(X_FORWARDED_PROTO).or_insert(HTTPS);
-        headers.entry(X_FORWARDED_HOST).or_insert_with(|| host.clone());
-        append_list(headers, FORWARDED, &element);
-        return;
-    }
-    // What a stranger says about earlier hops, in any of the fields that applications are known to believe.
-    remove_all(headers, |name| is_forwarding(name.as_str()));
-    headers.insert(X_FORWARDED_FOR, sender.peer.clone());
-    headers.insert(X_FORWARDED_PROTO, HTTPS);
-    headers.insert(X_FORWARDED_HOST, host.clone());
-    headers.insert(FORWARDED, element);
-}
-
 /// Takes out every field of such a name; costs a look at each where there is none.
 pub(super) fn remove_all(headers: &mut HeaderMap, which: impl Fn(&HeaderName) -> bool) {
     if headers.keys().any(&which) {
@@ -230,42 +311,31 @@ pub(super) fn is_forwarding(name: &str) -> bool {
     name.get(..FAMILY.len()).is_some_and(|begin| is_alike(begin, FAMILY)) || is_alike(name, "x-real-ip")
 }
 
-/// One element of `Forwarded`. Node and host have been checked to hold no quote and no control.
-fn element(node: &str, host: &HeaderValue) -> HeaderValue {
-    let mut text = Vec::with_capacity(80);
-    text.extend_from_slice(b"for=");
-    text.extend_from_slice(node.as_bytes());
-    text.extend_from_slice(b";host=\"");
-    text.extend_from_slice(host.as_bytes());
-    text.push(b'"');
-    text.extend_from_slice(b";proto=https");
-    HeaderValue::from_maybe_shared(Bytes::from(text)).expect("made of checked field values")
+/// Adds this proxy to those that an answer has passed.
+fn via(headers: &mut HeaderMap) {
+    let via = via_of(Version::HTTP_11);
+    match headers.entry(VIA) {
+        Entry::Vacant(entry) => drop(entry.insert(via)),
+        Entry::Occupied(mut entry) => {
+            let mut joined = Vec::with_capacity(64);
+            for value in entry.iter() {
+                joined.extend_from_slice(value.as_bytes());
+                joined.extend_from_slice(b", ");
+            }
+            joined.extend_from_slice(via.as_bytes());
+            if let Ok(value) = HeaderValue::from_bytes(&joined) {
+                entry.insert(value);
+            }
+        }
+    }
 }
 
 /// RFC 9110 §7.6.3: which protocol the message was received in, and by whom.
-fn via(headers: &mut HeaderMap, received: Version) {
-    let via = match received {
+const fn via_of(received: Version) -> HeaderValue {
+    match received {
         Version::HTTP_10 => const { HeaderValue::from_static("1.0 homing") },
         Version::HTTP_2 => const { HeaderValue::from_static("2.0 homing") },
         _ => const { HeaderValue::from_static("1.1 homing") },
-    };
-    append_list(headers, VIA, &via);
-}
-
-/// Adds an element to a comma-separated field, in one line.
-fn append_list(headers: &mut HeaderMap, name: HeaderName, element: &HeaderValue) {
-    if !headers.contains_key(&name) {
-        headers.insert(name, element.clone());
-        return;
-    }
-    let mut joined = Vec::with_capacity(64);
-    for value in headers.get_all(&name) {
-        joined.extend_from_slice(value.as_bytes());
-        joined.extend_from_slice(b", ");
-    }
-    joined.extend_from_slice(element.as_bytes());
-    if let Ok(value) = HeaderValue::from_bytes(&joined) {
-        headers.insert(name, value);
     }
 }
 
@@ -290,13 +360,20 @@ mod tests {
         headers
     }
 
+    /// What a backend is told.
     fn prepare(headers: &mut HeaderMap, version: Version, trusted: bool) {
         let peer = HeaderValue::from_static("192.0.2.7");
         let sender = Sender { peer: &peer, node: "192.0.2.7", trusted };
         let host = HeaderValue::from_static("shop.example");
-        let id = HeaderValue::from_static("id");
+        let request_id = &HeaderValue::from_static("id");
         let upgrade = wants_websocket(version, headers);
-        prepare_request(headers, version, upgrade, &host, &id, &sender);
+        let mut out = BytesMut::new();
+        Onward { version, upgrade, host: &host, request_id, sender }.write(&mut out, headers);
+        let lines = std::str::from_utf8(&out).unwrap().strip_suffix("\r\n").unwrap();
+        headers.clear();
+        for (name, value) in lines.split("\r\n").map(|line| line.split_once(": ").unwrap()) {
+            headers.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
     }
 
     #[test]
@@ -394,11 +471,10 @@ mod tests {
 
     #[test]
     fn a_request_id_is_kept_when_well_formed_and_made_otherwise() {
-        let mut headers = map(&[("x-request-id", "abc-123")]);
-        assert_eq!(request_id(&mut headers), "abc-123");
+        assert_eq!(request_id(&map(&[("x-request-id", "abc-123")])), "abc-123");
         let mut headers = map(&[("x-request-id", "a b\"c")]);
-        let id = request_id(&mut headers);
-        assert_eq!(id.len(), 32);
-        assert_eq!(headers[X_REQUEST_ID], id);
+        assert_eq!(request_id(&headers).len(), 32);
+        prepare(&mut headers, Version::HTTP_11, false);
+        assert_eq!(headers.get_all(X_REQUEST_ID).iter().collect::<Vec<_>>(), ["id"]);
     }
 }

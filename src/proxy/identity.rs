@@ -3,13 +3,14 @@
 //! The fields that say so are removed from every request, on every route, from every peer, whether or not clients are
 //! asked for certificates; then those of the connection's own certificate are put in.
 
+use bytes::BytesMut;
 use http::{HeaderMap, HeaderName, HeaderValue};
 
 use super::{Client, headers};
 use crate::{
     clock, config,
     error::Fault,
-    http1::fields::is_alike,
+    http1::{fields::is_alike, write::line},
     tls::{Front, Identity, Mark},
 };
 
@@ -67,13 +68,13 @@ pub(super) fn strip_trailers(trailers: &mut HeaderMap, subject: &HeaderName) {
     headers::remove_all(trailers, |name| is_ours(name, subject) || headers::is_forwarding(name.as_str()));
 }
 
-/// Puts in who the client is. Must follow whatever takes out fields that the client names.
-pub(super) fn tell(headers: &mut HeaderMap, identity: Option<&Identity>, settings: &config::Tls) {
+/// Writes who the client is, among the fields of a request that [`strip`] has seen.
+pub(super) fn tell(out: &mut BytesMut, identity: Option<&Identity>, settings: &config::Tls) {
     let Some(identity) = identity else { return };
-    headers.insert(settings.client_header.clone(), identity.subject.clone());
-    headers.insert(FINGERPRINT, identity.fingerprint.clone());
+    line(out, &settings.client_header, identity.subject.as_bytes());
+    line(out, &FINGERPRINT, identity.fingerprint.as_bytes());
     if settings.client_cert {
-        headers.insert(CLIENT_CERT, identity.certificate.clone());
+        line(out, &CLIENT_CERT, identity.certificate.as_bytes());
     }
 }
 

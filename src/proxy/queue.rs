@@ -35,11 +35,14 @@ impl Forward<'_> {
         }
         let began = clock::now();
         let deadline = *patience.deadline.get_or_insert(began + self.pool.limits.queue_timeout);
-        let entered = tokio::select! {
-            biased;
-            entered = backend.room.enter(deadline) => Some(entered),
-            () = backend.gone() => None,
+        let entering = async {
+            tokio::select! {
+                biased;
+                entered = backend.room.enter(deadline) => Some(entered),
+                () = backend.gone() => None,
+            }
         };
+        let entered = Box::pin(entering).await;
         record.queued(backend.name(), clock::now().duration_since(began));
         match entered {
             None => Ok(None),

@@ -1,6 +1,6 @@
 //! The phases of one request.
 
-use std::{net::IpAddr, rc::Rc, sync::Arc, time::UNIX_EPOCH};
+use std::{borrow::Cow, net::IpAddr, rc::Rc, sync::Arc, time::UNIX_EPOCH};
 
 use http::{
     HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header, uri::PathAndQuery,
@@ -10,7 +10,7 @@ use super::{
     Client,
     answer_body::{Answer, AnswerBody},
     forward::{Answered, Forward},
-    headers::{self, Sender},
+    headers::{self, Onward, Sender},
     http2_rules, identity,
     opening::Opening,
     own_cookie::OwnCookie,
@@ -28,7 +28,7 @@ use crate::{
     clock,
     error::Fault,
     store::redis::Shared,
-    upstream,
+    upstream::{self, RequestHead},
     world::{Pool, Snapshot},
 };
 
@@ -53,11 +53,11 @@ struct Passed {
 }
 
 /// Answers one request of a TLS client, always: what goes wrong becomes an answer, too.
-pub(super) async fn serve(client: Rc<Client>, mut request: Request<Incoming>) -> Outcome {
+pub(super) async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Outcome {
     let busy = client.activity.request();
     let snapshot = client.worker.world.snapshot.load_full();
     let mut record = Record::begin(&client.worker, busy, &request, snapshot.config.log_query);
-    let request_id = headers::request_id(request.headers_mut());
+    let request_id = headers::request_id(request.headers());
     let http1 = request.version() < Version::HTTP_2;
     let head = request.method() == Method::HEAD;
     let spent = client.is_last_request(&snapshot);
@@ -89,7 +89,7 @@ pub(super) fn refuse(client: &Client, fault: Fault, line: Option<Box<Request<()>
     let unread = || Request::builder().method("-").uri("-").body(()).map(Box::new).unwrap_or_default();
     let request = line.unwrap_or_else(unread);
     let mut record = Record::begin(&client.worker, busy, &request, snapshot.config.log_query);
-    let request_id = headers::request_id(&mut HeaderMap::new());
+    let request_id = headers::request_id(&HeaderMap::new());
     record.client(client.address(), "", &request_id, client.vetted.identity.as_ref());
     // Garbage counts like any request; for whom a proxy has sent it, nobody can tell.
     let fault = match client.admit(&snapshot, client.address()) {
@@ -169,10 +169,13 @@ async fn handle(
     let mut budget = shared.map(Shared::budget);
     let mut newer = None;
     if let (Some(shared), Some(budget)) = (shared, &mut budget) {
-        shared.look_up(pool, &keys, budget).await;
-        if budget.asked() {
-            newer = client.worker.world.home_to_come(pool, &keys).await;
-        }
+        Box::pin(async {
+            shared.look_up(pool, &keys, budget).await;
+            if budget.asked() {
+                newer = client.worker.world.home_to_come(pool, &keys).await;
+            }
+        })
+        .await;
     }
     let pool = newer.as_ref().unwrap_or(pool);
 
@@ -180,24 +183,24 @@ async fn handle(
     // An HTTP/1.0 client may name no host; an HTTP/1.1 backend needs one. That is not the backend's own address, which
     // applications put into redirects: it would be told to whoever asks.
     let host = host.unwrap_or_else(|| client.named());
-    headers::prepare_request(
-        &mut parts.headers,
-        parts.version,
-        opening.is_some(),
-        &host,
-        request_id,
-        &sender,
-    );
-    identity::tell(&mut parts.headers, client.vetted.identity.as_ref(), &config.tls);
-    let method = parts.method.clone();
-
-    let mut outgoing = Request::new(body);
-    *outgoing.uri_mut() = origin_form(parts.uri);
-    *outgoing.method_mut() = parts.method;
-    *outgoing.headers_mut() = parts.headers;
+    let onward =
+        Onward { version: parts.version, upgrade: opening.is_some(), host: &host, request_id, sender };
+    let mut head = RequestHead::new(parts.method.clone(), &origin_form(&parts.uri), EXPECTED_FIELDS);
+    onward.write(head.fields(), &parts.headers);
+    identity::tell(head.fields(), client.vetted.identity.as_ref(), &config.tls);
+    if opening.is_some() {
+        head.asks_for(headers::WEBSOCKET);
+    }
+    let outgoing = head.finish(body, parts.headers.contains_key(header::CONTENT_LENGTH));
+    let method = std::mem::take(&mut parts.method);
+    // All that is needed of it has been written.
+    drop(parts);
 
     // A session that another process of ours has only just begun is looked for there first.
-    client.worker.world.kin.look_up(pool, keys.as_slice()).await;
+    let kin = &client.worker.world.kin;
+    if !kin.is_alone() {
+        Box::pin(kin.look_up(pool, keys.as_slice())).await;
+    }
     let forward = Forward {
         client,
         pool,
@@ -239,7 +242,7 @@ async fn handle(
     let settled = held.settle(slot, status, effect, &keys);
     let key = settled.and_then(|settled| settled.key);
     if let (Some(shared), Some(settled), Some(budget)) = (shared, settled, &mut budget) {
-        shared.publish(pool, &keys, settled, own.is_some(), budget).await;
+        Box::pin(shared.publish(pool, &keys, settled, own.is_some(), budget)).await;
     }
     if let Some(own) = own {
         own.put(response.headers_mut(), status, backend.name());
@@ -305,6 +308,9 @@ fn deliver(
     Outcome::Answer(Response::from_parts(parts, AnswerBody::Passing(answer)))
 }
 
+/// Bytes of fields that are made room for at once.
+const EXPECTED_FIELDS: usize = 1024;
+
 /// What affinity may look at of a request.
 struct Head<'a> {
     headers: &'a HeaderMap,
@@ -346,14 +352,12 @@ impl Answerer for Told<'_> {
 }
 
 /// The target as an origin server is asked for it (RFC 9112 §3.2.1), its bytes untouched.
-fn origin_form(uri: Uri) -> Uri {
-    let path = uri.into_parts().path_and_query.unwrap_or_else(|| PathAndQuery::from_static("/"));
-    if path.as_str().starts_with('?') {
+fn origin_form(uri: &Uri) -> Cow<'_, str> {
+    match uri.path_and_query().map_or("/", PathAndQuery::as_str) {
         // An absolute target without a path; written out, it has one.
-        let path = PathAndQuery::try_from(path.to_string());
-        return Uri::from(path.unwrap_or_else(|_| PathAndQuery::from_static("/")));
+        target if target.starts_with('?') => Cow::Owned(format!("/{target}")),
+        target => Cow::Borrowed(target),
     }
-    Uri::from(path)
 }
 
 fn unix_seconds() -> i64 {

@@ -16,12 +16,12 @@ use std::{
 };
 
 use bytes::{Bytes, BytesMut};
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::{io::AsyncReadExt as _, time::timeout};
 
 use super::{
-    Connection, Stream,
+    Connection, Request, Stream,
     sending::{SendError, Sending},
     stream::Waiting,
 };
@@ -111,7 +111,8 @@ enum Stop {
 // === impl Connection ===
 
 impl Connection {
-    /// Sends one request and waits for the head of its answer. Interim answers are given to `interim`, except
+    /// Sends one request and waits for the head of its answer. `certain` says that it must not meet a connection that
+    /// the backend has closed, however shortly before: that costs a system call. Interim answers are given to `interim`, except
     /// `100 Continue`: whoever reads the client's request says that by itself.
     ///
     /// # Errors
@@ -120,23 +121,24 @@ impl Connection {
     pub async fn exchange<B>(
         mut self,
         request: Request<B>,
+        certain: bool,
         mut interim: impl FnMut(StatusCode, &HeaderMap),
     ) -> Result<Response<Body<B>>, ExchangeError<B>>
     where
         B: HttpBody<Data = Bytes, Error = Fault> + Unpin,
     {
         // Bytes that nobody asked for would be taken for the answer.
-        match self.stream.look() {
+        match if certain { self.stream.look() } else { self.stream.glance() } {
             Waiting::Nothing => {}
             Waiting::Bytes if !self.reused => {
                 return Err(self.refused(Malformed("an answer before it was asked for")));
             }
             Waiting::Bytes | Waiting::End => return Err(ExchangeError::Unsent(Box::new(request))),
         }
-        let (parts, body) = request.into_parts();
-        let upgrade = parts.headers.get(header::UPGRADE).cloned();
+        let method = request.method().clone();
+        let upgrade = request.upgrade().cloned();
         let mut body = Body {
-            sending: Some(Sending::new(&parts, body)),
+            sending: Some(Sending::new(request)),
             connection: Some(self),
             buffer: BytesMut::new(),
             reader: BodyReader::new(Length::None, Forbidden::Drop),
@@ -162,7 +164,7 @@ impl Connection {
                 }
                 continue;
             }
-            return match body.begin(&parts.method, upgrade.as_ref(), head) {
+            return match body.begin(&method, upgrade.as_ref(), head) {
                 Ok(head) => {
                     let mut response = Response::new(body);
                     *response.status_mut() = head.status;

@@ -8,6 +8,7 @@
 mod connect;
 mod exchange;
 mod probe;
+mod request;
 mod sending;
 mod stream;
 
@@ -20,6 +21,7 @@ pub use self::{
     connect::{ConnectError, connect},
     exchange::{Body, Broken, ExchangeError, Finish, Upload},
     probe::{ProbeError, probe},
+    request::{Request, RequestHead},
     stream::Stream,
 };
 use crate::{

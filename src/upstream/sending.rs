@@ -7,24 +7,26 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes, BytesMut};
-use http::{HeaderMap, Method, header, request::Parts};
+use http::HeaderMap;
 use http_body::Body as HttpBody;
 use tokio::io::AsyncWrite;
 
+use super::Request;
 use crate::{
     error::Fault,
     http1::{
         chunked::{CHUNK_END, LAST_CHUNK, begin_chunk, end_with_trailers},
         framing::Length,
-        write,
     },
 };
 
-/// What is left to send of one request. Small parts are joined with what is sent before them, the head above
-/// all; large ones go out from where they are. It holds at most one part of the body and [`JOINED`] bytes.
+/// What is left to send of one request. The first part goes out together with the head. Small parts are joined with
+/// what is sent before them; large ones go out from where they are. It holds at most one part of the body and
+/// [`JOINED`] bytes beside the head.
 #[derive(Debug)]
 pub(super) struct Sending<B> {
-    /// The head, beginnings of chunks, and small parts.
+    head: Bytes,
+    /// Beginnings of chunks, and small parts, which follow `head`.
     out: BytesMut,
     /// A large part, which follows `out`.
     data: Bytes,
@@ -72,10 +74,13 @@ impl<B> Sending<B> {
     }
 
     fn queued(&self) -> usize {
-        self.out.len() + self.data.len() + self.tail.len()
+        self.head.len() + self.out.len() + self.data.len() + self.tail.len()
     }
 
     fn advance(&mut self, mut written: usize) {
+        let head = written.min(self.head.len());
+        self.head.advance(head);
+        written -= head;
         let out = written.min(self.out.len());
         self.out.advance(out);
         written -= out;
@@ -89,14 +94,12 @@ impl<B> Sending<B>
 where
     B: HttpBody<Data = Bytes, Error = Fault> + Unpin,
 {
-    /// A request that is to be sent. Of its target, the path and query are.
-    pub(super) fn new(parts: &Parts, body: B) -> Self {
-        let length = length(parts, &body);
-        let mut out = BytesMut::new();
-        let target = parts.uri.path_and_query().map_or("/", |target| target.as_str());
-        write::request_head(&mut out, &parts.method, target, &parts.headers, length);
+    /// A request that is to be sent.
+    pub(super) fn new(request: Request<B>) -> Self {
+        let (head, length, body) = request.into_parts();
         let body = Some(body).filter(|body| !body.is_end_stream());
-        Self { out, data: Bytes::new(), tail: &[], body, length, written: 0, flushed: false }
+        let (out, data) = (BytesMut::new(), Bytes::new());
+        Self { head, out, data, tail: &[], body, length, written: 0, flushed: false }
     }
 
     /// Sends what there is; ready when all of it has been sent.
@@ -114,12 +117,19 @@ where
                 }
                 self.flushed = true;
                 // Nothing of it is needed while the answer comes.
-                self.out = BytesMut::new();
+                (self.head, self.out) = (Bytes::new(), BytesMut::new());
                 break;
             }
-            let slices = [IoSlice::new(&self.out), IoSlice::new(&self.data), IoSlice::new(self.tail)];
-            let written =
-                ready!(Pin::new(&mut *stream).poll_write_vectored(cx, &slices)).map_err(SendError::Io)?;
+            let stream = Pin::new(&mut *stream);
+            let written = if self.queued() == self.head.len() {
+                // Costs the kernel less.
+                stream.poll_write(cx, &self.head)
+            } else {
+                let (head, out) = (IoSlice::new(&self.head), IoSlice::new(&self.out));
+                stream
+                    .poll_write_vectored(cx, &[head, out, IoSlice::new(&self.data), IoSlice::new(self.tail)])
+            };
+            let written = ready!(written).map_err(SendError::Io)?;
             if written == 0 {
                 return Poll::Ready(Err(SendError::Io(io::ErrorKind::WriteZero.into())));
             }
@@ -199,27 +209,16 @@ const LONGER: Fault = Fault::BadRequest("the request's body is longer than annou
 /// The end of the last chunk with data, and the last chunk.
 const CHUNK_END_AND_LAST: &[u8] = b"\r\n0\r\n\r\n";
 
-/// How the body is framed: by its length where that is known.
-fn length(parts: &Parts, body: &impl HttpBody) -> Length {
-    if !body.is_end_stream() {
-        return body.size_hint().exact().map_or(Length::Chunked, Length::Exact);
-    }
-    // RFC 9110 §8.6: methods that usually bring content say that there is none.
-    let says_none = parts.headers.contains_key(header::CONTENT_LENGTH)
-        || matches!(parts.method, Method::POST | Method::PUT | Method::PATCH);
-    if says_none { Length::Exact(0) } else { Length::None }
-}
-
 #[cfg(test)]
 mod tests {
     use std::task::Waker;
 
     use futures_util::stream;
-    use http::{HeaderValue, Request};
+    use http::{HeaderValue, Method};
     use http_body::Frame;
     use http_body_util::{BodyExt as _, StreamBody, combinators::UnsyncBoxBody};
 
-    use super::*;
+    use super::{super::RequestHead, *};
 
     type TestBody = UnsyncBoxBody<Bytes, Fault>;
 
@@ -285,9 +284,9 @@ mod tests {
     where
         B: HttpBody<Data = Bytes, Error = Fault> + Unpin,
     {
-        let (parts, body) = Request::builder().method(method).uri("/a?b").body(body).unwrap().into_parts();
+        let request = RequestHead::new(method, "/a?b", 0).finish(body, false);
         let mut writer = Writes { room, writes: Vec::new() };
-        match Sending::new(&parts, body).poll(&mut Context::from_waker(Waker::noop()), &mut writer) {
+        match Sending::new(request).poll(&mut Context::from_waker(Waker::noop()), &mut writer) {
             Poll::Ready(result) => (writer.writes, result),
             Poll::Pending => panic!("nothing to wait for"),
         }

@@ -11,7 +11,7 @@ use std::{
 use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
 use tokio::{
-    io::{AsyncRead, AsyncWrite, ReadBuf},
+    io::{AsyncRead, AsyncWrite, Interest, ReadBuf},
     net::TcpStream,
 };
 use tokio_rustls::client::TlsStream;
@@ -61,10 +61,19 @@ impl Stream {
         Self::Upgraded(Box::new(Upgraded { stream: self, ahead, _open: open }))
     }
 
-    /// What waits to be read right now: asks the kernel, since what tokio knows may be older.
+    /// What waits to be read: all that came before this worker last asked for events, which is before whatever made
+    /// it look now.
+    pub(super) fn glance(&mut self) -> Waiting {
+        match self {
+            Self::Plain(stream) => waiting(stream.try_io(Interest::READABLE, || peek(stream))),
+            Self::Tls(_) | Self::Upgraded(_) => self.look(),
+        }
+    }
+
+    /// What waits to be read right now: asks the kernel, which is a system call more.
     pub(super) fn look(&mut self) -> Waiting {
         match self {
-            Self::Plain(stream) => peek(stream),
+            Self::Plain(stream) => waiting(peek(stream)),
             Self::Tls(stream) => look_through(stream),
             Self::Upgraded(upgraded) => upgraded.stream.look(),
         }
@@ -169,7 +178,7 @@ fn look_through(stream: &mut TlsStream<TcpStream>) -> Waiting {
             Ok(state) if !state.peer_has_closed() => {}
             _ => return Waiting::End,
         }
-        match peek(tcp) {
+        match waiting(peek(tcp)) {
             Waiting::Bytes => {}
             nothing => return nothing,
         }
@@ -180,8 +189,12 @@ fn look_through(stream: &mut TlsStream<TcpStream>) -> Waiting {
     Waiting::Bytes
 }
 
-fn peek(stream: &TcpStream) -> Waiting {
-    match SockRef::from(stream).peek(&mut [MaybeUninit::uninit()]) {
+fn peek(stream: &TcpStream) -> io::Result<usize> {
+    SockRef::from(stream).peek(&mut [MaybeUninit::uninit()])
+}
+
+fn waiting(peeked: io::Result<usize>) -> Waiting {
+    match peeked {
         Ok(0) => Waiting::End,
         Ok(_) => Waiting::Bytes,
         Err(error) if error.kind() == io::ErrorKind::WouldBlock => Waiting::Nothing,

@@ -100,7 +100,7 @@ async fn serve(
     };
     // It has deadlines of its own, and last words to say.
     if let Some((near, tunnel)) = tunnel {
-        tunnel.run(near).await;
+        Box::pin(tunnel.run(near)).await;
     }
 }
 
