@@ -1,0 +1,153 @@
+"""What all measurements share: the machine's cores, a temporary folder, what is running, and measuring itself."""
+
+import os
+import shutil
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import proxies
+from loads import learn
+from processes import Backend, Failed, Process
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much is done."""
+
+    rounds: int = 5
+    seconds: int = 3
+    sessions: int = 10_000
+    many_sessions: int = 1_000_000
+    held: int = 5_000
+    many_backends: int = 300
+
+
+# The same works, so small that their numbers mean nothing.
+CHECK = Scale(rounds=1, seconds=1, sessions=1_000, many_sessions=20_000, held=200, many_backends=30)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One round of one proxy."""
+
+    # CPU of the proxy, seconds a request.
+    cpu: float
+    # Requests a second.
+    rate: float
+    # How much of a core the proxy took.
+    busy: float
+
+
+class Bench:
+    """Ends all that it started when it is left, however that is."""
+
+    # Numbers of sessions that no load uses.
+    UNUSED = 80_000_000
+    # Loads begin before they are measured, and end after.
+    LEAD, TAIL = 0.8, 0.2
+
+    def __init__(self, homing, tool, scale):
+        self.programs = {"homing": homing, "nginx": which("nginx"), "HAProxy": which("haproxy")}
+        self.tool, self.scale = tool, scale
+        cpus = sorted(os.sched_getaffinity(0))
+        if len(cpus) < 2:
+            raise Failed("this takes two cores: one for the proxy, one for load and backends")
+        self.cpus = cpus
+        self.proxy_cpus, self.load_cpus = {cpus[0]}, set(cpus[1:])
+        # Whoever measures must not disturb the proxy.
+        os.sched_setaffinity(0, self.load_cpus)
+        self.running = []
+        self.folders = 0
+
+    def __enter__(self):
+        self.temporary = Path(tempfile.mkdtemp(prefix="homing-bench."))
+        self.temporary.chmod(0o755)
+        try:
+            proxies.make_certificate(self.temporary)
+        except BaseException:
+            shutil.rmtree(self.temporary, ignore_errors=True)
+            raise
+        return self
+
+    def __exit__(self, *_):
+        self.end_all()
+        shutil.rmtree(self.temporary, ignore_errors=True)
+
+    def end_all(self):
+        """Ends everything that runs, and takes its files along."""
+        while self.running:
+            self.running.pop().end()
+        for folder in self.temporary.iterdir():
+            if folder.is_dir():
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def folder(self, name):
+        self.folders += 1
+        folder = self.temporary / f"{self.folders}-{name}"
+        folder.mkdir(mode=0o755)
+        return folder
+
+    # --- what runs
+
+    def backend(self, count=3):
+        backend = Backend(self.tool, count, self.load_cpus, self.folder("backend") / "log")
+        self.running.append(backend)
+        return backend
+
+    def proxy(self, kind, backend, name=None, program=None, sessions=None, **options):
+        """A proxy that serves, has been looked at, and knows the sessions."""
+        proxy = proxies.Proxy(kind, program or self.programs[kind], self, backend.ports, name, **options)
+        self.running.append(proxy)
+        proxy.wait()
+        proxy.check(self)
+        # nginx hashes, and knows nobody.
+        if kind != "nginx":
+            learn(self, proxy.port, self.scale.sessions if sessions is None else sessions)
+        return proxy
+
+    def relay(self, backend):
+        relay = proxies.Relay(self, backend.ports[0])
+        self.running.append(relay)
+        return relay
+
+    def load(self, command):
+        process = Process(command, self.load_cpus, self.folder("load") / "log", pipe=True)
+        self.running.append(process)
+        return process
+
+    def run_load(self, command, patience):
+        process = self.load(command)
+        printed = process.finish(patience)
+        self.running.remove(process)
+        return printed
+
+    # --- measuring
+
+    def measure(self, proxy, load, backend, seconds=None):
+        """CPU of the proxy over the requests that backends answered meanwhile, in the middle of a load."""
+        seconds = seconds or self.scale.seconds
+        answered = backend.answered()
+        running = load.start(self, proxy.port, seconds + round(self.LEAD + self.TAIL), plain=proxy.kind == "floor")
+        time.sleep(self.LEAD)
+        began, requests, cpu = time.monotonic(), backend.answered(), proxy.cpu()
+        time.sleep(seconds)
+        requests, cpu, passed = backend.answered() - requests, proxy.cpu() - cpu, time.monotonic() - began
+        succeeded = running.finish()
+        for process in running.processes:
+            self.running.remove(process)
+        answered = backend.answered() - answered
+        # What was under way at the end was answered, or was not.
+        if abs(answered - succeeded) > 2 * load.under_way + answered / 100:
+            raise Failed(f"{proxy.name}: backends answered {answered} requests, the load counted {succeeded}")
+        if not requests:
+            raise Failed(f"{proxy.name} answered nothing within {seconds} s")
+        return Sample(cpu / requests, requests / passed, cpu / passed)
+
+
+def which(program):
+    found = shutil.which(program, path=os.environ.get("PATH", "") + ":/usr/sbin:/usr/local/sbin")
+    if not found:
+        raise Failed(f"{program} is missing: bench/run installs it")
+    return found
