@@ -27,6 +27,12 @@ def main():
             print(f"{work.name:18} {work.title.format('few', 'many')}")
         return
     chosen = works.chosen(arguments.works)
+    if arguments.compare or arguments.old:
+        chosen = [works.comparable(chosen)]
+    if arguments.parse_only:
+        return
+    if not arguments.tool or not arguments.homing:
+        raise Failed("start this by bench/run or bench/compare")
     raise_limits()
     scale = CHECK if arguments.check else Scale()
     if arguments.rounds:
@@ -57,8 +63,6 @@ def measure(bench, chosen, arguments):
 
 
 def compare(bench, chosen, arguments):
-    if len(chosen) != 1:
-        raise Failed("compare takes one work")
     costs, found = works.compare(bench, chosen[0], arguments.old, arguments.homing)
     for name in ("old", "new"):
         each = ", ".join(f"{cost * works.MICRO:.2f}" for cost in costs[name])
@@ -81,15 +85,16 @@ def parse():
     parser.add_argument("--results", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--old", type=program, help=argparse.SUPPRESS)
     parser.add_argument("--old-name", help=argparse.SUPPRESS)
+    parser.add_argument("--compare", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--parse-only", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--max", type=float, help=argparse.SUPPRESS)
     return parser.parse_args()
 
 
 def at_least_one(text):
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not 1 or more")
+    return int(text)
 
 
 def program(text):

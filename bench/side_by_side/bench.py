@@ -38,6 +38,8 @@ class Sample:
     rate: float
     # How much of a core the proxy took.
     busy: float
+    # How much of its core somebody else took.
+    others: float
 
 
 class Bench:
@@ -131,9 +133,10 @@ class Bench:
         answered = backend.answered()
         running = load.start(self, proxy.port, seconds + round(self.LEAD + self.TAIL), plain=proxy.kind == "floor")
         time.sleep(self.LEAD)
-        began, requests, cpu = time.monotonic(), backend.answered(), proxy.cpu()
+        began, requests, cpu, core = time.monotonic(), backend.answered(), proxy.cpu(), busy(self.proxy_cpus)
         time.sleep(seconds)
         requests, cpu, passed = backend.answered() - requests, proxy.cpu() - cpu, time.monotonic() - began
+        core = busy(self.proxy_cpus) - core
         succeeded = running.finish()
         for process in running.processes:
             self.running.remove(process)
@@ -143,7 +146,18 @@ class Bench:
             raise Failed(f"{proxy.name}: backends answered {answered} requests, the load counted {succeeded}")
         if not requests:
             raise Failed(f"{proxy.name} answered nothing within {seconds} s")
-        return Sample(cpu / requests, requests / passed, cpu / passed)
+        return Sample(cpu / requests, requests / passed, cpu / passed, max(0.0, core - cpu) / passed)
+
+
+def busy(cpus):
+    """Seconds for which these cores were not idle, in the kernel's ticks."""
+    ticks = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *times = line.split()
+        if name[3:].isdigit() and int(name[3:]) in cpus:
+            # user, nice, system, (idle, iowait,) irq, softirq, steal
+            ticks += sum(int(times[at]) for at in (0, 1, 2, 5, 6, 7))
+    return ticks / os.sysconf("SC_CLK_TCK")
 
 
 def which(program):

@@ -17,10 +17,12 @@ ROOT = Path(__file__).resolve().parents[2]
 class Report:
     def __init__(self):
         self.rows, self.latencies, self._throughput = [], [], []
+        self._others = 0.0
 
     def throughput(self, work, samples):
         for name, each in samples.items():
             per_second, busy = median(one.rate for one in each), median(one.busy for one in each)
+            self._others = max([self._others, *(one.others for one in each)])
             self._throughput.append([f"`{work}`", name, f"{per_second:,.0f}", f"{busy:.0%}"])
 
     def text(self):
@@ -29,6 +31,8 @@ class Report:
         if self.rows:
             parts.append(main_table(self.rows))
             parts.append(summary(self.rows))
+        if self._others > 0.1:
+            parts.append(f"The machine had other work: in one round it took {self._others:.0%} of the proxy's core.")
         parts += [note for row in self.rows for note in row.notes]
         if self._throughput:
             parts.append("Throughput in the same rounds. Where a proxy is not busy all the time, load and backends, which share what cores are left, are what limits it.")

@@ -10,6 +10,8 @@ from results import PEERS, Row, against_peers, at_most, ratio
 
 PROXIES = ("homing", *PEERS)
 MICRO = 1e6
+# What others may take of the proxy's core without a word.
+DISTURBED = 0.05
 
 
 @dataclass(frozen=True)
@@ -217,6 +219,7 @@ def in_turn(bench, turns, load, work):
             said(
                 f"{work}: round {number + 1}, {proxy.name}: {sample.cpu * MICRO:.1f} µs, {sample.rate:,.0f}/s, "
                 f"{sample.busy:.0%} of a core"
+                + (f", others {sample.others:.0%}" if sample.others > DISTURBED else "")
             )
     return samples
 
@@ -275,16 +278,18 @@ def chosen(names):
     return [BY_NAME[name] for name in names] or [work for work in WORKS if not isinstance(work, Floor)]
 
 
+def comparable(chosen):
+    """The one work that two programs of ours are to do."""
+    costs = [each.name for each in WORKS if isinstance(each, Cost)]
+    if len(chosen) != 1 or chosen[0].name not in costs:
+        raise Failed(f"one work that costs CPU per request can be compared: {', '.join(costs)}")
+    return chosen[0]
+
+
 def compare(bench, work, old, new):
     """The cost of one work for two programs of ours in turn: how one is to the other."""
-    if not isinstance(work, Cost):
-        names = [each.name for each in WORKS if isinstance(each, Cost)]
-        raise Failed(f"only works that cost CPU per request can be compared: {', '.join(names)}")
     backend = bench.backend()
     proxies = [bench.proxy("homing", backend, name, program=program) for name, program in (("old", old), ("new", new))]
     samples = in_turn(bench, {proxy: backend for proxy in proxies}, work.load, work.name)
     costs = cpu_of(samples)
     return costs, ratio(costs["new"], costs["old"])
-
-
-
