@@ -93,8 +93,8 @@ class Bench:
 
     # --- what runs
 
-    def backend(self, count=3):
-        backend = Backend(self.tool, count, self.load_cpus, self.folder("backend") / "log")
+    def backend(self, count=3, prompt=False):
+        backend = Backend(self.tool, count, self.load_cpus, self.folder("backend") / "log", prompt)
         self.running.append(backend)
         return backend
 
@@ -114,13 +114,13 @@ class Bench:
         self.running.append(relay)
         return relay
 
-    def load(self, command):
-        process = Process(command, self.load_cpus, self.folder("load") / "log", pipe=True)
+    def load(self, command, prompt=False):
+        process = Process(command, self.load_cpus, self.folder("load") / "log", pipe=True, prompt=prompt)
         self.running.append(process)
         return process
 
-    def run_load(self, command, patience):
-        process = self.load(command)
+    def run_load(self, command, patience, prompt=False):
+        process = self.load(command, prompt)
         printed = process.finish(patience)
         self.running.remove(process)
         return printed

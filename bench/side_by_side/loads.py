@@ -126,7 +126,7 @@ def rate(bench, port, protocol, per_second, warm_up, seconds):
     """Latencies in microseconds of an open loop."""
     command = [bench.tool, "rate", "--to", f"127.0.0.1:{port}", "--protocol", protocol, "--rate", per_second]
     command += ["--connections", 64 if protocol == "h1" else 16, "--warm-up", warm_up, "--seconds", seconds]
-    said = json.loads(bench.run_load([*command, "--sessions", bench.scale.sessions], warm_up + seconds + 20))
+    said = json.loads(bench.run_load([*command, "--sessions", bench.scale.sessions], warm_up + seconds + 20, prompt=True))
     if said["errors"]:
         raise Failed(f"{said['errors']} requests were not answered")
     return said

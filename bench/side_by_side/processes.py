@@ -1,5 +1,6 @@
 """Processes that are pinned, watched and ended by their ids."""
 
+import contextlib
 import json
 import os
 import re
@@ -26,9 +27,11 @@ def raise_limits():
 
 
 class Process:
-    """A process of ours. Its messages go to `log`, its standard output to a pipe if `pipe`."""
+    """A process of ours. Its messages go to `log`, its standard output to a pipe if `pipe`.
 
-    def __init__(self, command, cpus, log, pipe=False):
+    With `prompt` it runs before everything else on its cores whenever it can, if that is allowed."""
+
+    def __init__(self, command, cpus, log, pipe=False, prompt=False):
         self.name, self.log = Path(command[0]).name, Path(log)
         with open(log, "ab") as file:
             self.process = subprocess.Popen(
@@ -36,9 +39,10 @@ class Process:
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE if pipe else file,
                 stderr=file,
-                # A Ctrl-C is for us; we end what we started.
-                start_new_session=True,
-                preexec_fn=lambda: os.sched_setaffinity(0, cpus),
+                # A Ctrl-C is for us; we end what we started. Not a session of its own, which Linux would schedule
+                # apart from the others.
+                process_group=0,
+                preexec_fn=lambda: _placed(cpus, prompt),
             )
 
     def alive(self):
@@ -120,33 +124,30 @@ class Process:
         """Ends the process, and what it leaves of its descendants."""
         if not self.alive():
             return
-        tree = self.tree()
         self.process.terminate()
         try:
             self.process.wait(3)
         except subprocess.TimeoutExpired:
-            for pid in reversed(tree):
-                if pid == self.process.pid or _session(pid) == self.process.pid:
-                    os.kill(pid, signal.SIGKILL)
+            # Its children, too.
+            os.killpg(self.process.pid, signal.SIGKILL)
             self.process.wait()
         for pipe in (self.process.stdin, self.process.stdout):
             if pipe:
                 pipe.close()
 
 
-def _session(pid):
-    """Ids are used again; the session tells whether a process is still one of ours."""
-    try:
-        return os.getsid(pid)
-    except ProcessLookupError:
-        return None
+def _placed(cpus, prompt):
+    os.sched_setaffinity(0, cpus)
+    if prompt:
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(10))
 
 
 class Tool(Process):
     """bench/tool that serves until it is told to end."""
 
-    def __init__(self, program, arguments, cpus, log):
-        super().__init__([program, *arguments], cpus, log, pipe=True)
+    def __init__(self, program, arguments, cpus, log, prompt=False):
+        super().__init__([program, *arguments], cpus, log, pipe=True, prompt=prompt)
         self.said = self.tell()
 
     def end(self):
@@ -161,8 +162,8 @@ class Tool(Process):
 
 
 class Backend(Tool):
-    def __init__(self, program, count, cpus, log):
-        super().__init__(program, ["backend", "--count", count], cpus, log)
+    def __init__(self, program, count, cpus, log, prompt=False):
+        super().__init__(program, ["backend", "--count", count], cpus, log, prompt)
         self.ports = self.said["ports"]
 
     def answered(self):

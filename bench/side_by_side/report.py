@@ -38,8 +38,8 @@ class Report:
             parts.append("Throughput in the same rounds. Where a proxy is not busy all the time, load and backends, which share what cores are left, are what limits it.")
             parts.append(table(["work", "proxy", "requests/s", "of a core"], self._throughput))
         if self.latencies:
-            parts.append("Latency in µs from the moment at which a request was due.")
-            parts.append(table(["work", "proxy", "requests/s", "p50", "p99", "p99.9"], self.latencies))
+            parts.append("Latency in µs from the moment at which a request was due. In 99 of 100 cases the load began it within what the last column says.")
+            parts.append(table(["work", "proxy", "requests/s", "p50", "p99", "p99.9", "load's p99"], self.latencies))
         return "\n\n".join(part for part in parts if part)
 
 

@@ -87,6 +87,6 @@ def summary(rows):
     judged = [row for row in rows if row.reached is not None]
     if not judged:
         return ""
-    missed = [f"`{row.work}`" for row in judged if not row.reached]
+    missed = [f"`{row.work}` ({row.unit})" for row in judged if not row.reached]
     end = f"; not: {', '.join(missed)}" if missed else ""
     return f"{len(judged) - len(missed)} of {len(judged)} targets reached{end}."

@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
-/// Evenly spaced moments. Whoever is late finds all that have passed.
+/// Requests fall due in groups: a timer for each of them would cost the load more than the requests do.
+const TICK: Duration = Duration::from_micros(100);
+
+/// Evenly spaced moments, each put off to the end of its tick. Whoever is late finds all that have passed.
 pub(crate) struct Schedule {
     begin: Instant,
     rate: f64,
@@ -16,7 +19,9 @@ impl Schedule {
 
     /// The next moment.
     pub(crate) fn next(&self) -> Instant {
-        self.begin + Duration::from_secs_f64(self.given as f64 / self.rate)
+        let ticks = self.given as f64 / self.rate / TICK.as_secs_f64();
+        // What rounding adds to a whole number of ticks begins no other one.
+        self.begin + TICK * (ticks - 1e-6).ceil() as u32
     }
 
     /// The next moment if it has come.
@@ -41,6 +46,15 @@ mod tests {
         let due: Vec<_> = std::iter::from_fn(|| schedule.due(late)).map(|due| due - begin).collect();
         assert_eq!(due, [0, 1, 2, 3].map(Duration::from_millis));
         assert_eq!(schedule.next() - begin, Duration::from_millis(4));
+    }
+
+    #[test]
+    fn what_falls_into_one_tick_is_due_at_its_end() {
+        let begin = Instant::now();
+        let mut schedule = Schedule::new(begin, 25_000.0);
+        let late = begin + Duration::from_micros(200);
+        let due: Vec<_> = std::iter::from_fn(|| schedule.due(late)).map(|due| (due - begin).as_micros()).collect();
+        assert_eq!(due, [0, 100, 100, 200, 200, 200]);
     }
 
     #[test]
