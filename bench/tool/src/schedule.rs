@@ -53,7 +53,8 @@ mod tests {
         let begin = Instant::now();
         let mut schedule = Schedule::new(begin, 25_000.0);
         let late = begin + Duration::from_micros(200);
-        let due: Vec<_> = std::iter::from_fn(|| schedule.due(late)).map(|due| (due - begin).as_micros()).collect();
+        let due: Vec<_> =
+            std::iter::from_fn(|| schedule.due(late)).map(|due| (due - begin).as_micros()).collect();
         assert_eq!(due, [0, 100, 100, 200, 200, 200]);
     }
 
