@@ -106,8 +106,14 @@ class Bench:
         proxy.check(self)
         # nginx hashes, and knows nobody.
         if kind != "nginx":
-            learn(self, proxy.port, self.scale.sessions if sessions is None else sessions)
+            self.learn(proxy, self.scale.sessions if sessions is None else sessions)
         return proxy
+
+    def learn(self, proxy, count, first=0):
+        """Makes sessions known, and sees to it that they are."""
+        learn(self, proxy.port, count, first)
+        if proxy.kind == "homing" and (known := proxy.known()) < first + count:
+            raise Failed(f"{proxy.name} knows {known} sessions of {first + count}")
 
     def relay(self, backend):
         relay = proxies.Relay(self, backend.ports[0])
@@ -133,10 +139,10 @@ class Bench:
         answered = backend.answered()
         running = load.start(self, proxy.port, seconds + round(self.LEAD + self.TAIL), plain=proxy.kind == "floor")
         time.sleep(self.LEAD)
-        began, requests, cpu, core = time.monotonic(), backend.answered(), proxy.cpu(), busy(self.proxy_cpus)
+        requests, usage = backend.answered(), Usage(self, proxy)
         time.sleep(seconds)
-        requests, cpu, passed = backend.answered() - requests, proxy.cpu() - cpu, time.monotonic() - began
-        core = busy(self.proxy_cpus) - core
+        requests = backend.answered() - requests
+        passed, cpu, others = usage.since()
         succeeded = running.finish()
         for process in running.processes:
             self.running.remove(process)
@@ -146,7 +152,20 @@ class Bench:
             raise Failed(f"{proxy.name}: backends answered {answered} requests, the load counted {succeeded}")
         if not requests:
             raise Failed(f"{proxy.name} answered nothing within {seconds} s")
-        return Sample(cpu / requests, requests / passed, cpu / passed, max(0.0, core - cpu) / passed)
+        return Sample(cpu / requests, requests / passed, cpu / passed, others)
+
+
+class Usage:
+    """What a proxy takes from now on, and what others take of its core."""
+
+    def __init__(self, bench, proxy):
+        self.bench, self.proxy = bench, proxy
+        self.began, self.cpu, self.core = time.monotonic(), proxy.cpu(), busy(bench.proxy_cpus)
+
+    def since(self):
+        """Seconds that have passed, the proxy's CPU time, and the share of its core that others took."""
+        cpu, core, passed = self.proxy.cpu() - self.cpu, busy(self.bench.proxy_cpus) - self.core, time.monotonic() - self.began
+        return passed, cpu, max(0.0, core - cpu) / passed
 
 
 def busy(cpus):

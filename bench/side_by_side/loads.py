@@ -132,7 +132,7 @@ def rate(bench, port, protocol, per_second, warm_up, seconds):
     return said
 
 
-def learn(bench, port, count, first=0):
+def learn(bench, port, count, first):
     command = [bench.tool, "learn", "--to", f"127.0.0.1:{port}", "--first", first, "--count", count]
     bench.run_load(command, 60 + count / 4000)
 

@@ -160,6 +160,18 @@ class Proxy(Process):
                     raise Failed(f"{self.name}: a session of backend {home} was sent to {backend}")
 
 
+    def known(self):
+        """How many sessions homing says it knows."""
+        admin = re.search(r"listening admin http://127\.0\.0\.1:(\d+)", self.log.read_text())
+        connection = http.client.HTTPConnection("127.0.0.1", int(admin[1]), timeout=10)
+        try:
+            connection.request("GET", "/metrics")
+            metrics = connection.getresponse().read().decode()
+        finally:
+            connection.close()
+        return sum(int(count) for count in re.findall(r"^homing_sessions{.*} (\d+)$", metrics, re.M))
+
+
 class Relay(Tool):
     """The kernel floor."""
 

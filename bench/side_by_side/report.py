@@ -19,10 +19,14 @@ class Report:
         self.rows, self.latencies, self._throughput = [], [], []
         self._others = 0.0
 
+    def disturbed(self, others):
+        """Others took this share of the proxy's core in a round."""
+        self._others = max(self._others, others)
+
     def throughput(self, work, samples):
         for name, each in samples.items():
             per_second, busy = median(one.rate for one in each), median(one.busy for one in each)
-            self._others = max([self._others, *(one.others for one in each)])
+            self.disturbed(max(one.others for one in each))
             self._throughput.append([f"`{work}`", name, f"{per_second:,.0f}", f"{busy:.0%}"])
 
     def text(self):

@@ -4,7 +4,8 @@ import sys
 from dataclasses import dataclass
 from statistics import median
 
-from loads import H2load, Handshakes, Hold, Wrk, learn, rate
+from bench import Usage
+from loads import H2load, Handshakes, Hold, Wrk, rate
 from processes import Failed
 from results import PEERS, Row, against_peers, at_most, ratio
 
@@ -165,7 +166,7 @@ class SessionMemory:
             backend = bench.backend()
             proxy = bench.proxy(kind, backend, sessions=1_000)
             before = proxy.settled_memory()
-            learn(bench, proxy.port, count, first=1_000)
+            bench.learn(proxy, count, first=1_000)
             each[kind] = [(proxy.settled_memory() - before) / count]
             bench.end_all()
             said(f"{self.name}: {kind} {each[kind][0]:.0f} B")
@@ -201,8 +202,10 @@ class Latency:
         for number in range(bench.scale.rounds):
             for proxy in proxies:
                 for found, per_second in ((own, half[proxy.name]), (same, common)):
+                    usage = Usage(bench, proxy)
                     one = rate(bench, proxy.port, self.protocol, per_second, 0.5, bench.scale.seconds)
                     found[proxy.name].append(one)
+                    report.disturbed(usage.since()[2])
                     said(
                         f"{self.name}: round {number + 1}, {proxy.name}, {per_second:,.0f}/s: p50 {one['p50']:.0f} µs, "
                         f"p99 {one['p99']:.0f} µs; the load was late by {one['late']:.0f} µs"
