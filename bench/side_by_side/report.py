@@ -51,8 +51,11 @@ def header(bench):
     """The machine, the versions, the date, the revision, and how much was measured."""
     scale = bench.scale
     programs = ", ".join(f"{kind} {version(program, kind)}" for kind, program in bench.programs.items())
+    homing = bench.programs["homing"]
+    # Only of the program that bench/run builds is known what it was made from.
+    ours = f"homing at {revision()}" if homing == ROOT / "target/release/homing" else f"homing as {homing}"
     lines = [
-        f"- {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, homing at {revision()}",
+        f"- {datetime.datetime.now(datetime.UTC):%Y-%m-%d}, {ours}",
         f"- {processor()}, {len(bench.cpus)} cores, Linux {platform.release()}",
         f"- {programs}; {loads()}",
         f"- medians of {scale.rounds} rounds of {scale.seconds} s that visit every proxy in turn; each proxy has one worker on a core of its own",
