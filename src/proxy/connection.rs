@@ -20,6 +20,7 @@ use super::{
     http1, http2,
     identity::Vetted,
     preface,
+    socket::Socket,
 };
 use crate::{
     admission::Permit,
@@ -82,7 +83,7 @@ async fn begin(
     let front = snapshot.materials.tls.clone();
     drop(snapshot);
     let metrics = &worker.metrics;
-    let (stream, identity) = match timeout_at(deadline, tls::accept(&front, stream)).await {
+    let (stream, identity) = match timeout_at(deadline, tls::accept(&front, Socket(stream))).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => {
             match &error {

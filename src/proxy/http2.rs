@@ -5,7 +5,7 @@ use std::{convert::Infallible, error::Error, rc::Rc, time::Duration};
 use http::{Request, Response};
 use hyper::{rt::Executor, server::conn::http2, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpStream, time::sleep};
+use tokio::time::sleep;
 use tokio_rustls::server::TlsStream;
 
 use super::{
@@ -18,6 +18,7 @@ use super::{
     http2_body::Body,
     request_body::Incoming,
     service::{self, Outcome},
+    socket::Socket,
 };
 use crate::config::{Limits, Timeouts};
 
@@ -52,7 +53,7 @@ const PARTING: Duration = Duration::from_secs(1);
 /// Serves a client that has chosen HTTP/2.
 pub(super) async fn serve_http2(
     client: &Rc<Client>,
-    stream: Box<TlsStream<TcpStream>>,
+    stream: Box<TlsStream<Socket>>,
     timeouts: &Timeouts,
     limits: &Limits,
 ) {

@@ -35,6 +35,7 @@ mod redirect;
 mod request_body;
 mod respond;
 mod service;
+mod socket;
 mod stall;
 mod stream;
 mod target;

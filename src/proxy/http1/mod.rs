@@ -18,10 +18,7 @@ mod rewound;
 use std::{cell::Cell, pin::pin, rc::Rc};
 
 use http::{Request, Response};
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::TcpStream,
-};
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::server::TlsStream;
 
 pub(super) use self::body::{Body, Channel};
@@ -34,6 +31,7 @@ use super::{
     redirect,
     request_body::Incoming,
     service::{self, Outcome},
+    socket::Socket,
 };
 use crate::{
     config::{self, Timeouts},
@@ -64,7 +62,7 @@ struct Redirect<'a> {
 }
 
 /// Serves a client that has chosen HTTP/1.1, or nothing.
-pub(super) async fn serve_http1(client: &Rc<Client>, stream: Box<TlsStream<TcpStream>>, timeouts: &Timeouts) {
+pub(super) async fn serve_http1(client: &Rc<Client>, stream: Box<TlsStream<Socket>>, timeouts: &Timeouts) {
     let guard = Guard::new(&client.worker, &client.activity, &client.answers, Some(timeouts.head), timeouts);
     serve(stream, &Applications(client), &client.activity, guard).await;
 }
