@@ -14,7 +14,7 @@ WORKDIR /build
 # The dependencies alone, with a program that does nothing: kept until one of these two files changes.
 COPY Cargo.toml Cargo.lock ./
 RUN mkdir src benches \
-    && echo 'fn main() {}' | tee src/main.rs >benches/affinity.rs \
+    && echo 'fn main() {}' | tee src/main.rs benches/codec.rs >benches/affinity.rs \
     && touch src/lib.rs \
     && cargo build --locked --profile "${PROFILE}" \
     && rm -r src
