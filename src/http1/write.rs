@@ -1,7 +1,5 @@
 //! Messages' heads as bytes: always made from what was understood, never copied from what was received.
 
-use std::io::Write as _;
-
 use bytes::{BufMut as _, BytesMut};
 use http::{HeaderMap, HeaderName, Method, StatusCode, header};
 
@@ -57,8 +55,9 @@ pub fn end_head(out: &mut BytesMut, length: Length) {
     match length {
         Length::None | Length::UntilClose => {}
         Length::Exact(length) => {
-            // Never fails: the buffer grows.
-            let _ = write!(out.writer(), "content-length: {length}\r\n");
+            out.extend_from_slice(b"content-length: ");
+            out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
+            out.extend_from_slice(b"\r\n");
         }
         Length::Chunked => out.extend_from_slice(b"transfer-encoding: chunked\r\n"),
     }

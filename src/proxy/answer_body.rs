@@ -31,7 +31,7 @@ pub(super) enum AnswerBody {
 #[derive(Debug)]
 pub(super) struct Answer {
     /// Gives back its connection when the whole answer has passed; closes it otherwise.
-    pub(super) body: upstream::Body<RequestBody>,
+    pub(super) body: Box<upstream::Body<RequestBody>>,
     pub(super) keep_alive: usize,
     pub(super) record: Record,
     pub(super) worker: Rc<Worker>,

@@ -46,7 +46,7 @@ pub(super) struct Forward<'a> {
 
 /// A backend's answer, its body yet to come.
 pub(super) struct Answered {
-    pub(super) response: Response<upstream::Body<RequestBody>>,
+    pub(super) response: Response<Box<upstream::Body<RequestBody>>>,
     pub(super) in_flight: InFlight,
     pub(super) held: Held,
     /// When the attempt that succeeded began.
@@ -188,7 +188,7 @@ impl Forward<'_> {
         backend: &Arc<Backend>,
         mut request: Request<RequestBody>,
         record: &mut Record,
-    ) -> Result<Response<upstream::Body<RequestBody>>, Failed> {
+    ) -> Result<Response<Box<upstream::Body<RequestBody>>>, Failed> {
         let upstream = &self.client.worker.upstream;
         let replay = is_replayable(&request);
         while let Some(connection) = upstream.idle(backend, self.pool.timeouts.idle) {
@@ -236,7 +236,7 @@ impl Forward<'_> {
         connection: Connection,
         request: Request<RequestBody>,
         certain: bool,
-    ) -> Result<Response<upstream::Body<RequestBody>>, Exchange> {
+    ) -> Result<Response<Box<upstream::Body<RequestBody>>>, Exchange> {
         let interim = |status, fields: &_| self.interim.send(status, fields);
         let mut exchange = pin!(connection.exchange(request, certain, interim));
         let mut deadline = clock::now() + self.pool.timeouts.head;

@@ -46,14 +46,20 @@ pub(super) fn names_websocket(headers: &HeaderMap) -> bool {
 /// Takes out what concerns one hop only (RFC 9110 §7.6.1): `Connection`, what it names, and the fields
 /// known to be of that kind. What an upgrade needs is put back.
 pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
-    // Most messages have none, and looking at each name costs less than asking for every one of those.
-    if headers.keys().any(is_hop_by_hop) {
+    // Most messages have one of them or none, and looking at each name costs less than asking for each of those.
+    let mut there = HOP_BY_HOP.map(|_| false);
+    for name in headers.keys() {
+        if let Some(index) = HOP_BY_HOP.iter().position(|of_hop| of_hop == name) {
+            there[index] = true;
+        }
+    }
+    if there[0] {
         for name in named_by_connection(headers) {
             headers.remove(name);
         }
-        for name in HOP_BY_HOP {
-            headers.remove(name);
-        }
+    }
+    for (name, _) in HOP_BY_HOP.into_iter().zip(there).filter(|(_, there)| *there) {
+        headers.remove(name);
     }
     if upgrade {
         headers.insert(CONNECTION, HeaderValue::from_static("upgrade"));
@@ -63,11 +69,19 @@ pub(super) fn strip_hop_by_hop(headers: &mut HeaderMap, upgrade: bool) {
 
 /// What `Connection` names and may name.
 fn named_by_connection(headers: &HeaderMap) -> Vec<HeaderName> {
+    // Most of the time it says an option, and names nothing.
+    let is_option = |value: &HeaderValue| {
+        let value = value.as_bytes();
+        value.eq_ignore_ascii_case(b"keep-alive") || value.eq_ignore_ascii_case(b"close")
+    };
+    if headers.get_all(CONNECTION).iter().all(is_option) {
+        return Vec::new();
+    }
     let names = tokens(headers, &CONNECTION).filter_map(|token| token.parse().ok());
     names.filter(|name| !is_for_all(name)).collect()
 }
 
-/// Fields that concern one hop only.
+/// Fields that concern one hop only, `Connection` first.
 const HOP_BY_HOP: [HeaderName; 6] =
     [CONNECTION, KEEP_ALIVE, PROXY_CONNECTION, TRANSFER_ENCODING, UPGRADE, HTTP2_SETTINGS];
 

@@ -44,7 +44,7 @@ pub(super) enum Outcome {
 /// A request that a backend has answered and affinity has settled.
 struct Passed {
     pool: Arc<Pool>,
-    response: Response<upstream::Body<RequestBody>>,
+    response: Response<Box<upstream::Body<RequestBody>>>,
     in_flight: InFlight,
     /// The session's key from now on.
     key: Option<SessionKey>,

@@ -1,6 +1,7 @@
 //! What a request is for: one host and one path, agreed on by everything that names them.
 
 use http::{HeaderMap, HeaderValue, Method, Version, header, request::Parts};
+use memchr::memrchr;
 
 use crate::{config::Limits, error::Fault};
 
@@ -47,8 +48,8 @@ pub(super) fn check(parts: &Parts, limits: &Limits) -> Result<Option<HeaderValue
 
 /// The host without its port and without the brackets' content touched: `[::1]:8443` gives `[::1]`.
 pub(super) fn without_port(host: &str) -> &str {
-    match host.rfind(':') {
-        Some(colon) if !host[colon..].contains(']') => &host[..colon],
+    match memrchr(b':', host.as_bytes()) {
+        Some(colon) if memrchr(b']', &host.as_bytes()[colon..]).is_none() => &host[..colon],
         _ => host,
     }
 }

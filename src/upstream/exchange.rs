@@ -123,7 +123,7 @@ impl Connection {
         request: Request<B>,
         certain: bool,
         mut interim: impl FnMut(StatusCode, &HeaderMap),
-    ) -> Result<Response<Body<B>>, ExchangeError<B>>
+    ) -> Result<Response<Box<Body<B>>>, ExchangeError<B>>
     where
         B: HttpBody<Data = Bytes, Error = Fault> + Unpin,
     {
@@ -137,18 +137,19 @@ impl Connection {
         }
         let method = request.method().clone();
         let upgrade = request.upgrade().cloned();
-        let mut body = Body {
+        // Boxed from the beginning: it is handed from one to the other until the client has it.
+        let mut body = Box::new(Body {
             sending: Some(Sending::new(request)),
             connection: Some(self),
             buffer: BytesMut::new(),
             reader: BodyReader::new(Length::None, Forbidden::Drop),
             keeps_alive: false,
             broken: None,
-        };
+        });
         let mut heads = HeadReader::default();
         let mut interims = 0;
         loop {
-            let head = match poll_fn(|cx| body.poll_head(cx, &mut heads)).await {
+            let mut head = match poll_fn(|cx| body.poll_head(cx, &mut heads)).await {
                 Ok(head) => head,
                 Err(Stop::Closed) => return Err(ExchangeError::Closed),
                 Err(Stop::Body(fault)) => return Err(ExchangeError::Body(fault)),
@@ -164,8 +165,8 @@ impl Connection {
                 }
                 continue;
             }
-            return match body.begin(&method, upgrade.as_ref(), head) {
-                Ok(head) => {
+            return match body.begin(&method, upgrade.as_ref(), &mut head) {
+                Ok(()) => {
                     let mut response = Response::new(body);
                     *response.status_mut() = head.status;
                     *response.version_mut() = head.version;
@@ -218,15 +219,15 @@ impl<B> Body<B> {
         &mut self,
         method: &Method,
         upgrade: Option<&HeaderValue>,
-        mut head: ResponseHead,
-    ) -> Result<ResponseHead, Malformed> {
+        head: &mut ResponseHead,
+    ) -> Result<(), Malformed> {
         if head.status == StatusCode::SWITCHING_PROTOCOLS {
             // RFC 9110 §15.2.2: only to what was asked for. What follows is not HTTP.
             let to = head.headers.get(header::UPGRADE).map(HeaderValue::as_bytes);
             let asked = to.zip(upgrade).is_some_and(|(to, asked)| to.eq_ignore_ascii_case(asked.as_bytes()));
             let sent = self.sending.as_ref().is_some_and(Sending::is_done);
             return if asked && sent {
-                Ok(head)
+                Ok(())
             } else {
                 Err(Malformed("a switch of protocols that nobody asked for"))
             };
@@ -239,14 +240,19 @@ impl<B> Body<B> {
         self.keeps_alive = asked && head.keeps_alive() && length != Length::UntilClose;
         match length {
             // In the one form that everybody reads alike.
-            Length::Exact(length) => drop(head.headers.insert(header::CONTENT_LENGTH, length.into())),
+            Length::Exact(length) => {
+                let told = head.headers.get(header::CONTENT_LENGTH).map(HeaderValue::as_bytes);
+                if told.is_none_or(|told| told.len() > 1 && told[0] == b'0') {
+                    head.headers.insert(header::CONTENT_LENGTH, length.into());
+                }
+            }
             // RFC 9110 §8.6: must not be there, and would be taken for a body by some.
             Length::None if head.status == StatusCode::NO_CONTENT => {
                 head.headers.remove(header::CONTENT_LENGTH);
             }
             Length::None | Length::Chunked | Length::UntilClose => {}
         }
-        Ok(head)
+        Ok(())
     }
 
     /// Reads into the buffer; 0 at the end. A buffer without a byte is not kept while there is nothing to read:
