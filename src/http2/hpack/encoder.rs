@@ -103,7 +103,7 @@ impl Encoder {
             500 => integer::write(out, 14, 7, INDEXED),
             _ => {
                 integer::write(out, 8, 4, PASSED);
-                plain(out, status.as_str().as_bytes());
+                squeezed(out, status.as_str().as_bytes());
             }
         }
         self.fields(out, headers);
@@ -203,13 +203,13 @@ fn naming(out: &mut BytesMut, name: &HeaderName, known: Option<usize>, bits: u32
 
 /// Appends a string, by Huffman if that makes it shorter.
 fn text(out: &mut BytesMut, text: &[u8]) {
-    let length = huffman::encoded_len(text);
-    if length < text.len() {
-        integer::write(out, length, 7, HUFFMAN);
-        huffman::encode(out, text);
-    } else {
-        plain(out, text);
-    }
+    if huffman::encoded_len(text) < text.len() { squeezed(out, text) } else { plain(out, text) }
+}
+
+/// Appends a string by Huffman.
+fn squeezed(out: &mut BytesMut, text: &[u8]) {
+    integer::write(out, huffman::encoded_len(text), 7, HUFFMAN);
+    huffman::encode(out, text);
 }
 
 /// Appends a string as it is.
@@ -280,11 +280,11 @@ mod tests {
     #[test]
     fn statuses_are_numbers_or_written_out() {
         let mut out = BytesMut::new();
-        for status in [200, 204, 206, 304, 400, 404, 500, 302] {
+        for status in [200, 204, 206, 304, 400, 404, 500, 302, 431] {
             let status = StatusCode::from_u16(status).unwrap();
             Encoder::new().response(&mut out, status, &HeaderMap::new());
         }
-        assert_eq!(out, &b"\x88\x89\x8a\x8b\x8c\x8d\x8e\x08\x03302"[..]);
+        assert_eq!(out, &b"\x88\x89\x8a\x8b\x8c\x8d\x8e\x08\x82\x64\x02\x08\x83\x69\x90\xff"[..]);
     }
 
     #[test]
