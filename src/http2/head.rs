@@ -317,6 +317,11 @@ pub(super) fn is_of_connection(name: &HeaderName) -> bool {
 // === impl Protocol ===
 
 impl Protocol {
+    /// The one with this name, which has to be a token.
+    pub const fn new(name: &'static str) -> Self {
+        Self(Bytes::from_static(name.as_bytes()))
+    }
+
     /// Its name.
     pub fn as_str(&self) -> &str {
         // It is a token.
