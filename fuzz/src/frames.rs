@@ -34,7 +34,8 @@ fn read(parts: &[&[u8]]) -> Vec<Result<Frame, Error>> {
                 Ok(Some(frame)) => {
                     let half = matches!(
                         frame,
-                        Frame::Headers { end_headers: false, .. } | Frame::Continuation { end_headers: false, .. }
+                        Frame::Headers { end_headers: false, .. }
+                            | Frame::Continuation { end_headers: false, .. }
                     );
                     assert_eq!(half, reader.open_head().is_some());
                     found.push(Ok(frame));

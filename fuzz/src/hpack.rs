@@ -23,9 +23,9 @@ pub fn run(data: &[u8]) {
         let drops = block.iter().map(std::slice::from_ref).collect::<Vec<_>>();
         let read = parse(Kind::Request, whole, &[block]);
         assert_eq!(told(&read), told(&parse(Kind::Request, torn, &[before, after])), "cut at {cut}");
-        // Nothing but the table is kept of it, which has to be the same.
+        // Nothing but the table is kept of it, which has to be the same; what is too long is not looked at.
         let unwanted = parse(Kind::Nothing, dropped, if drops.is_empty() { &[b""] } else { &drops });
-        assert_eq!(read.is_err(), unwanted.is_err(), "byte by byte");
+        assert!(read.is_err() || unwanted.is_ok(), "byte by byte");
         is_bounded(plain, block);
         match read {
             Ok(Ok(fields)) => is_canonical(&mut written, &fields),
