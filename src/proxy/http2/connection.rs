@@ -20,7 +20,8 @@ use tokio::{
 
 use super::{
     CONNECTION_WINDOW, HEAD_SLACK, STREAM_WINDOW,
-    incoming::{HalfHead, Stop},
+    heads::HalfHead,
+    incoming::Stop,
     output::Output,
     ready::Ready,
     stream::{Answering, State, Tunnel},
@@ -29,7 +30,6 @@ use super::{
 use crate::{
     clock,
     config::{Limits, Timeouts},
-    error::Fault,
     http2::{
         Code, Error, FRAME_HEAD, MAX_FRAME, MAX_STREAM,
         frame::Reader,
@@ -155,7 +155,7 @@ impl<'a, IO: AsyncRead + AsyncWrite + Unpin> Connection<'a, IO> {
             io,
             client,
             ending,
-            ready: Ready::new(most),
+            ready: Ready::new(most.saturating_mul(PLACES)),
             streams: Streams::default(),
             most,
             buffer: BytesMut::new(),
@@ -316,12 +316,12 @@ impl<'a, IO: AsyncRead + AsyncWrite + Unpin> Connection<'a, IO> {
             let back = u32::try_from(back).unwrap_or(u32::MAX);
             self.credit += back;
             stream.credit += back;
-            if stream.credit >= STREAM_WINDOW / 2 && !stream.received {
-                let credit = std::mem::take(&mut stream.credit);
-                stream.receives += i64::from(credit);
-                let number = stream.number;
-                self.output.frames(|out| write::window_update(out, number, credit));
-            }
+        }
+        if stream.credit >= STREAM_WINDOW / 2 && !stream.received {
+            let credit = std::mem::take(&mut stream.credit);
+            stream.receives += i64::from(credit);
+            let number = stream.number;
+            self.output.frames(|out| write::window_update(out, number, credit));
         }
         if stream.is_finished() {
             self.remove(place);
@@ -333,7 +333,7 @@ impl<'a, IO: AsyncRead + AsyncWrite + Unpin> Connection<'a, IO> {
             stream.linger = Some(by);
             self.linger_by.get_or_insert(by);
         }
-        if !stream.in_line && stream.has_words() {
+        if !stream.in_line && !stream.parked && stream.has_words() {
             stream.in_line = true;
             self.line.push_back(place);
         }
@@ -355,7 +355,6 @@ impl<'a, IO: AsyncRead + AsyncWrite + Unpin> Connection<'a, IO> {
         if let State::Answering(answer) = &stream.state {
             self.parts -= answer.part.len();
         }
-        stream.channel.fail(Fault::ClientGone);
     }
 
     /// Ends the connection for a reason.
@@ -365,7 +364,11 @@ impl<'a, IO: AsyncRead + AsyncWrite + Unpin> Connection<'a, IO> {
         for place in self.streams.places() {
             self.remove(place);
         }
-        let last = self.last;
+        let last = match self.farewell {
+            // It must not grow (RFC 9113 §6.8).
+            Farewell::Said(last) => last,
+            Farewell::Not | Farewell::Announced => self.last,
+        };
         self.output.frames(|out| write::goaway(out, last, *code, rule));
         self.finish();
     }
@@ -456,6 +459,9 @@ impl<'a, IO: AsyncRead + AsyncWrite + Unpin> Connection<'a, IO> {
 
 /// The windows of a connection before anybody has said anything.
 const FIRST_WINDOW: u32 = 65_535;
+/// Places for each stream that may be open: one that is over for its client may leave an upload that its backend still
+/// takes.
+pub(super) const PLACES: usize = 2;
 /// Bytes of answers that wait for windows, beyond which no body is asked for more that the client would not take.
 pub(super) const PARTS: usize = 256 * 1024;
 /// Bytes that are read at a time: a frame and what fills a TLS record.

@@ -7,25 +7,16 @@ use std::{
 };
 
 use bytes::{Buf as _, Bytes};
-use http::{HeaderMap, Method, Request, Version, header};
+use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
 use super::{
-    MAX_DISCARDED, STREAM_WINDOW,
-    channel::{Body, Channel},
+    MAX_DISCARDED,
     connection::{ASKED, Connection, Farewell, PIECE},
-    stream::{Answering, State, Stream},
 };
 use crate::{
-    error::Fault,
-    http2::{
-        Code, Error, MAX_WINDOW, PREFACE,
-        frame::Frame,
-        head::{Block, Head, Kind as Part, Refused},
-        settings::Settings,
-        write,
-    },
-    proxy::{flood::Kind, request_body::Incoming, service},
+    http2::{Code, Error, MAX_WINDOW, PREFACE, frame::Frame, settings::Settings, write},
+    proxy::flood::Kind,
 };
 
 /// Why nothing more is read.
@@ -36,26 +27,6 @@ pub(super) enum Stop {
     Broken(Error),
     /// It does too much of something.
     Flood(Kind),
-}
-
-/// A head or trailers of which not all frames have come.
-pub(super) struct HalfHead {
-    stream: u32,
-    block: Block,
-    purpose: Purpose,
-    /// Whether nothing follows them.
-    end: bool,
-}
-
-/// What a head is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Purpose {
-    Request,
-    Trailers,
-    /// The stream is one too many.
-    Refuse,
-    /// The stream is closed.
-    Nothing,
 }
 
 /// Bytes read at first: on the stack, so that idle connections hold none.
@@ -117,9 +88,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<'_, IO> {
                 Ok(None) => return Ok(()),
                 Err(Error::Stream(number, code, rule)) => {
                     self.meter.count(Kind::Priority).map_err(Stop::Flood)?;
-                    if number > self.last {
-                        return Err(Stop::broken(code, rule));
-                    }
+                    self.begun(number)?;
                     self.stream_error(number, code, rule)?;
                 }
                 Err(error) => return Err(Stop::Broken(error)),
@@ -186,155 +155,8 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<'_, IO> {
         }
     }
 
-    fn headers(
-        &mut self,
-        number: u32,
-        fragment: Bytes,
-        end: bool,
-        whole: bool,
-        depends_on_itself: bool,
-    ) -> Result<(), Stop> {
-        let purpose = if self.streams.find(number).is_some() {
-            Purpose::Trailers
-        } else if number <= self.last {
-            self.count(Kind::Crossed)?;
-            Purpose::Nothing
-        } else if number % 2 == 0 {
-            return Err(Stop::broken(Code::PROTOCOL_ERROR, "a client begins a stream of an even number"));
-        } else {
-            self.last = number;
-            self.meter.request();
-            match self.farewell {
-                // It has been told that this would not be looked at.
-                Farewell::Said(_) => Purpose::Nothing,
-                _ if self.streams.len() >= self.most => Purpose::Refuse,
-                Farewell::Not | Farewell::Announced => Purpose::Request,
-            }
-        };
-        let part = match purpose {
-            Purpose::Request => Part::Request,
-            Purpose::Trailers => Part::Trailers,
-            Purpose::Refuse | Purpose::Nothing => Part::Nothing,
-        };
-        let mut block = Block::new(part, self.list_limit);
-        if depends_on_itself {
-            block.spoil("a stream that depends on itself");
-        }
-        self.more(HalfHead { stream: number, block, purpose, end }, fragment, whole)
-    }
-
-    /// A part of a head.
-    fn more(&mut self, mut head: HalfHead, fragment: Bytes, whole: bool) -> Result<(), Stop> {
-        head.block.push(fragment, whole, &mut self.decoder).map_err(Stop::Broken)?;
-        if !whole {
-            if self.head_by.is_none() {
-                self.await_head();
-            }
-            self.head = Some(head);
-            return Ok(());
-        }
-        self.head_by = None;
-        match head.purpose {
-            Purpose::Request => self.request(head),
-            Purpose::Trailers => self.trailers(head),
-            Purpose::Refuse => {
-                self.count(Kind::Broken)?;
-                self.output.frames(|out| write::reset(out, head.stream, Code::REFUSED_STREAM));
-                Ok(())
-            }
-            Purpose::Nothing => Ok(()),
-        }
-    }
-
-    /// A request's head is whole.
-    fn request(&mut self, head: HalfHead) -> Result<(), Stop> {
-        let HalfHead { stream: number, block, end, .. } = head;
-        let (request, length) = match block.request() {
-            Ok(Head { length: Some(1..), .. }) if end => {
-                return self.refuse(number, "a length, but no body");
-            }
-            Ok(Head { request, length }) => (request, length),
-            Err(Refused::Malformed(rule)) => return self.refuse(number, rule),
-            Err(Refused::TooLarge(line)) => {
-                let mut line = line.unwrap_or_else(unread);
-                *line.version_mut() = Version::HTTP_2;
-                let asked = Asked { end, length: None, expects: false, head: *line.method() == Method::HEAD };
-                let place = self.begin(number, &asked, false);
-                let response = service::refuse(self.client, Fault::HeadTooLarge, Some(line));
-                if let Some(stream) = self.streams.at(place) {
-                    stream.channel.abandon();
-                    stream.state = State::Answering(Answering::new(response, asked.head, &stream.waker));
-                }
-                self.tend(place);
-                return Ok(());
-            }
-        };
-        let connects = *request.method() == Method::CONNECT;
-        let expects = request.headers().get(header::EXPECT);
-        let expects = expects.is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"100-continue"));
-        let asked = Asked { end, length, expects, head: *request.method() == Method::HEAD };
-        let place = self.begin(number, &asked, connects);
-        let client = self.client;
-        if let Some(stream) = self.streams.at(place) {
-            let body = if connects { Body::none(&stream.channel) } else { Body::new(&stream.channel) };
-            let mut request = request.map(|()| Incoming::Http2(body));
-            *request.version_mut() = Version::HTTP_2;
-            stream.state = State::Serving(Box::pin(service::serve(client.clone(), request)));
-        }
-        self.ready.mark(place);
-        Ok(())
-    }
-
-    /// A stream begins.
-    fn begin(&mut self, number: u32, asked: &Asked, connects: bool) -> usize {
-        let window = self.initial;
-        self.streams.insert(number, &self.ready, |waker| Stream {
-            number,
-            state: State::Said,
-            channel: Channel::new(waker.clone(), asked.end, asked.length, asked.expects),
-            waker,
-            window,
-            receives: i64::from(STREAM_WINDOW),
-            held: 0,
-            credit: 0,
-            expected: asked.length,
-            discarded: 0,
-            received: asked.end,
-            in_line: false,
-            head: asked.head,
-            connects,
-            linger: None,
-        })
-    }
-
-    /// The head of a stream is malformed.
-    fn refuse(&mut self, number: u32, rule: &'static str) -> Result<(), Stop> {
-        self.stream_error(number, Code::PROTOCOL_ERROR, rule)
-    }
-
-    fn trailers(&mut self, head: HalfHead) -> Result<(), Stop> {
-        let HalfHead { stream: number, block, end, .. } = head;
-        let trailers = block.trailers();
-        let Some(stream) = self.streams.find(number).and_then(|place| self.streams.at(place)) else {
-            return Ok(());
-        };
-        if stream.received {
-            return self.stream_error(number, Code::STREAM_CLOSED, "a head after the end");
-        }
-        if !end {
-            return self.refuse(number, "trailers that do not end the stream");
-        }
-        match trailers {
-            Ok(trailers) if stream.expected.unwrap_or(0) == 0 => self.end(number, trailers),
-            Ok(_) => return self.refuse(number, "less than the announced length"),
-            Err(Refused::Malformed(rule)) => return self.refuse(number, rule),
-            Err(Refused::TooLarge(_)) => return self.refuse(number, "trailers larger than allowed"),
-        }
-        Ok(())
-    }
-
     /// The client has said all it will on this stream.
-    fn end(&mut self, number: u32, trailers: HeaderMap) {
+    pub(super) fn end(&mut self, number: u32, trailers: HeaderMap) {
         let Some(place) = self.streams.find(number) else { return };
         if let Some(stream) = self.streams.at(place) {
             stream.received = true;
@@ -454,7 +276,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<'_, IO> {
 
     /// The client broke a rule on one stream (RFC 9113 §5.4.2); not too often, or it makes us work in vain
     /// (CVE-2025-8671).
-    fn stream_error(&mut self, number: u32, code: Code, rule: &'static str) -> Result<(), Stop> {
+    pub(super) fn stream_error(&mut self, number: u32, code: Code, rule: &'static str) -> Result<(), Stop> {
         self.count(Kind::Broken)?;
         tracing::debug!(peer = %self.client.peer, stream = number, ?code, rule, "stream refused");
         match self.streams.find(number) {
@@ -464,28 +286,15 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<'_, IO> {
         Ok(())
     }
 
-    fn count(&mut self, kind: Kind) -> Result<(), Stop> {
+    pub(super) fn count(&mut self, kind: Kind) -> Result<(), Stop> {
         self.meter.count(kind).map_err(Stop::Flood)
     }
-}
-
-/// What a stream depends on of its request.
-struct Asked {
-    end: bool,
-    length: Option<u64>,
-    expects: bool,
-    head: bool,
-}
-
-/// In the place of a request of which nothing could be read.
-fn unread() -> Box<Request<()>> {
-    Request::builder().method("-").uri("-").body(()).map(Box::new).unwrap_or_default()
 }
 
 // === impl Stop ===
 
 impl Stop {
-    fn broken(code: Code, rule: &'static str) -> Self {
+    pub(super) fn broken(code: Code, rule: &'static str) -> Self {
         Self::Broken(Error::Connection(code, rule))
     }
 }

@@ -11,6 +11,7 @@
 
 mod channel;
 mod connection;
+mod heads;
 mod incoming;
 mod output;
 mod pipe;

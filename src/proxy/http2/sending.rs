@@ -13,7 +13,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use super::{
     connection::{Connection, PARTS},
     output::Output,
-    stream::{Answering, State, Stream},
+    stream::{Answering, State, Stream, Tunnel},
 };
 use crate::http2::{Code, MAX_FRAME, hpack::Encoder, write};
 
@@ -47,7 +47,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<'_, IO> {
                     }
                 }
                 Turn::Waits => {}
-                Turn::Parked => self.parked.push(place),
+                Turn::Parked => self.park(place),
                 Turn::Said => {
                     if let Some(stream) = self.streams.at(place) {
                         stream.state = State::Said;
@@ -65,7 +65,19 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<'_, IO> {
     /// Lets those speak that waited for what all of them wait for.
     pub(super) fn unpark(&mut self) {
         for place in std::mem::take(&mut self.parked) {
+            if let Some(stream) = self.streams.at(place) {
+                stream.parked = false;
+            }
             self.enter(place);
+        }
+    }
+
+    fn park(&mut self, place: usize) {
+        if let Some(stream) = self.streams.at(place)
+            && !stream.parked
+        {
+            stream.parked = true;
+            self.parked.push(place);
         }
     }
 
@@ -85,7 +97,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<'_, IO> {
         let Some(stream) = streams.at(place) else { return Turn::Waits };
         stream.in_line = false;
         let number = stream.number;
-        if stream.channel.has_word() {
+        let begun = match &stream.state {
+            State::Serving(_) => false,
+            State::Answering(Answering { head, .. }) | State::Tunnel(Tunnel { head, .. }) => head.is_none(),
+            State::Said => true,
+        };
+        // Nothing comes before an answer when it has begun.
+        if !begun && stream.channel.has_word() {
             if stream.channel.may_continue() {
                 say(output, encoder, number, (StatusCode::CONTINUE, HeaderMap::new()), false);
             }

@@ -13,6 +13,7 @@ use super::{
     pipe::{Half, Pipe},
 };
 use crate::{
+    error::Fault,
     http1::framing::is_bodiless,
     proxy::{answer_body::AnswerBody, answers::Progress, date::date, service::Outcome, upgrade},
 };
@@ -42,6 +43,8 @@ pub(super) struct Stream {
     pub(super) received: bool,
     /// Whether it waits in the line of those that have something to say.
     pub(super) in_line: bool,
+    /// Whether it waits for what all of them wait for.
+    pub(super) parked: bool,
     /// Whether it was asked by HEAD.
     pub(super) head: bool,
     /// Whether it was asked by CONNECT: what comes is for the tunnel, if there will be one.
@@ -112,6 +115,18 @@ impl Stream {
             }
             State::Said => false,
         }
+    }
+
+    /// Whether it counts for the limit: for the client, it does as long as either side has something to say.
+    pub(super) fn is_open(&self) -> bool {
+        !self.received || !matches!(self.state, State::Said)
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // Whoever takes its body may be another task.
+        self.channel.fail(Fault::ClientGone);
     }
 }
 
