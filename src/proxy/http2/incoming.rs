@@ -65,7 +65,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<'_, IO> {
             return Poll::Ready(Ok(first.filled().len()));
         }
         self.bulk = false;
-        self.buffer.reserve(PIECE);
+        // What has room for the rest of a frame is filled first: else its beginning would be copied.
+        if self.buffer.capacity() == self.buffer.len() {
+            self.buffer.reserve(PIECE);
+        }
         pin!(self.io.read_buf(&mut self.buffer)).poll(cx)
     }
 

@@ -36,7 +36,7 @@ use crate::config::{Limits, Timeouts};
 /// Body bytes that a client may send ahead: on one stream, and on all of them together, so that one that its backend
 /// does not take does not hold up the others.
 const STREAM_WINDOW: u32 = 256 * 1024;
-const CONNECTION_WINDOW: u32 = 1024 * 1024;
+const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// The factor by which a head may exceed `limits.head_size`, as HTTP/2 counts it (RFC 9113 §6.5.2), and still be
 /// understood, so that its refusal says what was asked.
 const HEAD_SLACK: usize = 2;

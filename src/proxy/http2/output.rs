@@ -130,7 +130,7 @@ impl Output {
         io: &mut (impl AsyncWrite + Unpin),
         cx: &mut Context<'_>,
     ) -> Poll<io::Result<usize>> {
-        if let [Piece::Small(_)] = self.pieces.as_slices().0 {
+        if let (1, Some(Piece::Small(_))) = (self.pieces.len(), self.pieces.front()) {
             return Pin::new(io).poll_write(cx, &self.small);
         }
         let mut slices = [IoSlice::new(&[]); PIECES];
@@ -242,5 +242,54 @@ mod tests {
             assert_eq!(written, expected.len() as u64);
             assert!(slow.got == expected, "{bite} at a time");
         }
+    }
+
+    /// Takes so many bytes, and then none.
+    struct Little {
+        got: Vec<u8>,
+        left: usize,
+    }
+
+    impl AsyncWrite for Little {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
+            let count = buf.len().min(9000).min(self.left);
+            if count == 0 {
+                return Poll::Pending;
+            }
+            self.left -= count;
+            self.got.extend_from_slice(&buf[..count]);
+            Poll::Ready(Ok(count))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[test]
+    fn frames_stay_in_order_for_as_long_as_a_connection_lives() {
+        let mut output = Output::new();
+        let mut expected = Vec::new();
+        let mut little = Little { got: Vec::new(), left: 0 };
+        let mut cx = Context::from_waker(Waker::noop());
+        let mut written = 0;
+        for round in 0..200 {
+            for length in [5000 + round, 10, 16_384] {
+                let part = Bytes::from(vec![round as u8; length]);
+                expected.extend_from_slice(&data_head(1, length, false));
+                expected.extend_from_slice(&part);
+                output.data(1, part, false);
+            }
+            // Now and then, all of it.
+            little.left = if round % 2 == 0 { usize::MAX } else { 5000 + round * 97 };
+            let _ = output.poll_flush(&mut little, &mut cx, &mut written);
+        }
+        little.left = usize::MAX;
+        assert!(output.poll_flush(&mut little, &mut cx, &mut written).is_ready());
+        assert!(little.got == expected);
     }
 }
