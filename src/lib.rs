@@ -29,6 +29,7 @@ pub mod demo;
 pub mod error;
 pub mod handover;
 pub mod http1;
+pub mod http2;
 pub mod issue;
 pub mod listener;
 pub mod logging;

@@ -12,15 +12,18 @@ use std::{
 };
 
 use self::targets::{
-    chunked, config, cookies, proxy_header, request, response, sealed_cookie, set_cookie, state_file,
+    chunked, config, cookies, frames, hpack, proxy_header, request, response, sealed_cookie, set_cookie,
+    state_file,
 };
 
 type Target = (&'static str, fn(&[u8]));
 
-const TARGETS: [Target; 9] = [
+const TARGETS: [Target; 11] = [
     ("chunked", chunked::run),
     ("config", config::run),
     ("cookies", cookies::run),
+    ("frames", frames::run),
+    ("hpack", hpack::run),
     ("proxy_header", proxy_header::run),
     ("request", request::run),
     ("response", response::run),

@@ -18,8 +18,9 @@ enum May {
     AllBut(&'static [&'static str]),
 }
 
-const LAYERS: [Layer; 8] = [
+const LAYERS: [Layer; 9] = [
     Layer { folder: "http1", may: May::Only(&[]) },
+    Layer { folder: "http2", may: May::Only(&["http1"]) },
     Layer { folder: "affinity", may: May::Only(&[]) },
     Layer { folder: "backend", may: May::Only(&["affinity", "config", "clock", "error", "tls"]) },
     Layer { folder: "store", may: May::AllBut(&["proxy", "control", "admin", "handover"]) },

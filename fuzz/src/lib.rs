@@ -7,6 +7,8 @@
 pub mod chunked;
 pub mod config;
 pub mod cookies;
+pub mod frames;
+pub mod hpack;
 pub mod proxy_header;
 pub mod request;
 pub mod response;

@@ -114,7 +114,7 @@ fn strict_field(line: &[u8]) -> Result<(), Malformed> {
 }
 
 /// Whether a byte may be part of a token (RFC 9110 §5.6.2).
-pub(super) const fn is_token(byte: u8) -> bool {
+pub const fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric()
         || matches!(
             byte,

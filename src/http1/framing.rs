@@ -85,8 +85,12 @@ fn only<'a>(
     }
 }
 
-/// `1*DIGIT` (RFC 9110 §8.6): no sign, no list, no white space, no overflow.
-fn digits(value: &[u8]) -> Result<u64, Malformed> {
+/// The value of a Content-Length, `1*DIGIT` (RFC 9110 §8.6): no sign, no list, no white space, no overflow.
+///
+/// # Errors
+///
+/// Anything else.
+pub fn digits(value: &[u8]) -> Result<u64, Malformed> {
     const MALFORMED: Malformed = Malformed("a malformed Content-Length");
     if value.is_empty() {
         return Err(MALFORMED);

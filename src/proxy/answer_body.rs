@@ -10,7 +10,12 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 
 use super::{
-    Worker, answers::Tracked, record::Record, request_body::RequestBody, stall::Stall, stream::Holding,
+    Worker,
+    answers::{Progress, Tracked},
+    record::Record,
+    request_body::RequestBody,
+    stall::Stall,
+    stream::Holding,
 };
 use crate::{
     backend::{Evidence, InFlight},
@@ -42,6 +47,16 @@ pub(super) struct Answer {
 }
 
 // === impl AnswerBody ===
+
+impl AnswerBody {
+    /// How far the client is with it, where that is watched.
+    pub(super) fn progress(&self) -> Option<Rc<Progress>> {
+        match self {
+            Self::Whole(_) => None,
+            Self::Passing(answer) => Some(Rc::clone(answer.tracked.progress())),
+        }
+    }
+}
 
 impl Body for AnswerBody {
     type Data = Bytes;

@@ -1,16 +1,17 @@
 //! Answers on their way to a client that may have stopped reading them.
 //!
-//! hyper asks for the next part of an answer when the client has taken the one before. An answer that has
+//! The next part of an answer is asked for when the client has taken the one before. An answer that has
 //! handed a part on and is not asked for another stands still because of the client, however busy or quiet
 //! its backend is; one that is taken in small bites is held to a pace.
 
 use std::{
     cell::{Cell, RefCell},
     rc::Rc,
+    task::Waker,
     time::Duration,
 };
 
-use tokio::{sync::Notify, task::futures::TaskLocalFuture, task_local, time::Instant};
+use tokio::time::Instant;
 
 use super::pace::Pace;
 use crate::clock;
@@ -28,9 +29,11 @@ pub(super) struct Progress {
     /// When a part was handed on that the client has not taken yet.
     waits_since: Cell<Option<Instant>>,
     /// How long it may still be waited for the client, where a pace is asked for.
-    left: Cell<Duration>,
-    /// Ends the stream; only HTTP/2 has one to end.
-    cut: Notify,
+    left: Cell<Option<Duration>>,
+    /// Whether it has been waited for long enough.
+    cut: Cell<bool>,
+    /// Woken then; only HTTP/2 can end one answer alone.
+    stream: RefCell<Option<Waker>>,
 }
 
 /// One answer, tracked until it is dropped.
@@ -38,22 +41,7 @@ pub(super) struct Progress {
 pub(super) struct Tracked {
     answers: Rc<Answers>,
     progress: Rc<Progress>,
-}
-
-task_local! {
-    /// The HTTP/2 stream that this task serves.
-    static STREAM: Rc<Progress>;
-}
-
-/// Runs what serves one HTTP/2 stream; dropping it resets the stream.
-pub(super) fn stream(future: impl Future) -> TaskLocalFuture<Rc<Progress>, impl Future<Output = ()>> {
-    let progress = Rc::new(Progress::default());
-    STREAM.scope(Rc::clone(&progress), async move {
-        tokio::select! {
-            _ = future => {}
-            () = progress.cut.notified() => {}
-        }
-    })
+    pace: Option<Pace>,
 }
 
 // === impl Answers ===
@@ -64,12 +52,21 @@ impl Answers {
         Self { list: RefCell::default(), pace }
     }
 
-    /// Tracks the answer that this task is about to give.
+    /// Tracks an answer that is about to be given.
     pub(super) fn track(self: &Rc<Self>) -> Tracked {
-        let progress = STREAM.try_with(Rc::clone).unwrap_or_default();
-        progress.left.set(self.pace.map_or(Duration::ZERO, Pace::grace));
+        self.watch(self.pace)
+    }
+
+    /// Tracks a connection that has answers waiting: its client may take them as slowly as each allows, but not stop.
+    pub(super) fn track_connection(self: &Rc<Self>) -> Tracked {
+        self.watch(None)
+    }
+
+    fn watch(self: &Rc<Self>, pace: Option<Pace>) -> Tracked {
+        let progress = Rc::new(Progress::default());
+        progress.left.set(pace.map(Pace::grace));
         self.list.borrow_mut().push(Rc::clone(&progress));
-        Tracked { answers: Rc::clone(self), progress }
+        Tracked { answers: Rc::clone(self), progress, pace }
     }
 
     /// Ends the streams whose client has taken nothing for `limit`, or too little for too long; whether there was
@@ -77,9 +74,12 @@ impl Answers {
     pub(super) fn cut_stalled(&self, now: Instant, limit: Duration) -> bool {
         let mut any = false;
         for progress in self.list.borrow().iter() {
-            let limit = if self.pace.is_some() { limit.min(progress.left.get()) } else { limit };
+            let limit = progress.left.get().map_or(limit, |left| limit.min(left));
             if progress.waits_since.get().is_some_and(|since| now.saturating_duration_since(since) >= limit) {
-                progress.cut.notify_one();
+                progress.cut.set(true);
+                if let Some(stream) = progress.stream.take() {
+                    stream.wake();
+                }
                 any = true;
             }
         }
@@ -87,22 +87,41 @@ impl Answers {
     }
 }
 
+// === impl Progress ===
+
+impl Progress {
+    /// Whether the client has taken too little for too long.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cut.get()
+    }
+
+    /// Wakes this when it has.
+    pub(super) fn tell(&self, stream: &Waker) {
+        self.stream.replace(Some(stream.clone()));
+    }
+}
+
 // === impl Tracked ===
 
 impl Tracked {
+    /// How far it is.
+    pub(super) fn progress(&self) -> &Rc<Progress> {
+        &self.progress
+    }
+
     /// The client took what it was given, and asks for more.
     pub(super) fn taken(&self) {
         let since = self.progress.waits_since.take();
-        if let (Some(since), Some(_)) = (since, self.answers.pace) {
+        if let (Some(since), Some(left)) = (since, self.progress.left.get()) {
             let waited = clock::now().saturating_duration_since(since);
-            self.progress.left.set(self.progress.left.get().saturating_sub(waited));
+            self.progress.left.set(Some(left.saturating_sub(waited)));
         }
     }
 
     /// The client is given a part of so many bytes.
     pub(super) fn handed(&self, bytes: usize) {
-        if let Some(pace) = self.answers.pace {
-            self.progress.left.set(pace.after(self.progress.left.get(), bytes));
+        if let (Some(pace), Some(left)) = (self.pace, self.progress.left.get()) {
+            self.progress.left.set(Some(pace.after(left, bytes)));
         }
         self.progress.waits_since.set(Some(clock::now()));
     }
@@ -119,6 +138,14 @@ impl Drop for Tracked {
 
 #[cfg(test)]
 mod tests {
+    use std::{
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering::Relaxed},
+        },
+        task::Wake,
+    };
+
     use super::*;
 
     const LIMIT: Duration = Duration::from_secs(60);
@@ -156,21 +183,27 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_stalled_stream_is_dropped_and_others_go_on() {
+    async fn whoever_serves_a_stalled_answer_is_woken() {
         let answers = Rc::new(Answers::default());
-        let stalled = stream({
-            let answers = Rc::clone(&answers);
-            async move {
-                let answer = answers.track();
-                answer.handed(1);
-                std::future::pending::<()>().await;
-            }
-        });
-        let local = tokio::task::LocalSet::new();
-        let task = local.spawn_local(stalled);
-        local.run_until(tokio::task::yield_now()).await;
+        let (stalled, other) = (answers.track(), answers.track());
+        let woken = Arc::new(Woken::default());
+        for answer in [&stalled, &other] {
+            answer.progress().tell(&Waker::from(Arc::clone(&woken)));
+        }
+        stalled.handed(1);
         assert!(answers.cut_stalled(clock::now() + LIMIT, LIMIT));
-        local.run_until(task).await.unwrap();
+        assert!(stalled.progress().is_cut() && !other.progress().is_cut());
+        assert_eq!(woken.0.load(Relaxed), 1);
+        drop(stalled);
         assert!(!answers.cut_stalled(clock::now() + LIMIT, LIMIT), "it is tracked no more");
+    }
+
+    #[derive(Default)]
+    struct Woken(AtomicUsize);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, Relaxed);
+        }
     }
 }

@@ -1,25 +1,12 @@
 //! One client connection, from the TLS handshake to its end.
 
-use std::{
-    net::SocketAddr,
-    pin::{Pin, pin},
-    rc::Rc,
-    time::Duration,
-};
+use std::{net::SocketAddr, rc::Rc};
 
 use futures_util::future::LocalBoxFuture;
-use tokio::{
-    net::TcpStream,
-    time::{timeout, timeout_at},
-};
+use tokio::{net::TcpStream, time::timeout_at};
 
 use super::{
-    Client, Open, Place, Worker,
-    activity::Activity,
-    guard::{End, Guard},
-    http1, http2,
-    identity::Vetted,
-    preface,
+    Client, Place, Worker, activity::Activity, guard::Guard, http1, http2, identity::Vetted, preface,
     socket::Socket,
 };
 use crate::{
@@ -27,12 +14,6 @@ use crate::{
     clock,
     tls::{self, Refused},
 };
-
-/// hyper refuses heads by itself and without a word; ours refuses first, with one. Between the two lies
-/// the factor by which a head may exceed the limit and still be told so.
-pub(super) const HEAD_SLACK: usize = 2;
-/// Time for WebSockets over a connection that is closed at once to be told so.
-const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Serves a client that has connected to the TLS listener. It counts as open from the call on, not from
 /// the first poll: a drain that begins in between must see it.
@@ -132,38 +113,4 @@ async fn plain(worker: Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, mut 
     // A redirect is too small to be left standing.
     let guard = Guard::new(&worker, &activity, &Rc::default(), Some(timeouts.head), timeouts);
     http1::serve_redirect(&worker.world, stream, &activity, guard).await;
-}
-
-/// Runs a connection to its end, or to the guard's.
-pub(super) async fn drive<C>(
-    connection: C,
-    mut guard: Guard,
-    tunnels: &Open,
-    shut_down: impl Fn(Pin<&mut C>),
-) -> hyper::Result<()>
-where
-    C: Future<Output = hyper::Result<()>>,
-{
-    let mut connection = pin!(connection);
-    loop {
-        tokio::select! {
-            result = connection.as_mut() => {
-                if let Err(error) = &result {
-                    tracing::debug!(%error, "client connection ended");
-                }
-                return result;
-            }
-            end = guard.next() => match end {
-                End::Graceful => shut_down(connection.as_mut()),
-                End::Now => {
-                    if tunnels.any() {
-                        // Its WebSockets have been told the same: their last frames are on the way.
-                        shut_down(connection.as_mut());
-                        let _ = timeout(FAREWELL, connection).await;
-                    }
-                    return Ok(());
-                }
-            },
-        }
-    }
 }

@@ -118,8 +118,8 @@ impl Guard {
                         // whose next request is on its way already.
                         continue;
                     }
-                    // A client that has only just connected has its first request on the way: hyper would
-                    // close without reading it.
+                    // A client that has only just connected has its first request on the way: what is not busy
+                    // may be closed without reading it.
                     let _ = timeout(PARTING, self.activity.first_request()).await;
                     return End::Graceful;
                 }

@@ -4,30 +4,31 @@ use std::rc::Rc;
 
 use http::{HeaderMap, StatusCode};
 
-use super::{headers, http1::Channel};
+use super::{headers, http1, http2};
 
-/// Where the interim answers to one request go. Nowhere over HTTP/2 (hyper sends none) and to clients of
-/// HTTP/1.0, which do not know them.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Interim(Option<Rc<Channel>>);
+/// Where the interim answers to one request go.
+#[derive(Clone, Debug)]
+pub(super) enum Interim {
+    /// To clients of HTTP/1.1; those of HTTP/1.0 do not know them.
+    Http1(Rc<http1::Channel>),
+    /// To the client of a stream.
+    Http2(Rc<http2::Channel>),
+}
 
 // === impl Interim ===
 
 impl Interim {
-    /// Over this connection.
-    pub(super) fn new(channel: &Rc<Channel>) -> Self {
-        Self(Some(Rc::clone(channel)))
-    }
-
     /// Passes on an interim answer, as far as the client takes them. 100 is not for the client, who is told to
     /// continue here; 101 is none.
     pub(super) fn send(&self, status: StatusCode, fields: &HeaderMap) {
-        let Some(channel) = &self.0 else { return };
         if !status.is_informational() || matches!(status.as_u16(), 100 | 101) {
             return;
         }
         let mut fields = fields.clone();
         headers::strip_hop_by_hop(&mut fields, false);
-        channel.interim(status, &fields);
+        match self {
+            Self::Http1(channel) => channel.interim(status, &fields),
+            Self::Http2(channel) => channel.interim(status, fields),
+        }
     }
 }

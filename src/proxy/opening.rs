@@ -11,10 +11,9 @@ use http::{
     header::{SEC_WEBSOCKET_ACCEPT, SEC_WEBSOCKET_KEY, SEC_WEBSOCKET_VERSION},
     request::Parts,
 };
-use hyper::ext::Protocol;
 
 use super::headers;
-use crate::error::Fault;
+use crate::{error::Fault, http2::head::Protocol};
 
 /// A request to become a WebSocket.
 #[derive(Debug)]
@@ -158,7 +157,7 @@ mod tests {
             let mut parts =
                 parts("CONNECT", &[("sec-websocket-key", SAMPLE), ("sec-websocket-protocol", "chat")]);
             parts.version = Version::HTTP_2;
-            parts.extensions.insert(Protocol::from_static("websocket"));
+            parts.extensions.insert(Protocol::new("websocket"));
             let opening = Opening::of(&mut parts, true).unwrap().unwrap();
             (parts, opening)
         };
@@ -175,7 +174,7 @@ mod tests {
     #[test]
     fn another_protocol_is_unknown_and_a_plain_connect_no_matter_of_websockets() {
         let mut other = parts("CONNECT", &[]);
-        other.extensions.insert(Protocol::from_static("connect-udp"));
+        other.extensions.insert(Protocol::new("connect-udp"));
         assert_eq!(Opening::of(&mut other, true).unwrap_err(), Fault::ProtocolUnknown);
         assert!(Opening::of(&mut parts("CONNECT", &[]), true).unwrap().is_none());
     }

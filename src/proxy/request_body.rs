@@ -5,18 +5,16 @@ use std::{
     pin::Pin,
     rc::Rc,
     task::{Context, Poll, ready},
-    time::Duration,
 };
 
 use bytes::Bytes;
 use http::HeaderName;
 use http_body::{Body, Frame, SizeHint};
-use http_body_util::BodyExt as _;
-use tokio::time::{Instant, timeout};
+use tokio::time::Instant;
 
 use super::{
     activity::{Activity, Busy},
-    http1, identity,
+    http1, http2, identity,
     interim::Interim,
     stall::Stall,
 };
@@ -25,13 +23,13 @@ use crate::{clock, error::Fault};
 /// A body as a client's connection brings it.
 #[derive(Debug)]
 pub(super) enum Incoming {
-    /// By our own engine.
+    /// Over HTTP/1.1.
     Http1(http1::Body),
-    /// By hyper.
-    Http2(hyper::body::Incoming),
+    /// Over HTTP/2.
+    Http2(http2::Body),
 }
 
-/// What a request's body has done so far; shared by the body, which hyper owns, and the request.
+/// What a request's body has done so far; shared by the body, which goes on its way, and the request.
 #[derive(Debug)]
 pub(super) struct Tally {
     bytes: Cell<u64>,
@@ -51,18 +49,9 @@ pub(super) enum RequestBody {
     Passing(Passing),
 }
 
-/// A request's body that may be dropped before its end: then what still comes is thrown away for a while. Over
-/// HTTP/1.1 the connection does that.
-#[derive(Debug)]
-pub(super) struct Leftover(Option<Incoming>);
-
-/// How long, and how many bytes, an unwanted body is read.
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: u64 = 64 * 1024 * 1024;
-
 #[derive(Debug)]
 pub(super) struct Passing {
-    body: Leftover,
+    body: Incoming,
     /// Bytes that may still come.
     left: Option<u64>,
     stall: Stall,
@@ -79,8 +68,8 @@ impl Incoming {
     /// Where interim answers to its request go.
     pub(super) fn interim(&self) -> Interim {
         match self {
-            Self::Http1(body) => Interim::new(body.channel()),
-            Self::Http2(_) => Interim::default(),
+            Self::Http1(body) => Interim::Http1(Rc::clone(body.channel())),
+            Self::Http2(body) => Interim::Http2(Rc::clone(body.channel())),
         }
     }
 }
@@ -92,9 +81,7 @@ impl Body for Incoming {
     fn poll_frame(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
         match self.get_mut() {
             Self::Http1(body) => Pin::new(body).poll_frame(cx),
-            Self::Http2(body) => {
-                Pin::new(body).poll_frame(cx).map(|frame| Some(frame?.map_err(|_| Fault::ClientGone)))
-            }
+            Self::Http2(body) => Pin::new(body).poll_frame(cx),
         }
     }
 
@@ -147,7 +134,7 @@ impl Tally {
 
 impl RequestBody {
     pub(super) fn new(
-        mut body: Leftover,
+        body: Incoming,
         limit: Option<u64>,
         stall: Stall,
         activity: &Rc<Activity>,
@@ -158,7 +145,7 @@ impl RequestBody {
         }
         let tally = Tally::new(false);
         let passing = Passing {
-            body: Leftover(body.0.take()),
+            body,
             left: limit,
             stall,
             tally: Rc::clone(&tally),
@@ -192,7 +179,7 @@ impl Body for RequestBody {
     fn size_hint(&self) -> SizeHint {
         match self {
             Self::Empty => SizeHint::with_exact(0),
-            Self::Passing(passing) => passing.body.0.as_ref().map_or_else(SizeHint::default, Body::size_hint),
+            Self::Passing(passing) => passing.body.size_hint(),
         }
     }
 }
@@ -201,8 +188,7 @@ impl Body for RequestBody {
 
 impl Passing {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
-        let Some(body) = &mut self.body.0 else { return Poll::Ready(None) };
-        let frame = match Pin::new(body).poll_frame(cx) {
+        let frame = match Pin::new(&mut self.body).poll_frame(cx) {
             Poll::Ready(frame) => frame,
             Poll::Pending => {
                 ready!(self.stall.poll(cx));
@@ -234,39 +220,10 @@ impl Passing {
             }
             self.tally.bytes.set(self.tally.bytes.get() + length);
         }
-        // hyper drops a body after its trailers without asking for its end.
+        // Whoever sends it may drop a body after its trailers without asking for its end.
         if last || self.body.is_end_stream() {
             self.tally.ended.set(true);
         }
         Poll::Ready(Some(Ok(frame)))
-    }
-}
-
-// === impl Leftover ===
-
-impl Leftover {
-    pub(super) fn new(body: Incoming) -> Self {
-        Self(Some(body))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.0.as_ref().is_none_or(Body::is_end_stream)
-    }
-}
-
-impl Drop for Leftover {
-    fn drop(&mut self) {
-        if let Some(Incoming::Http2(mut body)) = self.0.take().filter(|body| !body.is_end_stream()) {
-            // A stream that is closed while its client still sends is reset, and takes an
-            // answer along that the client has not read yet (RFC 9112 §9.6).
-            tokio::task::spawn_local(timeout(LINGER, async move {
-                let mut left = LINGER_BYTES;
-                while let Some(Ok(frame)) = body.frame().await {
-                    let length = frame.data_ref().map_or(0, |data| data.len() as u64);
-                    let Some(rest) = left.checked_sub(length) else { return };
-                    left = rest;
-                }
-            }));
-        }
     }
 }

@@ -10,7 +10,7 @@ use super::{answer_body::AnswerBody, record::Record};
 use crate::error::Fault;
 
 /// The answer to a request that no backend answers.
-/// A HEAD gets the same head and no body, which hyper would send on over HTTP/2.
+/// A HEAD gets the same head and no body.
 pub(super) fn fault(
     fault: Fault,
     request_id: &HeaderValue,

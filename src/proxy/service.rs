@@ -15,7 +15,7 @@ use super::{
     opening::Opening,
     own_cookie::OwnCookie,
     record::Record,
-    request_body::{Incoming, Leftover, RequestBody},
+    request_body::{Incoming, RequestBody},
     respond,
     stall::Stall,
     stream::{self, Holding, StreamHold},
@@ -119,7 +119,6 @@ async fn handle(
     let bodiless = http_body::Body::is_end_stream(&body);
     let opening = Opening::of(&mut parts, bodiless);
     let interim = body.interim();
-    let body = Leftover::new(body);
     let trusts = |address: IpAddr| config.trusted_proxies.iter().any(|net| net.contains(&address));
     let address = headers::client_address(&parts.headers, client.address(), trusts);
     let host = target::check(&parts, &config.limits);

@@ -12,7 +12,6 @@ use tokio::{
 use super::{
     Service,
     body::{Body, Channel},
-    date::date,
     input::{Input, Read},
     output::Output,
     rewound::Rewound,
@@ -24,7 +23,7 @@ use crate::{
         write::response_head,
     },
     proxy::{
-        activity::Activity, answer_body::AnswerBody, request_body::Incoming, service::Outcome,
+        activity::Activity, answer_body::AnswerBody, date::date, request_body::Incoming, service::Outcome,
         upgrade::Tunnel,
     },
 };

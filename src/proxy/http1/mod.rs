@@ -10,7 +10,6 @@
 
 mod body;
 mod connection;
-mod date;
 mod input;
 mod output;
 mod rewound;
