@@ -68,7 +68,7 @@ const UNREAD_HTTP2: Row = Row("HTTP/2, an answer that is not read", 288);
 const UNREAD_STREAM: Row = Row("HTTP/2, each further answer that is not read", 160);
 /// Raiders that come before those that are gone are cleared away.
 const RAIDED: u64 = 2 * RAIDERS as u64 * UNREAD_HTTP2.1;
-const REQUEST_HTTP2: Row = Row("HTTP/2, idle after a request", 64);
+const REQUEST_HTTP2: Row = Row("HTTP/2, idle after a request", 24);
 
 /// A line of the table there, and its KiB.
 struct Row(&'static str, u64);

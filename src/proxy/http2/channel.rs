@@ -68,8 +68,10 @@ enum State {
     Abandoned,
 }
 
-/// Parts up to this size are copied out of the buffer that was read into, which is about twice as large.
-const SMALL: usize = 8 * 1024;
+/// Parts up to this size are copied out of the buffer that was read into, which is larger: 16 KiB.
+const SMALL: usize = 12 * 1024;
+/// Bytes that are joined: a buffer that grows takes up to twice as much.
+const JOINED: usize = 16 * 1024;
 /// Bytes taken that are worth telling the client of.
 const WORTH: usize = 64 * 1024;
 /// Interim answers that are passed on for one request, and their bytes: more are left out, which they may always be (RFC
@@ -117,13 +119,12 @@ impl Channel {
         // Whoever sends does not wait.
         self.awaits_continue.set(false);
         let mut waiting = self.waiting.borrow_mut();
+        if data.len() > SMALL || waiting.small.len() + data.len() > JOINED {
+            waiting.close();
+        }
         if data.len() <= SMALL {
             waiting.small.extend_from_slice(&data);
         } else {
-            if !waiting.small.is_empty() {
-                let small = waiting.small.split().freeze();
-                waiting.parts.push_back(small);
-            }
             waiting.parts.push_back(data);
         }
         drop(waiting);
@@ -240,6 +241,13 @@ impl Channel {
 impl Waiting {
     fn is_empty(&self) -> bool {
         self.parts.is_empty() && self.small.is_empty()
+    }
+
+    /// Joins no more to what is joined.
+    fn close(&mut self) {
+        if !self.small.is_empty() {
+            self.parts.push_back(std::mem::take(&mut self.small).freeze());
+        }
     }
 
     fn next(&mut self) -> Option<Bytes> {

@@ -98,6 +98,8 @@ pub(super) struct Connection<'a, IO> {
     pub(super) linger_by: Option<Instant>,
     /// When what is left has to be said.
     part_by: Option<Instant>,
+    /// Whether that was not so.
+    late: bool,
     timer: Option<Pin<Box<Sleep>>>,
 }
 
@@ -185,6 +187,7 @@ impl<'a, IO: AsyncRead + AsyncWrite + Unpin> Connection<'a, IO> {
             head_by: Some(clock::now() + timeouts.head),
             linger_by: None,
             part_by: None,
+            late: false,
             timer: None,
         }
     }
@@ -219,7 +222,9 @@ impl<'a, IO: AsyncRead + AsyncWrite + Unpin> Connection<'a, IO> {
             if self.over && self.output.is_empty() {
                 return Poll::Ready(Ended::Said);
             }
-            if self.poll_timer(cx) || self.stall.progress().is_cut() {
+            // Last, since whatever came before may have set it; what it says has to go out.
+            moved |= self.poll_timer(cx);
+            if self.late || self.stall.progress().is_cut() {
                 return Poll::Ready(Ended::Gone);
             }
             if !moved && self.ready.rest() {
@@ -398,28 +403,29 @@ impl<'a, IO: AsyncRead + AsyncWrite + Unpin> Connection<'a, IO> {
         }
     }
 
-    /// Whether it is over because of a deadline.
+    /// Whether something was to be done because of a deadline.
     fn poll_timer(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut moved = false;
         loop {
             let deadlines = [self.head_by, self.linger_by, self.part_by];
             let Some(next) = deadlines.into_iter().flatten().min() else {
                 self.timer = None;
-                return false;
+                return moved;
             };
             let timer = self.timer.get_or_insert_with(|| Box::pin(sleep_until(next)));
             if timer.deadline() != next {
                 timer.as_mut().reset(next);
             }
             if timer.as_mut().poll(cx).is_pending() {
-                return false;
+                return moved;
             }
+            moved = true;
             if self.part_by.is_some() {
-                return true;
+                self.late = true;
+                return moved;
             }
             if self.head_by == Some(next) {
                 self.fail(&Error::Connection(Code::NO_ERROR, "a head does not come"));
-                // So that what is said of it goes out.
-                cx.waker().wake_by_ref();
             } else {
                 self.end_lingering(next);
             }

@@ -67,7 +67,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<'_, IO> {
     ) -> Result<(), Stop> {
         let purpose = if self.streams.find(number).is_some() {
             Purpose::Trailers
-        } else if number % 2 == 0 {
+        } else if number.is_multiple_of(2) {
             return Err(Stop::broken(Code::PROTOCOL_ERROR, "a client begins a stream of an even number"));
         } else if number <= self.last {
             self.count(Kind::Crossed)?;

@@ -271,7 +271,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<'_, IO> {
 
     /// Whether the client has begun this stream, ever.
     fn begun(&self, number: u32) -> Result<(), Stop> {
-        if number > self.last || number % 2 == 0 {
+        if number > self.last || number.is_multiple_of(2) {
             return Err(Stop::broken(Code::PROTOCOL_ERROR, "a frame of a stream that has not begun"));
         }
         Ok(())
