@@ -19,7 +19,12 @@ pub fn request_line(out: &mut BytesMut, method: &Method, target: &str) {
 /// in interim answers and 204, where it must not be. The caller says `Connection: close` where the body ends
 /// with the connection.
 pub fn response_head(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap, length: Length) {
-    out.reserve(size_of_fields(headers) + 96);
+    // A small body follows in the same buffer.
+    let body = match length {
+        Length::Exact(length) if length <= SMALL => length as usize,
+        _ => 0,
+    };
+    out.reserve(size_of_fields(headers) + body + 96);
     out.extend_from_slice(b"HTTP/1.1 ");
     out.extend_from_slice(status.as_str().as_bytes());
     out.put_u8(b' ');
@@ -30,6 +35,9 @@ pub fn response_head(out: &mut BytesMut, status: StatusCode, headers: &HeaderMap
     fields(out, headers, |name| keep || *name != header::CONTENT_LENGTH);
     end_head(out, if bodiless { Length::None } else { length });
 }
+
+/// Bytes of a body that room is made for together with its head.
+const SMALL: u64 = 4 * 1024;
 
 /// Appends one field line; the value has been checked to be one.
 pub fn line(out: &mut BytesMut, name: &HeaderName, value: &[u8]) {

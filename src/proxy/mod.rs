@@ -17,6 +17,7 @@ mod connection;
 mod date;
 mod flood;
 mod forward;
+mod gate;
 mod guard;
 mod headers;
 mod http1;

@@ -184,7 +184,8 @@ async fn handle(
     let host = host.unwrap_or_else(|| client.named());
     let onward =
         Onward { version: parts.version, upgrade: opening.is_some(), host: &host, request_id, sender };
-    let mut head = RequestHead::new(parts.method.clone(), &origin_form(&parts.uri), EXPECTED_FIELDS);
+    let room = ADDED_FIELDS + EXPECTED_FIELD * parts.headers.len();
+    let mut head = RequestHead::new(parts.method.clone(), &origin_form(&parts.uri), room);
     onward.write(head.fields(), &parts.headers);
     identity::tell(head.fields(), client.vetted.identity.as_ref(), &config.tls);
     if opening.is_some() {
@@ -307,8 +308,9 @@ fn deliver(
     Outcome::Answer(Response::from_parts(parts, AnswerBody::Passing(answer)))
 }
 
-/// Bytes of fields that are made room for at once.
-const EXPECTED_FIELDS: usize = 1024;
+/// Bytes of the fields that are added to a request, and of each that it has: what is made room for at once.
+const ADDED_FIELDS: usize = 320;
+const EXPECTED_FIELD: usize = 56;
 
 /// What affinity may look at of a request.
 struct Head<'a> {

@@ -26,6 +26,7 @@ use super::{
     Client,
     activity::Activity,
     answer_body::AnswerBody,
+    gate::Gate,
     guard::{End, Guard},
     redirect,
     request_body::Incoming,
@@ -86,12 +87,16 @@ async fn serve(
     let tunnel = {
         let mut connection = pin!(Connection::new(io, service, activity, &ending).run());
         loop {
-            tokio::select! {
+            let watched = pin!(guard.next());
+            let next = Gate::new(watched);
+            let end = tokio::select! {
+                biased;
                 tunnel = connection.as_mut() => break tunnel,
-                end = guard.next() => match end {
-                    End::Graceful => ending.set(true),
-                    End::Now => return,
-                },
+                end = next => end,
+            };
+            match end {
+                End::Graceful => ending.set(true),
+                End::Now => return,
             }
         }
     };

@@ -29,6 +29,7 @@ pub(super) use self::channel::{Body, Channel};
 use self::connection::{Connection, Ended, LINGER};
 use super::{
     Client,
+    gate::Gate,
     guard::{End, Guard},
     socket::Socket,
 };
@@ -60,20 +61,22 @@ pub(super) async fn serve_http2(
         let connection = Connection::new(&mut *stream, client, &ending, timeouts, limits);
         let mut connection = pin!(connection.run());
         loop {
-            tokio::select! {
+            let watched = pin!(guard.next());
+            let next = Gate::new(watched);
+            let end = tokio::select! {
+                biased;
                 ended = connection.as_mut() => break ended,
-                end = guard.next() => match end {
-                    End::Graceful => ending.set(true),
-                    End::Now => {
-                        if !client.tunnels.any() {
-                            return;
-                        }
-                        // Its WebSockets have been told the same: their last frames are on the way.
-                        ending.set(true);
-                        let Ok(ended) = timeout(FAREWELL, connection).await else { return };
-                        break ended;
-                    }
-                },
+                end = next => end,
+            };
+            // Either way the connection is polled next, and looks.
+            ending.set(true);
+            if end == End::Now {
+                if !client.tunnels.any() {
+                    return;
+                }
+                // Its WebSockets have been told the same: their last frames are on the way.
+                let Ok(ended) = timeout(FAREWELL, connection).await else { return };
+                break ended;
             }
         }
     };
