@@ -2,8 +2,8 @@
 //! CVE-2025-8671).
 //!
 //! Each kind has a budget for ten seconds of one connection. The clock is read only when one is used up. What passes
-//! is useful: each KiB of body, in either direction, pays for one more frame of any kind, and each request for those
-//! that clients send along with it.
+//! is useful: each KiB of body, in either direction, pays for one more frame of most kinds, and each request for those
+//! that clients send along with it. Nothing pays for frames that make work in vain.
 
 use std::time::Duration;
 
@@ -79,6 +79,11 @@ impl Kind {
         }
     }
 
+    /// Whether useful bytes pay for more. A stream that is begun and left costs a backend a request.
+    const fn is_paid_for(self) -> bool {
+        !matches!(self, Self::Reset | Self::Broken | Self::Crossed)
+    }
+
     /// Frames in [`PERIOD`] that are free, and that come with each request.
     const fn budget(self) -> (u32, u32) {
         match self {
@@ -124,22 +129,20 @@ impl Meter {
         if *count > kind.budget().0 && self.is_flood(kind) { Err(kind) } else { Ok(()) }
     }
 
-    /// Whether more have come of this kind than are free and paid for. The clock is read only then: what is old news
-    /// is forgotten, and the count begins anew.
+    /// Whether more have come of this kind than are free and paid for. What is old news is forgotten, and the count
+    /// begins anew: what passed an hour ago does not pay for a flood now.
     fn is_flood(&mut self, kind: Kind) -> bool {
-        let (free, each) = kind.budget();
-        let paid = u32::try_from(self.useful / PRICE).unwrap_or(u32::MAX);
-        let allowed = free.saturating_add(each.saturating_mul(self.requests)).saturating_add(paid);
-        if self.counts[kind as usize] <= allowed {
-            return false;
-        }
         let now = clock::now();
-        let soon = now.saturating_duration_since(self.since) < PERIOD;
-        if !soon {
+        if now.saturating_duration_since(self.since) >= PERIOD {
             (self.counts, self.requests, self.useful) = ([0; Kind::ALL.len()], 0, 0);
             self.since = now;
+            return false;
         }
-        soon
+        let (free, each) = kind.budget();
+        let paid =
+            if kind.is_paid_for() { u32::try_from(self.useful / PRICE).unwrap_or(u32::MAX) } else { 0 };
+        let allowed = free.saturating_add(each.saturating_mul(self.requests)).saturating_add(paid);
+        self.counts[kind as usize] > allowed
     }
 }
 
@@ -189,12 +192,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn requests_do_not_pay_for_resets() {
+    async fn neither_requests_nor_bytes_pay_for_resets() {
         let mut meter = begun();
         let resets = (1..=5000).find(|_| {
             meter.request();
+            meter.useful(16 * 1024);
             meter.count(Kind::Reset).is_err()
         });
         assert_eq!(resets, Some(501));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_passed_long_ago_does_not_pay() {
+        let mut meter = begun();
+        meter.useful(1 << 30);
+        tokio::time::advance(PERIOD).await;
+        // The one that is beyond the free ones begins a new count.
+        assert_eq!(passed(&mut meter, Kind::Ping, 5000), Some(201 + 201));
     }
 }
