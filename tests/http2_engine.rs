@@ -253,3 +253,77 @@ async fn a_client_that_reads_no_acknowledgements_is_not_read_either() {
     assert_eq!(outcome, Outcome::GoAway(11));
     assert!(homing.process.peak_resident() < 200 << 20);
 }
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_and_never_ends_a_head_does_not_stop_its_worker() {
+    let backend = RawBackend::start("app-1", |mut connection| async move {
+        while let Some(head) = connection.head().await {
+            if head.contains(" /long ") {
+                connection.write("HTTP/1.1 200 OK\r\nContent-Length: 100000000\r\n\r\n").await;
+                while connection.try_write(&[b'x'; 100_000]).await {}
+                return;
+            }
+            connection.write(OK).await;
+        }
+    });
+    let homing = Setup::new([&backend]).workers(1).section("[timeouts]\nhead = \"1s\"").start().await;
+    let mut silent = wide(&homing).await;
+    for stream in [1, 3, 5, 7] {
+        silent.head(stream, &request("GET", "/long"), true).await;
+    }
+    // Its body is waited for; then its client is told to go, and does not listen.
+    silent.head(9, &request("POST", "/"), false).await;
+    let half = encode(HEADERS, 0, 11, &head(&request("GET", "/")));
+    silent.write(&half).await;
+    let began = std::time::Instant::now();
+    while began.elapsed() < std::time::Duration::from_secs(4) {
+        let mut other = Frames::open(&Client::h2(&homing)).await;
+        other.get(1).await;
+        assert_eq!(other.outcome(1).await, Outcome::Answer(200));
+    }
+}
+
+#[tokio::test]
+async fn an_upload_goes_on_after_its_answer_has_begun() {
+    const LENGTH: usize = 4_000_000;
+    let backend = RawBackend::start("app-1", |mut connection| async move {
+        while connection.head().await.is_some() {
+            connection.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbe").await;
+            connection.skip(LENGTH).await;
+            connection.write("en").await;
+        }
+    });
+    let homing = Setup::new([&backend]).start().await;
+    let mut connection = wide(&homing).await;
+    let length = LENGTH.to_string();
+    let fields = [&request("POST", "/")[..], &[("content-length", &length)]].concat();
+    connection.head(1, &fields, false).await;
+    assert_eq!(connection.outcome(1).await, Outcome::Answer(200));
+    // As the proxy has said before its answer.
+    let (mut stream, mut whole, mut left) = (256 * 1024_i64, 512 * 1024_i64, LENGTH);
+    let mut body = 0;
+    let mut ended = false;
+    while !ended {
+        // In bursts, and as much as both windows have room for: only what is given back lets it go on.
+        while left > 0 && stream.min(whole) > 0 {
+            let part = left.min(LARGEST).min(usize::try_from(stream.min(whole)).unwrap());
+            upload(&mut connection, 1, part, part == left).await;
+            left -= part;
+            stream -= part as i64;
+            whole -= part as i64;
+        }
+        let frame = within("the next frame", connection.try_next()).await.expect("a frame");
+        match frame.kind {
+            WINDOW_UPDATE => {
+                let more = i64::from(u32::from_be_bytes(frame.payload[..4].try_into().unwrap()));
+                if frame.stream == 0 { whole += more } else { stream += more }
+            }
+            DATA => {
+                body += frame.payload.len();
+                ended = frame.flags & END_STREAM != 0;
+            }
+            _ => {}
+        }
+    }
+    assert_eq!((body, left), (4, 0));
+}

@@ -118,6 +118,21 @@ impl RawConnection {
         }
     }
 
+    /// Reads so many bytes and throws them away.
+    pub(crate) async fn skip(&mut self, mut bytes: usize) {
+        let pending = bytes.min(self.pending.len());
+        self.pending.drain(..pending);
+        bytes -= pending;
+        let mut buffer = [0; 16 * 1024];
+        while bytes > 0 {
+            let room = bytes.min(buffer.len());
+            match self.socket.read(&mut buffer[..room]).await {
+                Ok(length @ 1..) => bytes -= length,
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+
     /// Reads a request and opens the WebSocket that it asks for; false, and nothing sent, for any other path.
     pub(crate) async fn opens(&mut self, path: &str) -> bool {
         let Some(head) = self.head().await else { return false };

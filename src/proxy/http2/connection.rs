@@ -227,6 +227,10 @@ impl<'a, IO: AsyncRead + AsyncWrite + Unpin> Connection<'a, IO> {
             if self.late || self.stall.progress().is_cut() {
                 return Poll::Ready(Ended::Gone);
             }
+            if self.over {
+                // Whoever wakes a stream that is gone must not keep the connection from resting.
+                self.ready.take(|_| {});
+            }
             if !moved && self.ready.rest() {
                 self.rest();
                 return Poll::Pending;
@@ -313,6 +317,26 @@ impl<'a, IO: AsyncRead + AsyncWrite + Unpin> Connection<'a, IO> {
 
     /// After anything has happened to a stream: gives windows back, lets it speak, or go.
     pub(super) fn tend(&mut self, place: usize) {
+        self.give_back(place);
+        let Some(stream) = self.streams.at(place) else { return };
+        if stream.is_finished() {
+            self.remove(place);
+            return;
+        }
+        let said = matches!(stream.state, State::Said);
+        if said && stream.linger.is_none() && stream.channel.is_abandoned() && !stream.received {
+            let by = clock::now() + LINGER;
+            stream.linger = Some(by);
+            self.linger_by.get_or_insert(by);
+        }
+        if !stream.in_line && !stream.parked && stream.has_words() {
+            stream.in_line = true;
+            self.line.push_back(place);
+        }
+    }
+
+    /// Gives back the windows of what has been taken of a stream's body.
+    pub(super) fn give_back(&mut self, place: usize) {
         let Some(stream) = self.streams.at(place) else { return };
         let taken = stream.channel.taken();
         let back = if stream.channel.is_drained() { stream.held } else { taken.min(stream.held) };
@@ -327,20 +351,6 @@ impl<'a, IO: AsyncRead + AsyncWrite + Unpin> Connection<'a, IO> {
             stream.receives += i64::from(credit);
             let number = stream.number;
             self.output.frames(|out| write::window_update(out, number, credit));
-        }
-        if stream.is_finished() {
-            self.remove(place);
-            return;
-        }
-        let said = matches!(stream.state, State::Said);
-        if said && stream.linger.is_none() && stream.channel.is_abandoned() && !stream.received {
-            let by = clock::now() + LINGER;
-            stream.linger = Some(by);
-            self.linger_by.get_or_insert(by);
-        }
-        if !stream.in_line && !stream.parked && stream.has_words() {
-            stream.in_line = true;
-            self.line.push_back(place);
         }
     }
 
@@ -359,6 +369,8 @@ impl<'a, IO: AsyncRead + AsyncWrite + Unpin> Connection<'a, IO> {
         self.credit += u32::try_from(stream.held).unwrap_or(u32::MAX);
         if let State::Answering(answer) = &stream.state {
             self.parts -= answer.part.len();
+            // Others waited for that room.
+            self.unpark();
         }
     }
 

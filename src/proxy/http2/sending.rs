@@ -39,7 +39,10 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<'_, IO> {
         while self.output.has_room() {
             let Some(place) = self.line.pop_front() else { return };
             let before = self.parts;
-            match self.speak(place) {
+            let turn = self.speak(place);
+            // An upload goes on while its answer is asked for, and what that has taken is told nobody else.
+            self.give_back(place);
+            match turn {
                 Turn::Again => {
                     if let Some(stream) = self.streams.at(place) {
                         stream.in_line = true;
