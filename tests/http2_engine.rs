@@ -3,7 +3,9 @@
 #[expect(dead_code, reason = "each test file uses its part of the harness")]
 mod support;
 
-use std::collections::HashMap;
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::{sync::Notify, time::timeout};
 
 use self::support::{
     backend::Backend,
@@ -263,6 +265,9 @@ async fn a_client_that_takes_nothing_and_never_ends_a_head_does_not_stop_its_wor
                 while connection.try_write(&[b'x'; 100_000]).await {}
                 return;
             }
+            if head.contains(" /body ") {
+                return connection.read_to_end().await;
+            }
             connection.write(OK).await;
         }
     });
@@ -272,7 +277,7 @@ async fn a_client_that_takes_nothing_and_never_ends_a_head_does_not_stop_its_wor
         silent.head(stream, &request("GET", "/long"), true).await;
     }
     // Its body is waited for; then its client is told to go, and does not listen.
-    silent.head(9, &request("POST", "/"), false).await;
+    silent.head(9, &request("POST", "/body"), false).await;
     let half = encode(HEADERS, 0, 11, &head(&request("GET", "/")));
     silent.write(&half).await;
     // It has been cut by then, and would not let anybody else be served any more.
@@ -283,7 +288,7 @@ async fn a_client_that_takes_nothing_and_never_ends_a_head_does_not_stop_its_wor
             assert_eq!(other.outcome(1).await, Outcome::Answer(200));
         }
     };
-    let _ = tokio::time::timeout(std::time::Duration::from_secs(4), others).await;
+    let _ = timeout(Duration::from_secs(4), others).await;
     let mut last = Frames::open(&Client::h2(&homing)).await;
     last.get(1).await;
     assert_eq!(last.outcome(1).await, Outcome::Answer(200));
@@ -291,10 +296,16 @@ async fn a_client_that_takes_nothing_and_never_ends_a_head_does_not_stop_its_wor
 
 #[tokio::test]
 async fn an_upload_goes_on_after_its_answer_has_begun() {
-    const LENGTH: usize = 4_000_000;
-    let backend = RawBackend::start("app-1", |mut connection| async move {
-        while connection.head().await.is_some() {
+    const LENGTH: usize = 16_000_000;
+    let full = Arc::new(Notify::new());
+    let reads = Arc::clone(&full);
+    let backend = RawBackend::start("app-1", move |mut connection| {
+        let reads = Arc::clone(&reads);
+        async move {
+            connection.head().await;
             connection.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbe").await;
+            // Then all that waits is taken at once, by nothing but the question for the rest of the answer.
+            reads.notified().await;
             connection.skip(LENGTH).await;
             connection.write("en").await;
         }
@@ -309,27 +320,36 @@ async fn an_upload_goes_on_after_its_answer_has_begun() {
     let (mut stream, mut whole, mut left) = (256 * 1024_i64, 512 * 1024_i64, LENGTH);
     let mut body = 0;
     let mut ended = false;
-    while !ended {
-        // In bursts, and as much as both windows have room for: only what is given back lets it go on.
-        while left > 0 && stream.min(whole) > 0 {
-            let part = left.min(LARGEST).min(usize::try_from(stream.min(whole)).unwrap());
-            upload(&mut connection, 1, part, part == left).await;
-            left -= part;
-            stream -= part as i64;
-            whole -= part as i64;
-        }
-        let frame = within("the next frame", connection.try_next()).await.expect("a frame");
-        match frame.kind {
-            WINDOW_UPDATE => {
-                let more = i64::from(u32::from_be_bytes(frame.payload[..4].try_into().unwrap()));
-                if frame.stream == 0 { whole += more } else { stream += more }
+    let upload = async {
+        while !ended {
+            // In bursts, and as much as both windows have room for: only what is given back lets it go on.
+            while left > 0 && stream.min(whole) > 0 {
+                let part = left.min(LARGEST).min(usize::try_from(stream.min(whole)).unwrap());
+                upload(&mut connection, 1, part, part == left).await;
+                left -= part;
+                stream -= part as i64;
+                whole -= part as i64;
             }
-            DATA => {
-                body += frame.payload.len();
-                ended = frame.flags & END_STREAM != 0;
+            let next = connection.try_next();
+            let Ok(frame) = timeout(Duration::from_millis(500), next).await else {
+                // Nobody takes any more.
+                full.notify_one();
+                continue;
+            };
+            let frame = frame.expect("a frame");
+            match frame.kind {
+                WINDOW_UPDATE => {
+                    let more = i64::from(u32::from_be_bytes(frame.payload[..4].try_into().unwrap()));
+                    if frame.stream == 0 { whole += more } else { stream += more }
+                }
+                DATA => {
+                    body += frame.payload.len();
+                    ended = frame.flags & END_STREAM != 0;
+                }
+                _ => {}
             }
-            _ => {}
         }
-    }
+    };
+    within("the whole upload", upload).await;
     assert_eq!((body, left), (4, 0));
 }
