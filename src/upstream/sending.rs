@@ -97,7 +97,9 @@ where
     /// A request that is to be sent.
     pub(super) fn new(request: Request<B>) -> Self {
         let (head, length, body) = request.into_parts();
-        let body = Some(body).filter(|body| !body.is_end_stream());
+        // Its end may have come since its head was written, and has to be told as that announced it.
+        let follows = matches!(length, Length::Chunked | Length::Exact(1..)) || !body.is_end_stream();
+        let body = follows.then_some(body);
         let (out, data) = (BytesMut::new(), Bytes::new());
         Self { head, out, data, tail: &[], body, length, written: 0, flushed: false }
     }
@@ -211,7 +213,7 @@ const CHUNK_END_AND_LAST: &[u8] = b"\r\n0\r\n\r\n";
 
 #[cfg(test)]
 mod tests {
-    use std::task::Waker;
+    use std::{cell::Cell, rc::Rc, task::Waker};
 
     use futures_util::stream;
     use http::{HeaderValue, Method};
@@ -342,6 +344,36 @@ mod tests {
         trailers.insert("x-sum", HeaderValue::from_static("1"));
         let (writes, _) = send(Method::POST, chunks(&["a"], Some(trailers)), usize::MAX);
         assert!(writes.concat().ends_with("\r\n\r\n1\r\na\r\n0\r\nx-sum: 1\r\n\r\n"), "{writes:?}");
+    }
+
+    /// A body whose end comes when it is said.
+    struct Late(Rc<Cell<bool>>);
+
+    impl HttpBody for Late {
+        type Data = Bytes;
+        type Error = Fault;
+
+        fn poll_frame(
+            self: Pin<&mut Self>,
+            _: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Fault>>> {
+            if self.0.get() { Poll::Ready(None) } else { Poll::Pending }
+        }
+
+        fn is_end_stream(&self) -> bool {
+            self.0.get()
+        }
+    }
+
+    #[test]
+    fn a_body_that_ends_after_its_head_was_written_ends_as_announced() {
+        let ended = Rc::new(Cell::new(false));
+        let request = RequestHead::new(Method::POST, "/", 0).finish(Late(Rc::clone(&ended)), false);
+        ended.set(true);
+        let mut writer = Writes { room: usize::MAX, writes: Vec::new() };
+        let sent = Sending::new(request).poll(&mut Context::from_waker(Waker::noop()), &mut writer);
+        assert!(matches!(sent, Poll::Ready(Ok(()))), "{sent:?}");
+        assert_eq!(writer.writes.concat(), "POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n");
     }
 
     #[test]
