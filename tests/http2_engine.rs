@@ -353,3 +353,38 @@ async fn an_upload_goes_on_after_its_answer_has_begun() {
     within("the whole upload", upload).await;
     assert_eq!((body, left), (4, 0));
 }
+
+#[tokio::test]
+async fn an_answer_that_had_to_wait_for_others_goes_on_when_it_has_a_window_of_its_own() {
+    let heard = Arc::new(Notify::new());
+    let go_on = Arc::clone(&heard);
+    let backend = RawBackend::start("app-1", move |mut connection| {
+        let go_on = Arc::clone(&go_on);
+        async move {
+            let Some(head) = connection.head().await else { return };
+            if head.contains(" /long ") {
+                connection.write("HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n").await;
+                connection.write(vec![b'x'; 1_000_000]).await;
+                return connection.read_to_end().await;
+            }
+            connection.write("HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nbe").await;
+            go_on.notified().await;
+            connection.write("en").await;
+        }
+    });
+    let homing = Setup::new([&backend]).start().await;
+    let mut connection = Frames::open(&Client::h2(&homing)).await;
+    // No window for any stream, and all that is wished for of the connection.
+    connection.send(SETTINGS, 0, 0, &[0, 4, 0, 0, 0, 0]).await;
+    connection.send(WINDOW_UPDATE, 0, 0, &[0x7f, 0, 0, 0]).await;
+    for stream in (1..40).step_by(2) {
+        connection.head(stream, &request("GET", "/long"), true).await;
+        assert_eq!(connection.outcome(stream).await, Outcome::Answer(200));
+    }
+    connection.head(41, &request("GET", "/short"), true).await;
+    assert_eq!(connection.outcome(41).await, Outcome::Answer(200));
+    connection.send(WINDOW_UPDATE, 0, 41, &[0, 1, 0, 0]).await;
+    assert_eq!(connection.next(DATA).await.payload, b"be");
+    heard.notify_one();
+    assert_eq!(connection.next(DATA).await.payload, b"en");
+}

@@ -68,10 +68,13 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<'_, IO> {
     /// Lets those speak that waited for what all of them wait for.
     pub(super) fn unpark(&mut self) {
         for place in std::mem::take(&mut self.parked) {
-            if let Some(stream) = self.streams.at(place) {
-                stream.parked = false;
+            if let Some(stream) = self.streams.at(place)
+                && std::mem::take(&mut stream.parked)
+                && !stream.in_line
+            {
+                stream.in_line = true;
+                self.line.push_back(place);
             }
-            self.enter(place);
         }
     }
 
@@ -84,11 +87,14 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<'_, IO> {
         }
     }
 
-    /// Puts a stream into the line.
+    /// Puts a stream into the line, wherever it was.
     pub(super) fn enter(&mut self, place: usize) {
-        if let Some(stream) = self.streams.at(place)
-            && !stream.in_line
-        {
+        let Some(stream) = self.streams.at(place) else { return };
+        // A stream that is parked is not woken by its body.
+        if std::mem::take(&mut stream.parked) {
+            self.parked.retain(|parked| *parked != place);
+        }
+        if !stream.in_line {
             stream.in_line = true;
             self.line.push_back(place);
         }
