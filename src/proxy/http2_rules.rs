@@ -1,8 +1,8 @@
-//! What HTTP/2 forbids in a request and h2 lets pass (RFC 9113 §8.2, §8.3).
+//! What HTTP/2 forbids in a request and is answered, so that whoever sent it reads why (RFC 9113 §8.2, §8.3).
 //!
-//! h2 resets streams with missing, repeated, unknown or late pseudo-header fields, an empty `:path`, fields of one
-//! connection, names that are not lower-case, values with CR, LF or NUL, and a Content-Length that is malformed or not
-//! that of the DATA. What names the target is checked for both protocols, in [`super::target`].
+//! Streams with missing, repeated, unknown or late pseudo-header fields, an empty `:path`, fields of one connection, names
+//! that are not lower-case, values with CR, LF or NUL, and a Content-Length that is malformed or not that of the DATA have
+//! been reset by then ([`crate::http2::head`]). What names the target is checked for both protocols, in [`super::target`].
 
 use http::{Version, request::Parts};
 
@@ -22,7 +22,7 @@ pub(super) fn check(parts: &Parts) -> Result<(), Fault> {
             return Err(Fault::BadRequest("a field value begins or ends with whitespace"));
         }
     }
-    // Repeated lengths, of which h2 looks at the first one only, and names that CGI takes for lengths.
+    // Repeated lengths, of which only the first one has been looked at, and names that CGI takes for lengths.
     request_length(parts.version, &parts.headers).map_err(|Malformed(rule)| Fault::BadRequest(rule))?;
     // `:scheme` says how the client got here (RFC 9113 §8.3.1), which is by TLS or through a gateway.
     match parts.uri.scheme_str() {

@@ -15,6 +15,11 @@ pub(super) enum Interim {
     Http2(Rc<http2::Channel>),
 }
 
+/// Interim answers that are passed on for one request, and bytes of those that its client has not taken: more are left
+/// out, which they may always be (RFC 9110 §15.2).
+pub(super) const MAX_COUNT: u32 = 16;
+pub(super) const MAX_BYTES: usize = 16 * 1024;
+
 // === impl Interim ===
 
 impl Interim {

@@ -131,6 +131,11 @@ struct Place {
     _open: OpenOne,
 }
 
+/// How long, and how many bytes, what a client still sends is read when nobody wants it. A connection that is
+/// closed while its client sends is reset, and takes an answer along that has not been read (RFC 9112 §9.6).
+const LINGER: Duration = Duration::from_secs(2);
+const LINGER_BYTES: u64 = 64 * 1024 * 1024;
+
 // === impl Place ===
 
 impl Place {

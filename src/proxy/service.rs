@@ -191,7 +191,7 @@ async fn handle(
     if opening.is_some() {
         head.asks_for(headers::WEBSOCKET);
     }
-    let outgoing = head.finish(body, parts.headers.contains_key(header::CONTENT_LENGTH));
+    let outgoing = head.finish(body, length.is_some());
     let method = std::mem::take(&mut parts.method);
     // All that is needed of it has been written.
     drop(parts);

@@ -18,6 +18,7 @@ use http_body::{Frame, SizeHint};
 use crate::{
     error::Fault,
     http1::{framing::Length, write::response_head},
+    proxy::interim,
 };
 
 /// The end that takes.
@@ -56,11 +57,6 @@ enum State {
     Abandoned,
 }
 
-/// Interim answers that are passed on for one request, and bytes of those that the client has not taken: more
-/// are left out, which they may always be (RFC 9110 §15.2).
-const MAX_INTERIMS: u32 = 16;
-const MAX_INTERIM_BYTES: usize = 16 * 1024;
-
 // === impl Channel ===
 
 impl Channel {
@@ -81,7 +77,7 @@ impl Channel {
             taker: RefCell::default(),
             connection: RefCell::default(),
             interim: interim.then(RefCell::default),
-            interims: Cell::new(MAX_INTERIMS),
+            interims: Cell::new(interim::MAX_COUNT),
         })
     }
 
@@ -156,7 +152,7 @@ impl Channel {
         let mut head = BytesMut::new();
         response_head(&mut head, status, headers, Length::None);
         let mut interim = interim.borrow_mut();
-        if interim.len() + head.len() <= MAX_INTERIM_BYTES {
+        if interim.len() + head.len() <= interim::MAX_BYTES {
             interim.extend_from_slice(&head);
             self.interims.set(left);
             if let Some(connection) = self.connection.take() {

@@ -1,6 +1,6 @@
 //! One connection: heads in, answers out, one request after the other.
 
-use std::{cell::Cell, future::poll_fn, io, pin::Pin, rc::Rc, task::Poll, time::Duration};
+use std::{cell::Cell, future::poll_fn, io, pin::Pin, rc::Rc, task::Poll};
 
 use http::{HeaderValue, Method, Response, Version, header};
 use http_body::Body as _;
@@ -23,8 +23,8 @@ use crate::{
         write::response_head,
     },
     proxy::{
-        activity::Activity, answer_body::AnswerBody, date::date, request_body::Incoming, service::Outcome,
-        upgrade::Tunnel,
+        LINGER, LINGER_BYTES, activity::Activity, answer_body::AnswerBody, date::date,
+        request_body::Incoming, service::Outcome, upgrade::Tunnel,
     },
 };
 
@@ -59,11 +59,6 @@ enum After {
     /// Something that is not HTTP.
     Tunnel(Tunnel),
 }
-
-/// How long, and how many bytes, what a client still sends is read when nobody wants it. A connection that is
-/// closed while its client sends is reset, and takes an answer along that has not been read (RFC 9112 §9.6).
-const LINGER: Duration = Duration::from_secs(2);
-const LINGER_BYTES: u64 = 64 * 1024 * 1024;
 
 // === impl Connection ===
 

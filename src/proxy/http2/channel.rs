@@ -15,7 +15,7 @@ use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, StatusCode};
 use http_body::{Frame, SizeHint};
 
-use crate::error::Fault;
+use crate::{error::Fault, proxy::interim};
 
 /// The end that takes.
 #[derive(Debug)]
@@ -74,10 +74,6 @@ const SMALL: usize = 12 * 1024;
 const JOINED: usize = 16 * 1024;
 /// Bytes taken that are worth telling the client of.
 const WORTH: usize = 64 * 1024;
-/// Interim answers that are passed on for one request, and their bytes: more are left out, which they may always be (RFC
-/// 9110 §15.2).
-const MAX_INTERIMS: u32 = 16;
-const MAX_INTERIM_BYTES: usize = 16 * 1024;
 
 // === impl Channel ===
 
@@ -95,7 +91,7 @@ impl Channel {
             taker: RefCell::default(),
             connection,
             interims: RefCell::default(),
-            room: Cell::new((MAX_INTERIMS, MAX_INTERIM_BYTES)),
+            room: Cell::new((interim::MAX_COUNT, interim::MAX_BYTES)),
         })
     }
 

@@ -37,7 +37,7 @@ use crate::{
         settings::Settings,
         write,
     },
-    proxy::{Client, answers::Tracked, flood::Meter, service::Outcome},
+    proxy::{Client, LINGER, answers::Tracked, flood::Meter, service::Outcome},
 };
 
 /// A connection and what is known of it.
@@ -124,8 +124,6 @@ pub(super) enum Ended {
 
 /// What is asked of a client that has been told to begin no more streams.
 pub(super) const ASKED: [u8; 8] = *b"farewell";
-/// How long what a client still sends is read when nobody wants it, and how long it is waited for at the end.
-pub(super) const LINGER: Duration = Duration::from_secs(2);
 /// Bytes given back that are worth telling a client of.
 const WORTH: u32 = 64 * 1024;
 

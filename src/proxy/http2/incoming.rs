@@ -10,13 +10,10 @@ use bytes::{Buf as _, Bytes};
 use http::HeaderMap;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, ReadBuf};
 
-use super::{
-    MAX_DISCARDED,
-    connection::{ASKED, Connection, Farewell, PIECE},
-};
+use super::connection::{ASKED, Connection, Farewell, PIECE};
 use crate::{
     http2::{Code, Error, MAX_WINDOW, PREFACE, frame::Frame, settings::Settings, write},
-    proxy::flood::Kind,
+    proxy::{LINGER_BYTES, flood::Kind},
 };
 
 /// Why nothing more is read.
@@ -217,7 +214,7 @@ impl<IO: AsyncRead + AsyncWrite + Unpin> Connection<'_, IO> {
             self.credit += flow - padding;
             stream.discarded += length as u64;
             // A client that goes on and on has to wait, and then it is told.
-            if stream.discarded <= MAX_DISCARDED {
+            if stream.discarded <= LINGER_BYTES {
                 stream.credit += flow - padding;
             }
         }

@@ -26,9 +26,9 @@ use tokio::{io::AsyncWriteExt as _, time::timeout};
 use tokio_rustls::server::TlsStream;
 
 pub(super) use self::channel::{Body, Channel};
-use self::connection::{Connection, Ended, LINGER};
+use self::connection::{Connection, Ended};
 use super::{
-    Client,
+    Client, LINGER, LINGER_BYTES,
     gate::Gate,
     guard::{End, Guard},
     socket::Socket,
@@ -42,8 +42,6 @@ const CONNECTION_WINDOW: u32 = 512 * 1024;
 /// The factor by which a head may exceed `limits.head_size`, as HTTP/2 counts it (RFC 9113 §6.5.2), and still be
 /// understood, so that its refusal says what was asked.
 const HEAD_SLACK: usize = 2;
-/// Bytes of a body that are read although nobody wants them.
-const MAX_DISCARDED: u64 = 64 * 1024 * 1024;
 /// Time for WebSockets over a connection that is closed at once to be told so.
 const FAREWELL: Duration = Duration::from_secs(1);
 
@@ -93,7 +91,7 @@ async fn part(stream: &mut TlsStream<Socket>) {
         return;
     }
     let (Socket(socket), _) = stream.get_mut();
-    let mut left = MAX_DISCARDED;
+    let mut left = LINGER_BYTES;
     while socket.readable().await.is_ok() {
         let mut bytes = [0; 4096];
         match socket.try_read(&mut bytes) {

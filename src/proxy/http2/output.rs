@@ -189,21 +189,27 @@ mod tests {
     use super::*;
     use crate::http2::write;
 
-    /// Takes so many bytes at a time, and every other time none.
+    /// Takes so many bytes at a time, and in all; every other time none, if it pauses.
     struct Slow {
         got: Vec<u8>,
         bite: usize,
-        pause: bool,
+        left: usize,
+        pauses: bool,
+        paused: bool,
     }
 
     impl AsyncWrite for Slow {
         fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-            self.pause = !self.pause;
-            if self.pause {
+            self.paused = self.pauses && !self.paused;
+            if self.paused {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let count = buf.len().min(self.bite);
+            let count = buf.len().min(self.bite).min(self.left);
+            if count == 0 {
+                return Poll::Pending;
+            }
+            self.left -= count;
             self.got.extend_from_slice(&buf[..count]);
             Poll::Ready(Ok(count))
         }
@@ -232,7 +238,7 @@ mod tests {
                 expected.extend_from_slice(&data_head(stream, part.len(), false));
                 expected.extend_from_slice(part);
             }
-            let mut slow = Slow { got: Vec::new(), bite, pause: false };
+            let mut slow = Slow { got: Vec::new(), bite, left: usize::MAX, pauses: true, paused: false };
             let mut cx = Context::from_waker(Waker::noop());
             let mut written = 0;
             while output.poll_flush(&mut slow, &mut cx, &mut written).is_pending() {
@@ -244,37 +250,11 @@ mod tests {
         }
     }
 
-    /// Takes so many bytes, and then none.
-    struct Little {
-        got: Vec<u8>,
-        left: usize,
-    }
-
-    impl AsyncWrite for Little {
-        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, buf: &[u8]) -> Poll<io::Result<usize>> {
-            let count = buf.len().min(9000).min(self.left);
-            if count == 0 {
-                return Poll::Pending;
-            }
-            self.left -= count;
-            self.got.extend_from_slice(&buf[..count]);
-            Poll::Ready(Ok(count))
-        }
-
-        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-
-        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-            Poll::Ready(Ok(()))
-        }
-    }
-
     #[test]
     fn frames_stay_in_order_for_as_long_as_a_connection_lives() {
         let mut output = Output::new();
         let mut expected = Vec::new();
-        let mut little = Little { got: Vec::new(), left: 0 };
+        let mut little = Slow { got: Vec::new(), bite: 9000, left: 0, pauses: false, paused: false };
         let mut cx = Context::from_waker(Waker::noop());
         let mut written = 0;
         for round in 0..200 {
