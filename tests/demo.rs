@@ -21,6 +21,8 @@ use self::support::{
 async fn what_the_demo_prints_works_as_printed() {
     let demo = demo().await;
     let cookies = demo.directory().join("jar");
+    // The last line of the guide, which follows the listeners.
+    demo.process.stderr.wait_for("Ctrl-C here stops everything").await;
     let printed = format!("{}\n{}", demo.process.stdout.text(), demo.process.stderr.text());
     let mut tried = 0;
     for line in printed.lines().map(str::trim) {
