@@ -22,7 +22,7 @@ use tokio::{
 
 use crate::{
     admission::{Gate, Permit, RateLimit, RequestPermit},
-    affinity::{Admin, Affinity, KeyHasher, Keys, Member, Roster, SealingKey, Settings},
+    affinity::{Admin, Affinity, KeyHasher, Keys, Member, MoveReason, Roster, SealingKey, Settings},
     backend::{Backend, Families, Instance, Listed, RetryBudget},
     clock,
     config::{self, Changes, Config, HealthCheck, PoolLimits, PoolTimeouts},
@@ -133,6 +133,8 @@ pub struct Reload(pub oneshot::Sender<Result<Changes, String>>);
 
 /// How long a request waits for a home that only another replica has heard of.
 const HOME_TO_COME: Duration = Duration::from_secs(2);
+/// How long a request that is under way without a session is expected to take.
+const UNDER_WAY: Duration = Duration::from_secs(1);
 /// Wishes for a reload at one time; more are refused.
 const MAX_RELOADS: usize = 8;
 
@@ -290,18 +292,30 @@ impl Pool {
         left[spare..].to_vec()
     }
 
-    /// Time until a draining backend has no live session left, if nobody uses one of them, or until the
-    /// deadline of its drain; zero when none is left, none when it does not drain. An open stream holds its
-    /// session, whose idle clock has yet to start.
+    /// Time until nothing is left at a draining backend, if its sessions stay idle, or until the deadline of its
+    /// drain; zero when nothing is left, none when it does not drain. An open stream holds its session, whose idle
+    /// clock has yet to start, and a placed request may begin one. When any other request ends is unknown, so it
+    /// counts as [`UNDER_WAY`].
     pub fn drain_eta(&self, backend: &Backend) -> Option<Duration> {
         let member = &backend.member;
         if member.admin() != Admin::Draining {
             return None;
         }
         let idle = self.affinity.drain_eta(&self.settings, &self.roster, member.slot(), clock::tick());
-        let held = if member.streams() > 0 { self.settings.session_timeout } else { Duration::ZERO };
+        let held = match backend.left() {
+            left if left.streams > 0 || member.placing() > 0 => self.settings.session_timeout,
+            left if left.requests > 0 => UNDER_WAY,
+            _ => Duration::ZERO,
+        };
         let left = idle.unwrap_or_default().max(held);
         Some(backend.standing.steering.deadline_in().map_or(left, |deadline| deadline.min(left)))
+    }
+
+    /// Sessions that have moved away from a backend because it was down.
+    pub fn moved_away(&self, backend: &Backend) -> u64 {
+        let stats = self.affinity.stats();
+        let own = stats.backends.iter().find(|own| Arc::ptr_eq(&own.member, &backend.member));
+        own.map_or(0, |own| own.moved[MoveReason::Down as usize])
     }
 
     /// A backend's answer carried this instance id: when it is a new one, the sessions that lived there
@@ -318,6 +332,7 @@ impl Pool {
     fn conclude(&self, backend: &Backend, instance: Instance) {
         if instance == Instance::New {
             let lost = backend.member.live();
+            backend.lost(lost);
             self.affinity.restarted(backend.member.slot(), clock::tick());
             tracing::warn!(pool = %self.name, backend = backend.name(), lost, "backend has restarted: its sessions are gone");
         }

@@ -3,15 +3,24 @@
 #[expect(dead_code, reason = "each test file uses its part of the harness")]
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
 
 use futures_util::{SinkExt as _, StreamExt as _};
 use homing::clock;
-use serde_json::json;
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use tokio_tungstenite::tungstenite::Message;
 
 use self::support::{
     app,
+    backend::{Backend, answer},
     client::Client,
     eventually,
     metrics::Metrics,
@@ -122,7 +131,7 @@ async fn ending_a_drain_cancels_its_deadline() {
     let operator = Operator::of(&homing);
     operator.steer("app-1", "drain", json!({ "deadline_seconds": 1 })).await;
     let backend = operator.steer("app-1", "undrain", json!({})).await;
-    assert_eq!(backend["drain_deadline_seconds"], serde_json::Value::Null);
+    assert_eq!(backend["drain_deadline_seconds"], Value::Null);
     // A drain without a deadline outlives the one that was cancelled.
     operator.steer("app-1", "drain", json!({})).await;
     operator.read("pools/app/backends/app-1/drain?wait_seconds=2").await;
@@ -136,10 +145,10 @@ async fn a_drain_that_is_asked_for_again_keeps_its_deadline_unless_told_otherwis
     let operator = Operator::of(&homing);
     let deadline =
         async |wish| operator.steer("app-1", "drain", wish).await["drain_deadline_seconds"].clone();
-    assert_eq!(deadline(json!({})).await, serde_json::Value::Null);
+    assert_eq!(deadline(json!({})).await, Value::Null);
     assert!(deadline(json!({ "deadline_seconds": 600 })).await.as_f64().is_some_and(|left| left > 500.0));
     assert!(deadline(json!({})).await.as_f64().is_some_and(|left| left > 500.0));
-    assert_eq!(deadline(json!({ "deadline_seconds": null })).await, serde_json::Value::Null);
+    assert_eq!(deadline(json!({ "deadline_seconds": null })).await, Value::Null);
 }
 
 #[tokio::test]
@@ -186,7 +195,7 @@ async fn a_backend_that_leaves_the_configuration_and_comes_back_serves() {
     operator.change("reload", json!({})).await;
     let backend = operator.backend("app-2").await;
     assert_eq!((&backend["state"], &backend["weight"]), (&json!("up"), &json!(1)), "{backend:#}");
-    assert_eq!(backend["drain_deadline_seconds"], serde_json::Value::Null);
+    assert_eq!(backend["drain_deadline_seconds"], Value::Null);
 }
 
 #[tokio::test]
@@ -201,4 +210,179 @@ async fn a_drain_survives_a_new_address() {
     let backend = operator.backend("app-1").await;
     assert_eq!((&backend["state"], &backend["url"]), (&json!("draining"), &json!(format!("http://{new}"))));
     assert!(backend["drain_deadline_seconds"].as_f64().is_some(), "{backend:#}");
+}
+
+/// A backend that answers nothing until it is let, and begins a session with `/login`.
+struct Gated {
+    backend: Backend,
+    gate: Arc<Semaphore>,
+}
+
+impl Gated {
+    fn start(name: &str) -> Self {
+        let gate = Arc::new(Semaphore::new(0));
+        let opened = Arc::clone(&gate);
+        let backend = Backend::start(name, move |request| {
+            let gate = Arc::clone(&opened);
+            async move {
+                gate.acquire().await.expect("open").forget();
+                let mut response = answer(StatusCode::OK, "done");
+                if request.uri().path() == "/login" {
+                    let cookie = "session=of-the-gated; Path=/".parse().expect("a field value");
+                    response.headers_mut().insert("set-cookie", cookie);
+                }
+                response
+            }
+        });
+        Self { backend, gate }
+    }
+}
+
+#[tokio::test]
+async fn a_request_under_way_is_waited_for() {
+    let gated = Gated::start("app-1");
+    let homing = Setup::new([&gated.backend]).section(OPEN).start().await;
+    let operator = Operator::of(&homing);
+    let client = Client::h1(&homing);
+    let upload = tokio::spawn(async move { client.post("/upload").send().await.status });
+    eventually("it is under way", async || operator.backend("app-1").await["in_flight"] == 1).await;
+    let shown = operator.steer("app-1", "drain", json!({})).await;
+    assert!(shown["drain_eta_seconds"].as_f64().is_some_and(|eta| eta > 0.0), "{shown:#}");
+    let progress = operator.read("pools/app/backends/app-1/drain?wait_seconds=0.3").await;
+    assert_eq!(
+        (&progress["done"], &progress["ended"], &progress["in_flight"]),
+        (&json!(false), &Value::Null, &json!(1)),
+        "{progress:#}"
+    );
+    gated.gate.add_permits(1);
+    let progress = operator.read("pools/app/backends/app-1/drain?wait_seconds=15").await;
+    assert_eq!((&progress["done"], &progress["ended"]), (&json!(true), &json!("drained")), "{progress:#}");
+    assert_eq!(upload.await.expect("no panic"), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_login_under_way_counts_until_its_session_is_idle() {
+    let gated = Gated::start("app-1");
+    let setup = Setup::new([&gated.backend]).session_timeout("1h").affinity("ttl = \"2h\"");
+    let homing = setup.section(OPEN).start().await;
+    let operator = Operator::of(&homing);
+    let client = Client::h1(&homing);
+    let login = tokio::spawn(async move { client.get("/login").send().await.status });
+    eventually("it is under way", async || operator.backend("app-1").await["in_flight"] == 1).await;
+    operator.steer("app-1", "drain", json!({})).await;
+    gated.gate.add_permits(1);
+    assert_eq!(login.await.expect("no panic"), StatusCode::OK);
+    eventually("the request is over", async || operator.backend("app-1").await["in_flight"] == 0).await;
+    let progress = operator.read("pools/app/backends/app-1/drain").await;
+    assert_eq!((&progress["done"], &progress["live"]), (&json!(false), &json!(1)), "{progress:#}");
+    assert!(progress["eta_seconds"].as_f64().is_some_and(|eta| eta > 3000.0), "{progress:#}");
+}
+
+#[tokio::test]
+async fn a_queued_request_is_waited_for() {
+    let gated = Gated::start("app-1");
+    let setup = Setup::new([&gated.backend]).pool_section("[pool.limits]\nconnections = 1");
+    let homing = setup.section(OPEN).start().await;
+    let operator = Operator::of(&homing);
+    let requests: Vec<_> = (0..2)
+        .map(|_| {
+            let client = Client::h1(&homing);
+            tokio::spawn(async move { client.post("/upload").send().await.status })
+        })
+        .collect();
+    eventually("one waits", async || operator.backend("app-1").await["queued"] == 1).await;
+    operator.steer("app-1", "drain", json!({})).await;
+    let progress = operator.read("pools/app/backends/app-1/drain").await;
+    assert_eq!((&progress["done"], &progress["queued"]), (&json!(false), &json!(1)), "{progress:#}");
+    gated.gate.add_permits(2);
+    for request in requests {
+        assert_eq!(request.await.expect("no panic"), StatusCode::OK);
+    }
+    let progress = operator.read("pools/app/backends/app-1/drain?wait_seconds=15").await;
+    assert_eq!(progress["ended"], "drained", "{progress:#}");
+}
+
+#[tokio::test]
+async fn waiting_tells_what_the_deadline_has_cut() {
+    let apps = app::several(2);
+    let homing = Setup::new(&apps).section(OPEN).start().await;
+    let client = Client::h1(&homing);
+    let users = app::login_all(&client, 6).await;
+    let operator = Operator::of(&homing);
+    operator.steer("app-1", "drain", json!({ "deadline_seconds": 0.3 })).await;
+    let path = "pools/app/backends/app-1/drain?wait_seconds=15";
+    let progress = operator.read(path).await;
+    assert_eq!((&progress["ended"], &progress["moved"]), (&json!("deadline"), &json!(3)), "{progress:#}");
+    for (_, jar, _) in &users {
+        client.get("/public").jar(jar).send().await;
+    }
+    let progress = operator.read(path).await;
+    assert_eq!(
+        (&progress["live"], &progress["moved"]),
+        (&json!(0), &json!(3)),
+        "they have moved: {progress:#}"
+    );
+    operator.steer("app-1", "drain", json!({})).await;
+    let progress = operator.read(path).await;
+    assert_eq!((&progress["ended"], &progress["moved"]), (&json!("drained"), &json!(0)), "{progress:#}");
+}
+
+#[tokio::test]
+async fn waiting_for_a_drain_that_was_ended_returns_at_once() {
+    let apps = app::several(2);
+    let homing = Setup::new(&apps).section(OPEN).start().await;
+    let operator = Operator::of(&homing);
+    operator.steer("app-1", "drain", json!({})).await;
+    operator.steer("app-1", "undrain", json!({})).await;
+    let progress = operator.read("pools/app/backends/app-1/drain?wait_seconds=300").await;
+    assert_eq!(progress["ended"], "undrained", "{progress:#}");
+}
+
+#[tokio::test]
+async fn maintenance_in_the_middle_of_a_drain_is_told_from_its_end() {
+    let apps = app::several(2);
+    let homing = Setup::new(&apps).section(OPEN).start().await;
+    app::login_all(&Client::h1(&homing), 2).await;
+    let operator = Operator::of(&homing);
+    operator.steer("app-1", "drain", json!({})).await;
+    operator.steer("app-1", "maintenance", json!({})).await;
+    let progress = operator.read("pools/app/backends/app-1/drain?wait_seconds=300").await;
+    assert_eq!((&progress["ended"], &progress["moved"]), (&json!("maintenance"), &json!(1)), "{progress:#}");
+}
+
+#[tokio::test]
+async fn a_restart_in_the_middle_of_a_drain_is_told_from_its_end() {
+    let instance = Arc::new(AtomicU32::new(1));
+    let current = Arc::clone(&instance);
+    let restarting = Backend::start("app-1", move |_| {
+        let mut response = answer(StatusCode::OK, "well");
+        response.headers_mut().insert("x-instance", current.load(Ordering::Relaxed).into());
+        let cookie = "session=of-1; Path=/".parse().expect("a field value");
+        response.headers_mut().insert("set-cookie", cookie);
+        std::future::ready(response)
+    });
+    let setup = Setup::new([&restarting]).pool("instance_header = \"x-instance\"").checked();
+    let homing = setup.section(OPEN).start().await;
+    Client::h1(&homing).get("/login").send().await;
+    let operator = Operator::of(&homing);
+    operator.steer("app-1", "drain", json!({})).await;
+    instance.store(2, Ordering::Relaxed);
+    let progress = operator.read("pools/app/backends/app-1/drain?wait_seconds=15").await;
+    assert_eq!((&progress["ended"], &progress["moved"]), (&json!("restarted"), &json!(1)), "{progress:#}");
+}
+
+#[tokio::test]
+async fn sessions_that_move_from_a_draining_backend_that_is_down_are_told() {
+    let mut apps = app::several(2);
+    let homing = Setup::new(&apps).section(OPEN).start().await;
+    let client = Client::h1(&homing);
+    let users = app::login_all(&client, 2).await;
+    let operator = Operator::of(&homing);
+    operator.steer("app-1", "drain", json!({})).await;
+    apps[0].stop().await;
+    for (_, jar, _) in &users {
+        client.get("/public").jar(jar).send().await;
+    }
+    let progress = operator.read("pools/app/backends/app-1/drain?wait_seconds=15").await;
+    assert_eq!((&progress["ended"], &progress["moved"]), (&json!("down"), &json!(1)), "{progress:#}");
 }

@@ -158,7 +158,11 @@ async fn drain_wait_ends_with_3_when_the_deadline_passes_with_sessions_left() {
     app::login_all(&Client::h1(&homing), 2).await;
     let ended = run(&homing, &["drain", "app-1", "--wait", "--deadline", "500ms"]).await;
     assert_eq!(ended.status.code(), Some(3), "{}", ended.stderr);
-    assert!(ended.stderr.contains("1 live session, 0 open streams to move"), "{}", ended.stderr);
+    assert!(
+        ended.stderr.contains("came with 1 live session, 0 open streams, 0 requests, which move"),
+        "{}",
+        ended.stderr
+    );
 }
 
 #[tokio::test]
@@ -174,7 +178,7 @@ async fn drain_wait_notices_that_the_drain_was_ended() {
 }
 
 #[tokio::test]
-async fn drain_wait_is_done_when_the_backend_leaves_the_configuration() {
+async fn drain_wait_ends_with_3_when_the_backend_leaves_with_sessions() {
     let (apps, homing) = shop(2, "30m").await;
     app::login_all(&Client::h1(&homing), 2).await;
     let waiting = start(&homing, &["drain", "app-1", "--wait"]);
@@ -182,7 +186,24 @@ async fn drain_wait_is_done_when_the_backend_leaves_the_configuration() {
     let table = format!("[[pool.backend]]\nname = \"app-1\"\nurl = \"http://{}\"", apps[0].address());
     rewrite(&homing, |text| text.replace(&table, ""));
     assert!(done(run(&homing, &["reload"]).await).contains("- app-1"));
-    assert!(done(waiting.wait_exit().await).contains("has left the configuration"));
+    let ended = waiting.wait_exit().await;
+    assert_eq!(ended.status.code(), Some(3), "{}", ended.stderr);
+    assert!(ended.stderr.contains("has left the configuration with 1 live session"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn drain_wait_ends_with_3_although_the_cut_sessions_have_moved_by_then() {
+    let (_apps, homing) = shop(2, "30m").await;
+    let client = Client::h1(&homing);
+    let users = app::login_all(&client, 2).await;
+    let waiting = start(&homing, &["drain", "app-1", "--wait", "--deadline", "300ms"]);
+    while waiting.exit_status().is_none() {
+        for (_, jar, _) in &users {
+            client.get("/public").jar(jar).send().await;
+        }
+    }
+    let ended = waiting.wait_exit().await;
+    assert_eq!(ended.status.code(), Some(3), "{}", ended.stderr);
 }
 
 #[tokio::test]

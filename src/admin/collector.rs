@@ -147,7 +147,7 @@ fn backends(pools: &[(&Pool, Stats)]) -> Vec<Family> {
         Family::gauge("homing_backend_in_flight", "Requests that are under way at the backend.");
     let mut eta = Family::gauge(
         "homing_backend_drain_eta_seconds",
-        "Time until a draining backend has no live session left; 0 when it has none.",
+        "Time until a draining backend has no live session, stream or request left; 0 when it has none.",
     );
     for (pool, _) in pools {
         for backend in &pool.backends {

@@ -72,6 +72,17 @@ pub struct Member {
     recency: Recency,
 }
 
+/// What is still going on at a backend.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Left {
+    /// Requests under way or queued; WebSockets and other long responses included.
+    pub requests: u32,
+    /// Live sessions.
+    pub sessions: u32,
+    /// Open streams that hold a session.
+    pub streams: u32,
+}
+
 /// What the state word holds: bit 0 up, bit 1 fresh, bits 2 and 3 admin, bits 16 to 31 generation.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct State {
@@ -93,6 +104,15 @@ impl Slot {
     /// Its number.
     pub const fn get(self) -> u16 {
         self.0
+    }
+}
+
+// === impl Left ===
+
+impl Left {
+    /// Whether nothing is left.
+    pub fn is_nothing(self) -> bool {
+        self == Self::default()
     }
 }
 
@@ -293,7 +313,16 @@ impl Member {
 
     /// A request came back; pairs with [`enter`](Self::enter).
     pub fn leave(&self) {
-        add(&self.in_flight, -1);
+        // Whoever sees it gone, sees the session that its response began; see `left`.
+        let before = self.in_flight.fetch_sub(1, Release);
+        debug_assert!(before > 0, "more requests came back than went");
+    }
+
+    /// What is still going on here, beside `queued` requests that wait for room. Requests are counted first: a
+    /// response that begins a session ends its request after that, so one of the two is always seen.
+    pub fn left(&self, queued: u32) -> Left {
+        let requests = self.in_flight.load(Acquire).saturating_add(queued).max(self.placing());
+        Left { requests, sessions: self.live(), streams: self.streams() }
     }
 
     /// Sessions placed here whose answer is still to come.

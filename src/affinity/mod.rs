@@ -68,7 +68,7 @@ pub use self::{
     explain::{BackendStats, Explanation, Known, Stats},
     journal::{Journal, Notes},
     key::{Fingerprint, KeyBuildHasher, KeyHasher, KeyTableHasher, SessionKey},
-    member::{Admin, Member, Slot},
+    member::{Admin, Left, Member, Slot},
     portable::{Absorbed, MAX_ABSENT, Record, Rule, Trace},
     rare::Move,
     roster::Roster,

@@ -30,11 +30,11 @@ pub use self::{
     metrics::{CLASSES, Families, Metrics, Open},
     room::{NoRoom, Room, Seat},
     standing::Standing,
-    steering::{Deadline, Steering},
+    steering::{Cut, CutBy, Deadline, Steering},
     tokens::TokenMetrics,
 };
 use crate::{
-    affinity::{Admin, Member},
+    affinity::{Left, Member},
     clock,
     config::{self, HealthCheck, PassiveHealth, PoolLimits},
     tls::{BackendTls, ClientTls},
@@ -223,27 +223,40 @@ impl Backend {
         if self.is_current() { self.standing.instances.heard_hash(hash) } else { Instance::Known }
     }
 
-    /// From now on it gets no new sessions. When the deadline has passed, it serves nobody.
-    pub fn drain(&self, deadline: Deadline) {
-        self.standing.steering.set(&self.member, Admin::Draining, deadline);
+    /// What is still going on here.
+    pub fn left(&self) -> Left {
+        // Before the member's counts: a request leaves the queue after it is counted there.
+        let queued = self.room.waiting();
+        self.member.left(queued)
+    }
+
+    /// It has lost the memory of as many live sessions.
+    pub fn lost(&self, sessions: u32) {
+        self.standing.steering.cut_short(CutBy::Restarted, Left { sessions, ..Left::default() });
+    }
+
+    /// From now on it gets no new sessions. When the deadline has passed, it serves nobody. So many of its sessions
+    /// had `moved` away before, because it was down.
+    pub fn drain(&self, deadline: Deadline, moved: u64) {
+        self.standing.steering.drain(&self.member, deadline, moved);
         self.standing.turned.notify_waiters();
     }
 
     /// It serves as if nobody had ever asked it to drain or to rest.
     pub fn undrain(&self) {
-        self.standing.steering.set(&self.member, Admin::Ready, Deadline::Never);
+        self.standing.steering.ready(&self.member);
         self.standing.turned.notify_waiters();
     }
 
     /// From now on it serves nobody: its sessions move with their next request, its streams are told to go.
     pub fn maintain(&self) {
-        self.standing.steering.set(&self.member, Admin::Maintenance, Deadline::Never);
+        self.standing.steering.maintain(&self.member, self.left());
         self.standing.turned.notify_waiters();
     }
 
     /// Ends a drain whose deadline has passed in maintenance; whether it did.
     pub fn expire_drain(&self, now: Instant) -> bool {
-        let expired = self.standing.steering.expire(&self.member, now);
+        let expired = self.standing.steering.expire(&self.member, now, || self.left());
         if expired {
             self.standing.turned.notify_waiters();
         }
@@ -279,9 +292,11 @@ impl Backend {
         before != 0 && self.standing.instances.heard(id) == Instance::Known
     }
 
-    /// It has left the pool: should its name come back, nobody wants anything of it.
+    /// It has left the pool: clears what operators wanted, should its name come back.
     pub fn retire(&self) {
-        self.standing.steering.set(&self.member, Admin::Ready, Deadline::Never);
+        let left = self.left();
+        self.standing.steering.ready(&self.member);
+        self.standing.steering.cut_short(CutBy::Removed, left);
         self.leave(false);
         self.member.forget_operators(clock::tick());
     }

@@ -8,7 +8,7 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 
 use crate::{
-    affinity::{Admin, Member},
+    affinity::{Admin, Left, Member},
     clock,
 };
 
@@ -33,6 +33,32 @@ struct Hands {
     deadline: Option<Instant>,
     /// Whether its address has left DNS.
     leaving: bool,
+    /// What the end of the drain cost, if anything was left then.
+    cut: Option<Cut>,
+    /// Sessions that had moved away because it was down, when the drain began.
+    moved_before: u64,
+}
+
+/// A drain that ended before everything had left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// What ended it.
+    pub by: CutBy,
+    /// What was left at that moment.
+    pub left: Left,
+}
+
+/// What ends a drain before everything has left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutBy {
+    /// Its deadline.
+    Deadline,
+    /// An operator who took the backend out at once.
+    Maintenance,
+    /// A restart of the backend, which lost its sessions.
+    Restarted,
+    /// The backend left the configuration.
+    Removed,
 }
 
 /// What becomes of a drain that does not end by itself.
@@ -77,15 +103,50 @@ impl Steering {
         let _ = evicting.wait_for(|evicting| *evicting).await;
     }
 
-    pub(super) fn set(&self, member: &Member, admin: Admin, deadline: Deadline) {
+    /// What the end of the latest drain cost, if it cost anything.
+    pub fn cut(&self) -> Option<Cut> {
+        self.lock().cut
+    }
+
+    /// Sessions that had moved away because the backend was down, when its drain began.
+    pub fn moved_before(&self) -> u64 {
+        self.lock().moved_before
+    }
+
+    /// A drain begins, or goes on with another deadline; `moved_before` counts if it begins.
+    pub(super) fn drain(&self, member: &Member, deadline: Deadline, moved_before: u64) {
         let mut hands = self.lock();
-        match deadline {
-            Deadline::Keep => {}
-            Deadline::Never => hands.deadline = None,
-            Deadline::After(time) => hands.deadline = Some(clock::now() + time),
+        if hands.wanted != Admin::Draining {
+            (hands.cut, hands.moved_before) = (None, moved_before);
         }
-        hands.wanted = admin;
+        hands.want(Admin::Draining, deadline);
         self.apply(member, &hands);
+    }
+
+    /// It serves as if no operator had asked for anything.
+    pub(super) fn ready(&self, member: &Member) {
+        let mut hands = self.lock();
+        hands.cut = None;
+        hands.want(Admin::Ready, Deadline::Never);
+        self.apply(member, &hands);
+    }
+
+    /// It serves nothing from now on, whatever is `left` there.
+    pub(super) fn maintain(&self, member: &Member, left: Left) {
+        let mut hands = self.lock();
+        if hands.wanted != Admin::Maintenance {
+            hands.cut(CutBy::Maintenance, left);
+        }
+        hands.want(Admin::Maintenance, Deadline::Never);
+        self.apply(member, &hands);
+    }
+
+    /// If it drains: the drain has cost this much.
+    pub(super) fn cut_short(&self, by: CutBy, left: Left) {
+        let mut hands = self.lock();
+        if hands.wanted == Admin::Draining || hands.leaving || by == CutBy::Removed {
+            hands.cut(by, left);
+        }
     }
 
     /// Its address has left DNS, or is there again; whether that is news.
@@ -97,13 +158,14 @@ impl Steering {
         changed
     }
 
-    /// Puts the member into maintenance if the deadline of its drain has passed; whether it did.
-    pub(super) fn expire(&self, member: &Member, now: Instant) -> bool {
+    /// Puts the member into maintenance if the deadline of its drain has passed, whatever is `left` there; whether
+    /// it did.
+    pub(super) fn expire(&self, member: &Member, now: Instant, left: impl FnOnce() -> Left) -> bool {
         let mut hands = self.lock();
         let due = hands.deadline.is_some_and(|deadline| deadline <= now);
         if due {
-            hands.deadline = None;
-            hands.wanted = Admin::Maintenance;
+            hands.cut(CutBy::Deadline, left());
+            hands.want(Admin::Maintenance, Deadline::Never);
             self.apply(member, &hands);
         }
         due
@@ -120,6 +182,28 @@ impl Steering {
 
     fn lock(&self) -> MutexGuard<'_, Hands> {
         self.hands.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Hands ===
+
+impl Hands {
+    fn want(&mut self, admin: Admin, deadline: Deadline) {
+        match deadline {
+            Deadline::Keep => {}
+            Deadline::Never => self.deadline = None,
+            Deadline::After(time) => self.deadline = Some(clock::now() + time),
+        }
+        self.wanted = admin;
+    }
+
+    /// Notes what is lost; sessions that were lost before in the same drain count, too.
+    fn cut(&mut self, by: CutBy, mut left: Left) {
+        if !left.is_nothing() {
+            let before = self.cut.map_or(0, |cut| cut.left.sessions);
+            left.sessions = left.sessions.saturating_add(before);
+            self.cut = Some(Cut { by, left });
+        }
     }
 }
 
@@ -147,16 +231,16 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_drain_ends_in_maintenance_when_its_deadline_has_passed() {
         let (member, steering) = (member(), Steering::default());
-        steering.set(&member, Admin::Draining, Deadline::After(MINUTE));
+        steering.drain(&member, Deadline::After(MINUTE), 0);
         advance(MINUTE / 2).await;
-        assert!(!steering.expire(&member, clock::now()));
+        assert!(!steering.expire(&member, clock::now(), Left::default));
         assert_eq!(steering.deadline_in(), Some(MINUTE / 2));
         assert!(!is_evicted(&steering));
         advance(MINUTE / 2).await;
-        assert!(steering.expire(&member, clock::now()));
+        assert!(steering.expire(&member, clock::now(), Left::default));
         assert_eq!((member.admin(), steering.deadline_in()), (Admin::Maintenance, None));
         assert!(is_evicted(&steering), "also for a stream that opened too late to hear of it");
-        assert!(!steering.expire(&member, clock::now()), "once");
+        assert!(!steering.expire(&member, clock::now(), Left::default), "once");
     }
 
     #[test]
@@ -164,12 +248,12 @@ mod tests {
         let (member, steering) = (member(), Steering::default());
         assert!(steering.set_leaving(&member, true));
         assert_eq!(member.admin(), Admin::Draining);
-        steering.set(&member, Admin::Ready, Deadline::Never);
+        steering.ready(&member);
         assert_eq!(member.admin(), Admin::Draining, "it has still left DNS");
-        steering.set(&member, Admin::Draining, Deadline::Never);
+        steering.drain(&member, Deadline::Never, 0);
         assert!(steering.set_leaving(&member, false));
         assert_eq!(member.admin(), Admin::Draining, "an operator wants it");
-        steering.set(&member, Admin::Ready, Deadline::Never);
+        steering.ready(&member);
         assert_eq!(member.admin(), Admin::Ready);
         assert!(!steering.set_leaving(&member, false), "no news");
     }
@@ -177,10 +261,10 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_deadline_ends_with_its_drain() {
         let (member, steering) = (member(), Steering::default());
-        steering.set(&member, Admin::Draining, Deadline::After(MINUTE));
-        steering.set(&member, Admin::Ready, Deadline::Never);
+        steering.drain(&member, Deadline::After(MINUTE), 0);
+        steering.ready(&member);
         advance(MINUTE).await;
-        assert!(!steering.expire(&member, clock::now()));
+        assert!(!steering.expire(&member, clock::now(), Left::default));
         assert_eq!(member.admin(), Admin::Ready);
     }
 
@@ -191,9 +275,45 @@ mod tests {
         let told = tokio::spawn(async move { stream.evicted().await });
         tokio::task::yield_now().await;
         assert!(!told.is_finished());
-        steering.set(&member, Admin::Maintenance, Deadline::Never);
+        steering.maintain(&member, Left::default());
         told.await.unwrap();
-        steering.set(&member, Admin::Ready, Deadline::Never);
+        steering.ready(&member);
         assert!(!is_evicted(&steering), "it may have streams again");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_drain_tells_what_its_deadline_has_cut_until_the_next_one() {
+        let (member, steering) = (member(), Steering::default());
+        let left = Left { requests: 2, sessions: 7, streams: 1 };
+        steering.drain(&member, Deadline::After(MINUTE), 3);
+        steering.drain(&member, Deadline::Keep, 5);
+        assert_eq!((steering.moved_before(), steering.cut()), (3, None), "the drain had begun before");
+        advance(MINUTE).await;
+        assert!(steering.expire(&member, clock::now(), || left));
+        assert_eq!(steering.cut(), Some(Cut { by: CutBy::Deadline, left }));
+        steering.maintain(&member, left);
+        assert_eq!(steering.cut(), Some(Cut { by: CutBy::Deadline, left }), "it serves nothing already");
+        steering.drain(&member, Deadline::Never, 5);
+        assert_eq!((steering.moved_before(), steering.cut()), (5, None));
+    }
+
+    #[test]
+    fn a_drain_that_had_nothing_left_at_its_end_cost_nothing() {
+        let (member, steering) = (member(), Steering::default());
+        steering.drain(&member, Deadline::Never, 0);
+        steering.maintain(&member, Left::default());
+        assert_eq!(steering.cut(), None);
+    }
+
+    #[test]
+    fn sessions_that_a_restart_has_ended_count_in_a_drain_only() {
+        let (member, steering) = (member(), Steering::default());
+        let lost = |sessions| Left { sessions, ..Left::default() };
+        steering.cut_short(CutBy::Restarted, lost(4));
+        assert_eq!(steering.cut(), None);
+        steering.drain(&member, Deadline::Never, 0);
+        steering.cut_short(CutBy::Restarted, lost(4));
+        steering.maintain(&member, lost(1));
+        assert_eq!(steering.cut(), Some(Cut { by: CutBy::Maintenance, left: lost(5) }));
     }
 }

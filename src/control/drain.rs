@@ -17,11 +17,13 @@ pub async fn end_drains(world: Arc<World>) {
         let snapshot = world.snapshot.load_full();
         for backend in snapshot.pools.iter().flat_map(|pool| &pool.backends) {
             if backend.expire_drain(clock::now()) {
+                let left = backend.standing.steering.cut().map(|cut| cut.left).unwrap_or_default();
                 tracing::warn!(
                     pool = %backend.pool,
                     backend = backend.name(),
-                    live = backend.member.live(),
-                    streams = backend.member.streams(),
+                    live = left.sessions,
+                    streams = left.streams,
+                    requests = left.requests,
                     "the deadline of the drain has passed: backend in maintenance, its sessions move"
                 );
             }

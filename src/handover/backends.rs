@@ -46,7 +46,7 @@ pub(super) fn apply(snapshot: &Snapshot, pools: &[PoolState]) {
 fn apply_one(backend: &Backend, state: &BackendState) {
     let deadline = state.deadline.map_or(Deadline::Never, Deadline::After);
     match Admin::ALL.into_iter().find(|admin| admin.as_str() == state.admin) {
-        Some(Admin::Draining) => backend.drain(deadline),
+        Some(Admin::Draining) => backend.drain(deadline, 0),
         Some(Admin::Maintenance) => backend.maintain(),
         Some(Admin::Ready) | None => {}
     }

@@ -11,14 +11,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Caller, DrainProgress, find, parameter, seconds, status};
+use super::{Caller, DrainEnd, DrainProgress, find, find_or_former, parameter, seconds, status};
 use crate::{
     admin::{
         reply::{Failure, Reply, json, read},
         router::Target,
     },
-    affinity::Tick,
-    backend::{Backend, Deadline},
+    affinity::{Admin, Tick},
+    backend::{Backend, Cut, CutBy, Deadline},
     config::format_duration,
     world::{Pool, World},
 };
@@ -39,6 +39,9 @@ struct WeightWish {
 
 /// The longest that a question may wait for its answer.
 const MAX_WAIT: Duration = Duration::from_secs(300);
+/// A drain that looks done is looked at once more after this: a worker may just then be sending a request there that
+/// it placed before the drain began.
+const CONFIRM: Duration = Duration::from_millis(20);
 /// The longest deadline of a drain.
 const MAX_DEADLINE: Duration = Duration::from_hours(24 * 365);
 /// The largest weight, as in the configuration.
@@ -61,7 +64,7 @@ pub(in crate::admin) async fn drain(
             .ok_or_else(|| Failure::Invalid("`deadline_seconds` must be between 0 and a year".to_owned()))?,
     };
     change(world, target, |pool, backend| {
-        backend.drain(deadline);
+        backend.drain(deadline, pool.moved_away(backend));
         let deadline =
             backend.standing.steering.deadline_in().map_or_else(|| "none".to_owned(), whole_seconds);
         tracing::info!(by = %caller, pool = %pool.name, backend = backend.name(), deadline, "drain");
@@ -112,7 +115,7 @@ pub(in crate::admin) async fn weigh(
     })
 }
 
-/// How far a drain is; with `wait_seconds`, as soon as it is done, or after that time.
+/// How far a drain is; with `wait_seconds`, as soon as it has ended, or after that time.
 pub(in crate::admin) async fn progress(
     world: &World,
     waiters: &Semaphore,
@@ -129,10 +132,14 @@ pub(in crate::admin) async fn progress(
     };
     let look = || {
         let snapshot = world.snapshot.load();
-        find(&snapshot, target).map(|(pool, backend)| progress_of(pool, backend))
+        find_or_former(&snapshot, target).map(|(pool, backend)| progress_of(pool, backend))
     };
-    let first = look()?;
-    if first.done || wait.is_zero() {
+    let mut first = look()?;
+    if first.ended == Some(DrainEnd::Drained) {
+        sleep(CONFIRM).await;
+        first = look()?;
+    }
+    if wait.is_zero() || first.ended.is_some() {
         return Ok(json(&first));
     }
     let Ok(_place) = waiters.try_acquire() else {
@@ -142,7 +149,7 @@ pub(in crate::admin) async fn progress(
         loop {
             sleep(Tick::LENGTH).await;
             match look() {
-                Ok(progress) if !progress.done => {}
+                Ok(progress) if progress.ended.is_none() => {}
                 result => return result,
             }
         }
@@ -154,15 +161,36 @@ pub(in crate::admin) async fn progress(
 }
 
 fn progress_of(pool: &Pool, backend: &Backend) -> DrainProgress {
-    let member = &backend.member;
-    let (live, streams) = (u64::from(member.live()), u64::from(member.streams()));
+    let (member, steering) = (&backend.member, &backend.standing.steering);
+    let left = backend.left();
+    let done = left.is_nothing();
+    let cut = steering.cut();
+    let away = pool.moved_away(backend).saturating_sub(steering.moved_before());
+    let removed = pool.backend(backend.name()).is_none();
+    let ended = match (member.admin(), cut) {
+        (_, Some(Cut { by: CutBy::Removed, .. })) if removed => Some(DrainEnd::Removed),
+        _ if removed => Some(DrainEnd::Drained),
+        (Admin::Ready, _) => Some(DrainEnd::Undrained),
+        (_, Some(Cut { by: CutBy::Deadline, .. })) => Some(DrainEnd::Deadline),
+        (_, Some(Cut { by: CutBy::Maintenance, .. })) => Some(DrainEnd::Maintenance),
+        _ if !done => None,
+        (_, Some(Cut { by: CutBy::Restarted, .. })) => Some(DrainEnd::Restarted),
+        _ if steering.wanted() == Admin::Draining && away > 0 => Some(DrainEnd::Down),
+        _ => Some(DrainEnd::Drained),
+    };
+    let lost = cut.filter(|_| ended != Some(DrainEnd::Undrained)).map(|cut| cut.left).unwrap_or_default();
     DrainProgress {
-        done: live == 0 && streams == 0,
+        done,
+        ended,
+        moved: if ended == Some(DrainEnd::Down) { away } else { lost.sessions.into() },
+        cut_streams: lost.streams.into(),
+        cut_requests: lost.requests.into(),
         state: status::state(backend).to_owned(),
-        live,
+        live: left.sessions.into(),
         retained: member.retained().into(),
-        streams,
+        streams: left.streams.into(),
         in_flight: member.in_flight().into(),
+        queued: backend.room.waiting().into(),
         eta_seconds: pool.drain_eta(backend).map(seconds),
         deadline_seconds: backend.standing.steering.deadline_in().map(seconds),
     }

@@ -15,9 +15,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::cluster::ClusterStatus;
 pub use self::model::{
-    BackendStatus, ChangesBy, ConfigStatus, Counts, Discovers, DrainProgress, Explained, ExplainedKnown,
-    ExplainedMove, Failed, Forgotten, HealthEntry, Latency, LogFilter, Moved, PoolStatus, Reloaded,
-    SessionEntry, SessionPage, Status,
+    BackendStatus, ChangesBy, ConfigStatus, Counts, Discovers, DrainEnd, DrainProgress, Explained,
+    ExplainedKnown, ExplainedMove, Failed, Forgotten, HealthEntry, Latency, LogFilter, Moved, PoolStatus,
+    Reloaded, SessionEntry, SessionPage, Status,
 };
 pub(super) use self::{
     cluster::cluster,
@@ -81,6 +81,17 @@ fn find<'a>(
     let pool = snapshot.pool(&target.pool).ok_or_else(|| missing("pool", &target.pool))?;
     let backend = pool.backend(&target.backend).ok_or_else(|| missing("backend", &target.backend))?;
     Ok((pool, backend))
+}
+
+/// The backend that a path names, or the one that had the name until it left.
+fn find_or_former<'a>(
+    snapshot: &'a Snapshot,
+    target: &Target<'_>,
+) -> Result<(&'a Arc<Pool>, &'a Arc<Backend>), Failure> {
+    find(snapshot, target).or_else(|failure| {
+        let pool = snapshot.pool(&target.pool);
+        pool.and_then(|pool| Some((pool, pool.former(&target.backend)?))).ok_or(failure)
+    })
 }
 
 /// The value of a query parameter.

@@ -210,16 +210,52 @@ pub struct ExplainedMove {
 /// How far a drain is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DrainProgress {
-    /// No live session and no open stream is left.
+    /// No live session, no open stream and no request is left.
     pub done: bool,
+    /// How the drain ended; none while it goes on.
+    #[serde(default)]
+    pub ended: Option<DrainEnd>,
+    /// Live sessions that have moved or ended because the drain did not end by itself, or will with their next
+    /// request.
+    #[serde(default)]
+    pub moved: u64,
+    /// Streams that its end has cut.
+    #[serde(default)]
+    pub cut_streams: u64,
+    /// Requests that were under way at its end.
+    #[serde(default)]
+    pub cut_requests: u64,
     /// The backend's state, as in [`BackendStatus`].
     pub state: String,
     pub live: u64,
     pub retained: u64,
     pub streams: u64,
     pub in_flight: u64,
+    /// Requests that wait until it has room.
+    #[serde(default)]
+    pub queued: u64,
     pub eta_seconds: Option<f64>,
     pub deadline_seconds: Option<f64>,
+}
+
+/// How a drain ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DrainEnd {
+    /// Nothing was left, and nobody was moved.
+    Drained,
+    /// By its deadline, with something left.
+    Deadline,
+    /// By an operator who took the backend out at once, with something left.
+    Maintenance,
+    /// The backend restarted and lost sessions; nothing is left.
+    Restarted,
+    /// The backend was down and sessions moved away; nothing is left.
+    Down,
+    /// The backend left the configuration, with something left.
+    Removed,
+    /// It does not drain: it takes new sessions.
+    Undrained,
 }
 
 /// What forgetting a session did.

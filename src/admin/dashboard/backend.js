@@ -137,7 +137,7 @@ function drainView(name) {
         most = 0;
         return;
       }
-      const left = backend.live + backend.streams;
+      const left = backend.live + backend.streams + requests(backend);
       most = Math.max(most, left);
       setAttribute(bar, 'value', (most ? 1 - left / most : 1).toFixed(3));
       const words = drainText(backend);
@@ -146,13 +146,24 @@ function drainView(name) {
   };
 }
 
+/** Requests that are under way or queued, beside open streams. */
+function requests(backend) {
+  return Math.max(0, backend.in_flight + backend.queued - backend.streams);
+}
+
+/** Whether nothing is left of what a drain waits for. */
+export function drained(backend) {
+  return backend.live + backend.streams + requests(backend) === 0;
+}
+
 /** A drain in words. */
 export function drainText(backend) {
-  if (backend.live + backend.streams === 0) {
+  const under = requests(backend);
+  if (drained(backend)) {
     const kept = backend.retained ? `; ${plural(backend.retained, 'retained session')} past the session timeout` : '';
     return `drained, safe to stop${kept}`;
   }
-  const left = `${plural(backend.live, 'live session')}${backend.streams ? `, ${plural(backend.streams, 'stream')}` : ''} left`;
+  const left = `${plural(backend.live, 'live session')}${backend.streams ? `, ${plural(backend.streams, 'stream')}` : ''}${under ? `, ${plural(under, 'request')}` : ''} left`;
   const eta = backend.drain_eta_seconds === null ? 'no estimate yet' : `empty in about ${roughly(backend.drain_eta_seconds)}`;
   const deadline = backend.drain_deadline_seconds === null ? '' : `; the rest is moved in ${roughly(backend.drain_deadline_seconds)}`;
   return `${left}, ${eta}${deadline}`;

@@ -1,6 +1,6 @@
 // What an operator has to know first, worst first. Pure: a status and the history in, sentences out.
 
-import { drainText, shownState, words } from './backend.js';
+import { drainText, drained, shownState, words } from './backend.js';
 import { clock, count, percent, plural, rate, roughly, share } from './format.js';
 import { affinity, key } from './history.js';
 import { lateAdvice } from './pool.js';
@@ -53,7 +53,7 @@ function ofBackend(pool, backend, status, history, add) {
     const homes = backend.live ? ` ${plural(backend.live, 'live session')} had their home there; each is moved when it asks.` : '';
     add('bad', `${name} down`, `${name} is down${since}.${homes}`);
   } else if (shownState(backend) === 'draining') {
-    add('info', `${name} drain`, `${name} is ${backend.live + backend.streams ? 'draining: ' : ''}${drainText(backend)}.`);
+    add('info', `${name} drain`, `${name} is ${drained(backend) ? '' : 'draining: '}${drainText(backend)}.`);
   } else if (shownState(backend) === 'maintenance') {
     add('info', `${name} maintenance`, `${name} is in maintenance${backend.live ? `; ${plural(backend.live, 'live session')} not moved yet` : ''}.`);
   }

@@ -125,7 +125,7 @@ pub struct Drain {
     /// Time after which the sessions that are left are moved, and streams closed; e.g. "1h"
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     pub deadline: Option<Duration>,
-    /// Return when no live session and no open stream is left
+    /// Return when no live session, no open stream and no request is left
     #[arg(long)]
     pub wait: bool,
     /// Give up waiting after this, with exit code 3; the drain goes on
@@ -177,7 +177,8 @@ pub struct Probe {
 
 const EXIT: &str = "Exit codes: 0 done, 1 error, 2 wrong usage, 4 no such pool, backend or session.";
 const EXIT_PROBE: &str = "Exit codes: 0 it answers 2xx, 1 it does not, 2 wrong usage. No token is sent.";
-const EXIT_DRAIN: &str = "Exit codes: 0 done (with --wait: no live session and no open stream is left), \
-    1 error, 2 wrong usage, 3 with --wait: the timeout or the drain's deadline came with sessions left, \
+const EXIT_DRAIN: &str = "Exit codes: 0 done (with --wait: no live session, open stream or request is left), \
+    1 error, 2 wrong usage, 3 with --wait: the timeout came with something left, or sessions, streams or requests \
+    were left at the deadline or lost otherwise, \
     4 no such pool or backend, 130 interrupted (the drain goes on).\n\n\
     In a container's preStop hook: homing drain app-1 --wait --timeout 10m";

@@ -35,14 +35,15 @@ pub(super) async fn drain(args: &Drain) -> Result<(), Trouble> {
         return print_json(&backend);
     }
     let eta = match backend.drain_eta_seconds {
-        Some(eta) if eta > 0.0 => format!("none left in {}, if nobody uses them", human_seconds(eta)),
+        Some(eta) if eta > 0.0 => format!("empty in {} if they stay idle", human_seconds(eta)),
         _ => "drained".to_owned(),
     };
     let mut line = format!(
-        "{} drains: {}, {}, {} retained; {eta}",
+        "{} drains: {}, {}, {}, {} retained; {eta}",
         found.name(),
         count(backend.live, "live session"),
         count(backend.streams, "stream"),
+        count((backend.in_flight + backend.queued).saturating_sub(backend.streams), "request"),
         backend.retained,
     );
     if let Some(deadline) = backend.drain_deadline_seconds {

@@ -162,7 +162,7 @@ fn note(backend: &BackendStatus) -> String {
     }
     match backend.drain_eta_seconds {
         Some(eta) if eta > 0.0 => {
-            notes.push(format!("draining, done in {} if nobody uses it", human_seconds(eta)))
+            notes.push(format!("draining{}, empty in {} if it stays idle", left(backend), human_seconds(eta)))
         }
         Some(_) => notes.push("drained".to_owned()),
         None => {}
@@ -176,6 +176,14 @@ fn note(backend: &BackendStatus) -> String {
         notes.push(format!("{}: {}", last.by, last.why));
     }
     notes.join(", ")
+}
+
+/// What is left at a draining backend beside its live sessions, which have a column.
+fn left(backend: &BackendStatus) -> String {
+    let requests = (backend.in_flight + backend.queued).saturating_sub(backend.streams);
+    let all = [(requests, "request"), (backend.streams, "stream")];
+    let some: Vec<_> = all.iter().filter(|(n, _)| *n > 0).map(|&(n, what)| count(n, what)).collect();
+    if some.is_empty() { String::new() } else { format!(" ({} left)", some.join(", ")) }
 }
 
 fn pools(pools: &[PoolStatus]) -> Table {

@@ -12,7 +12,10 @@ use super::{
     table::{bar, count, human, human_seconds},
     trouble::Trouble,
 };
-use crate::{admin::api::DrainProgress, clock};
+use crate::{
+    admin::api::{DrainEnd, DrainProgress},
+    clock,
+};
 
 /// What there is to see of a wait.
 struct View {
@@ -34,7 +37,7 @@ const LOOK: Duration = Duration::from_secs(1);
 const FAILURES: u32 = 5;
 const BAR: usize = 30;
 
-/// Waits until a backend has no live session and no open stream left.
+/// Waits until a backend has no live session, no open stream and no request left.
 pub(super) async fn wait(
     client: &Client,
     found: &Found,
@@ -65,7 +68,14 @@ pub(super) async fn wait(
                 }
             }
             Err(Trouble::NotFound(_)) => {
-                return view.say("has left the configuration, and its sessions with it");
+                return match &view.last {
+                    Some(last) if !is_empty(last) => Err(Trouble::SessionsLeft(format!(
+                        "{} has left the configuration with {}",
+                        view.name,
+                        left(last)
+                    ))),
+                    _ => view.say("has left the configuration"),
+                };
             }
             Err(trouble) => {
                 failures += 1;
@@ -95,21 +105,30 @@ pub(super) async fn wait(
 impl View {
     /// How the wait ends, if it does.
     fn end_of(&self, progress: &DrainProgress) -> Option<Result<(), Trouble>> {
-        if progress.done {
-            return Some(self.say(&format!("is drained ({} retained)", progress.retained)));
-        }
-        match &*progress.state {
-            "up" => Some(Err(Trouble::Failed(format!(
-                "{} does not drain any more: somebody ended it, or homing has restarted",
-                self.name
-            )))),
-            "maintenance" => Some(Err(Trouble::SessionsLeft(format!(
-                "{} is in maintenance, the deadline of its drain has passed: {} to move",
-                self.name,
-                left(progress)
-            )))),
-            _ => None,
-        }
+        let name = &self.name;
+        let sessions = count(progress.moved, "live session");
+        let why = match progress.ended? {
+            DrainEnd::Drained => {
+                return Some(self.say(&format!("is drained ({} retained)", progress.retained)));
+            }
+            DrainEnd::Undrained => {
+                return Some(Err(Trouble::Failed(format!(
+                    "{name} does not drain any more: an operator ended the drain, or homing has restarted"
+                ))));
+            }
+            DrainEnd::Deadline => {
+                format!("the deadline of the drain of {name} came with {}, which move", cut(progress))
+            }
+            DrainEnd::Maintenance => {
+                format!("{name} was put into maintenance with {}, which move", cut(progress))
+            }
+            DrainEnd::Restarted => format!("{name} restarted during its drain: {sessions} ended"),
+            DrainEnd::Down => format!("{name} was down during its drain: {sessions} moved"),
+            DrainEnd::Removed => {
+                format!("{name} has left the configuration with {}, which move", cut(progress))
+            }
+        };
+        Some(Err(Trouble::SessionsLeft(why)))
     }
 
     fn show(&mut self, progress: &DrainProgress) -> Result<(), Trouble> {
@@ -126,7 +145,11 @@ impl View {
             self.last = Some(progress.clone());
             return screen.draw(&lines);
         }
-        let key = |progress: &DrainProgress| (progress.live, progress.streams, progress.state.clone());
+        let key = |progress: &DrainProgress| {
+            // Requests of live sessions come and go.
+            let requests = if progress.live == 0 { requests(progress) } else { 0 };
+            (progress.live, progress.streams, requests, progress.state.clone(), progress.ended)
+        };
         let changed = self.last.as_ref().is_none_or(|last| key(last) != key(progress));
         self.last = Some(progress.clone());
         match (changed, self.json) {
@@ -158,12 +181,7 @@ fn picture(
     let gone = if most == 0 { 1.0 } else { 1.0 - progress.live as f64 / most as f64 };
     let mut lines = vec![
         format!("{name} {}  [{}] {:.0}%", progress.state, bar(gone, BAR), gone * 100.0),
-        format!(
-            "  {} of {most} left, {}{}",
-            left(progress),
-            count(progress.in_flight, "request") + " under way",
-            eta(progress)
-        ),
+        format!("  {} left (of {}){}", left(progress), count(most, "live session"), eta(progress)),
     ];
     let mut line = format!("  waiting for {}", human(waited));
     if let Some(left) = left_to_wait {
@@ -177,12 +195,33 @@ fn picture(
 }
 
 fn left(progress: &DrainProgress) -> String {
-    format!("{}, {}", count(progress.live, "live session"), count(progress.streams, "open stream"))
+    things(progress.live, progress.streams, requests(progress))
+}
+
+/// What was left when the drain ended.
+fn cut(progress: &DrainProgress) -> String {
+    things(progress.moved, progress.cut_streams, progress.cut_requests.saturating_sub(progress.cut_streams))
+}
+
+fn things(sessions: u64, streams: u64, requests: u64) -> String {
+    let [sessions, streams, requests] =
+        [(sessions, "live session"), (streams, "open stream"), (requests, "request")]
+            .map(|(number, what)| count(number, what));
+    format!("{sessions}, {streams}, {requests}")
+}
+
+/// Requests that are under way or queued, beside open streams.
+fn requests(progress: &DrainProgress) -> u64 {
+    (progress.in_flight + progress.queued).saturating_sub(progress.streams)
+}
+
+fn is_empty(progress: &DrainProgress) -> bool {
+    progress.live == 0 && progress.streams == 0 && requests(progress) == 0
 }
 
 fn eta(progress: &DrainProgress) -> String {
     match progress.eta_seconds {
-        Some(eta) if eta > 0.0 => format!(", none in {} if nobody uses them", human_seconds(eta)),
+        Some(eta) if eta > 0.0 => format!("; empty in {} if they stay idle", human_seconds(eta)),
         _ => String::new(),
     }
 }
@@ -194,11 +233,16 @@ mod tests {
     fn progress(live: u64, streams: u64) -> DrainProgress {
         DrainProgress {
             done: live == 0 && streams == 0,
+            ended: None,
+            moved: 0,
+            cut_streams: 0,
+            cut_requests: 0,
             state: "draining".to_owned(),
             live,
             retained: 2,
             streams,
-            in_flight: 0,
+            in_flight: streams + 2,
+            queued: 0,
             eta_seconds: Some(90.0),
             deadline_seconds: Some(3600.0),
         }
@@ -212,7 +256,7 @@ mod tests {
             lines,
             [
                 "shop/app-1 draining  [#######################.......] 75%",
-                "  1 live session, 1 open stream of 4 left, 0 requests under way, none in 1m 30s if nobody uses them",
+                "  1 live session, 1 open stream, 2 requests left (of 4 live sessions); empty in 1m 30s if they stay idle",
                 "  waiting for 5s, at most 55s more; deadline in 1h, the rest is moved then",
             ]
         );

@@ -62,11 +62,13 @@ fn steer(backend: &Backend, wanted: Steered) {
     match wanted.admin {
         Wish::Ready => any = false,
         Wish::Maintenance => backend.maintain(),
-        Wish::Draining => backend.drain(match wanted.deadline {
-            // One that has passed meanwhile ends the drain at once.
-            Some(at) => Deadline::After(Duration::from_millis(at.saturating_sub(clock::unix_ms()))),
-            None => Deadline::Never,
-        }),
+        Wish::Draining => {
+            let deadline = wanted.deadline.map_or(Deadline::Never, |at| {
+                // One that has passed meanwhile ends the drain at once.
+                Deadline::After(Duration::from_millis(at.saturating_sub(clock::unix_ms())))
+            });
+            backend.drain(deadline, 0);
+        }
     }
     if let Some(weight) = wanted.weight
         && weight.configured == backend.member.configured_weight()

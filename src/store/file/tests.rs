@@ -142,7 +142,7 @@ async fn an_address_that_has_left_dns_is_not_drained_when_it_is_back() {
     let keeper = state.start(&old).unwrap();
     old.courier.open(&old.snapshot.load());
     old.snapshot.load().pools[0].backend("app-1").unwrap().leave(true);
-    old.snapshot.load().pools[0].backend("app-2").unwrap().drain(crate::backend::Deadline::Never);
+    old.snapshot.load().pools[0].backend("app-2").unwrap().drain(crate::backend::Deadline::Never, 0);
     stop(&old, keeper).await;
 
     let (new, _) = found(folder.path());
