@@ -26,6 +26,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
     let certificates = certs::prepare(&args.certs, clock::wall())?;
     // The one who reads the guide types its commands into another terminal, wherever that is.
     let ca = std::path::absolute(&certificates.ca).unwrap_or(certificates.ca);
+    let jar = ca.with_file_name("cookies.jar");
     let sockets = bind_apps(args.apps, args.app_port)?;
     let addresses: Vec<_> = sockets.iter().map(|app| (app.name().to_owned(), app.address())).collect();
     let args = args.clone();
@@ -50,6 +51,7 @@ pub fn run(args: &DemoArgs) -> anyhow::Result<ExitCode> {
             http: bound.http,
             admin: bound.admin,
             ca: &ca,
+            jar: &jar,
             apps: apps.iter().collect(),
             session_timeout,
         };

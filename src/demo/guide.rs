@@ -16,6 +16,8 @@ pub(crate) struct Guide<'a> {
     pub(crate) http: Option<SocketAddr>,
     pub(crate) admin: Option<SocketAddr>,
     pub(crate) ca: &'a Path,
+    /// Where curl keeps the cookies.
+    pub(crate) jar: &'a Path,
     /// Name, process id and address of each.
     pub(crate) apps: Vec<(&'a str, u32, SocketAddr)>,
     pub(crate) session_timeout: Duration,
@@ -36,7 +38,12 @@ impl Guide<'_> {
             true => String::new(),
             false => format!(" --connect-to ::{}:", bracketed(self.https.ip())),
         };
-        format!("curl {extra}--cacert {ca}{connect} -c {JAR} -b {JAR}")
+        let jar = self.jar();
+        format!("curl {extra}--cacert {ca}{connect} -c {jar} -b {jar}")
+    }
+
+    fn jar(&self) -> String {
+        quoted(&self.jar.to_string_lossy()).into_owned()
     }
 
     /// The branches of a shell's `case` that end the application which an answer comes from.
@@ -100,7 +107,7 @@ impl fmt::Display for Guide<'_> {
                 "\nSee and steer: where a session lives (the id is the cookie's value), a drain that waits:\n"
             )?;
             writeln!(f, "  {program} backends {admin}")?;
-            writeln!(f, "  awk '/session/ {{print $7}}' {JAR} | {program} explain {admin}")?;
+            writeln!(f, "  awk '/session/ {{print $7}}' {} | {program} explain {admin}", self.jar())?;
             writeln!(f, "  {program} drain app-1 --wait --timeout 1m {admin}")?;
             writeln!(f, "  {program} undrain app-1 {admin}")?;
         }
@@ -143,9 +150,6 @@ pub(crate) fn quoted(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Where curl keeps the demo's cookies.
-const JAR: &str = "/tmp/homing.jar";
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +160,7 @@ mod tests {
             http: None,
             admin: Some("127.0.0.1:9090".parse().unwrap()),
             ca: Path::new(ca),
+            jar: &Path::new(ca).with_file_name("cookies.jar"),
             apps: vec![
                 ("app-1", 4001, "127.0.0.1:3001".parse().unwrap()),
                 ("app-2", 4002, "127.0.0.1:3002".parse().unwrap()),
@@ -168,7 +173,7 @@ mod tests {
     #[test]
     fn commands_name_the_bound_addresses() {
         let text = guide("127.0.0.1:8443", "certs/ca.pem");
-        let login = "curl --cacert certs/ca.pem -c /tmp/homing.jar -b /tmp/homing.jar https://localhost:8443/login -d user=ada";
+        let login = "curl --cacert certs/ca.pem -c certs/cookies.jar -b certs/cookies.jar https://localhost:8443/login -d user=ada";
         assert!(text.contains(login), "{text}");
         assert!(text.contains("http://127.0.0.1:9090/metrics"), "{text}");
         assert!(text.contains("10m") && text.contains("2 copies"), "{text}");
@@ -186,7 +191,10 @@ mod tests {
 
     #[test]
     fn a_path_with_a_space_is_quoted() {
-        assert!(guide("[::1]:1", "my certs/it's.pem").contains(r"--cacert 'my certs/it'\''s.pem' -c"));
+        assert!(
+            guide("[::1]:1", "my certs/it's.pem")
+                .contains(r"--cacert 'my certs/it'\''s.pem' -c 'my certs/cookies.jar'")
+        );
     }
 
     #[test]

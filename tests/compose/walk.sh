@@ -267,7 +267,7 @@ as_printed() {
         /^<!-- cluster-walk -->$/ { marked = 1; next }
         marked && /^```/          { if (fenced) exit; fenced = 1; next }
         fenced                    { print }
-    ' "$tree/README.md" | sed "s|/tmp/homing.jar|$work/jar-printed|g")"
+    ' "$tree/README.md" | sed "s|certs/cookies.jar|$work/jar-printed|g")"
     check 'there is something to do' grep -q 'docker-compose kill' <<<"$commands"
     printf 'fail\nnoproxy = "*"\nresolve = "localhost:8443:%s"\nresolve = "localhost:8444:%s"\n' "$PUBLISH" "$PUBLISH" \
         >"$work/.curlrc"
