@@ -198,12 +198,124 @@ async fn an_expired_certificate_is_served_with_a_loud_warning() {
 }
 
 #[tokio::test]
+async fn certificates_glued_together_are_all_served() {
+    let leaf = Authority::get().leaf(&["localhost"]);
+    let glued = format!("{}{}", leaf.cert.trim_end(), Authority::get().pem);
+    let backend = Backend::plain("app-1");
+    let homing = Setup::new([&backend]).certificate(&Leaf { cert: glued, ..leaf }).start().await;
+    let shown = s_client(homing.https, "-servername localhost -showcerts").await;
+    assert_eq!(shown.matches("BEGIN CERTIFICATE").count(), 2, "{shown}");
+}
+
+#[tokio::test]
+async fn a_chain_in_the_wrong_order_is_served_in_the_right_one() {
+    let leaf = Authority::get().leaf(&["localhost"]);
+    let turned = Leaf { cert: format!("{}{}", Authority::get().pem, leaf.cert), ..leaf.clone() };
+    let backend = Backend::plain("app-1");
+    let homing = Setup::new([&backend]).certificate(&turned).start().await;
+    homing.process.stderr.wait_for("not in the order of a chain").await;
+    assert!(Client::h1(&homing).connect().await.handshake.leaf == leaf.der);
+}
+
+#[tokio::test]
+async fn clients_that_only_know_rsa_get_the_rsa_certificate_of_a_name() {
+    let leaves = [Authority::get().leaf(&["localhost"]), Authority::get().rsa_leaf(&["localhost"])];
+    let backend = Backend::plain("app-1");
+    let homing = leaves.iter().fold(Setup::new([&backend]), Setup::certificate).start().await;
+    for name in ["-servername localhost", "-noservername"] {
+        for (flags, signature) in [
+            ("", "ECDSA"),
+            ("-tls1_2 -cipher ECDHE-RSA-AES128-GCM-SHA256", "RSA"),
+            ("-tls1_3 -sigalgs RSA-PSS+SHA256", "RSA-PSS"),
+        ] {
+            let shown = s_client(homing.https, &format!("{name} {flags}")).await;
+            let line = shown.lines().find(|line| line.starts_with("Peer signature type:"));
+            let line = line.unwrap_or_default().to_ascii_uppercase();
+            assert!(line.contains(if signature == "ECDSA" { "ECDSA" } else { "RSA" }), "{flags}: {shown}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_expired_certificate_gives_way_to_another_of_its_name() {
+    let names = ["localhost", "127.0.0.1"];
+    let leaves = [Authority::get().expired_leaf(&names), Authority::get().leaf(&names)];
+    let backend = Backend::plain("app-1");
+    let homing = leaves.iter().fold(Setup::new([&backend]), Setup::certificate).start().await;
+    assert!(Client::h1(&homing).connect().await.handshake.leaf == leaves[1].der);
+    let line = homing.process.stderr.wait_for("certificate is never chosen").await;
+    assert!(line.contains("cert-0.pem") && line.contains("cert-1.pem"), "{line}");
+}
+
+#[tokio::test]
+async fn a_certificate_that_no_client_gets_is_named_by_check() {
+    let leaf = Authority::get().leaf(&["localhost"]);
+    let backend = Backend::plain("app-1");
+    let two = |second: &Leaf| Setup::new([&backend]).certificate(&leaf).certificate(second);
+    let ended = two(&Authority::get().leaf(&["localhost"])).run_to_end("check").await;
+    assert_eq!(ended.status.code(), Some(0), "{ended:?}");
+    assert!(ended.stderr.contains("cert-1.pem") && ended.stderr.contains("never chosen"), "{ended:?}");
+    let ended = two(&Authority::get().rsa_leaf(&["localhost"])).run_to_end("check").await;
+    assert!(!ended.stderr.contains("never chosen"), "{ended:?}");
+}
+
+#[tokio::test]
+async fn files_of_other_formats_are_errors_with_the_command_that_converts_them() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (backend, base) = (Backend::plain("app-1"), directory.path().display());
+    let good = Leaf::localhost();
+    fs::write(directory.path().join("c.pem"), &good.cert).expect("a file");
+    fs::write(directory.path().join("k.pem"), &good.key).expect("a file");
+    for (make, words) in [
+        ("openssl pkcs12 -export -in c.pem -inkey k.pem -passout pass:x -out bad", "openssl pkcs12 -in"),
+        ("openssl crl2pkcs7 -nocrl -certfile c.pem -outform DER -out bad", "openssl pkcs7 -inform DER -in"),
+        ("openssl crl2pkcs7 -nocrl -certfile c.pem -out bad", "openssl pkcs7 -in"),
+        ("openssl x509 -in c.pem -trustout -out bad", "openssl x509 -in"),
+        ("openssl pkcs8 -topk8 -in k.pem -passout pass:x -outform DER -out bad", "encrypted private key"),
+        ("base64 -w0 c.pem > bad", "base64 -d"),
+        ("cp k.pem bad", "swapped"),
+        ("rm -f bad && mkdir bad", "is a folder"),
+    ] {
+        let made = shell(&format!("cd {base} && {make}")).await;
+        assert_eq!(made.code, 0, "{make}: {}", made.stderr);
+        let pair = format!("[[certificate]]\ncert = \"{base}/bad\"\nkey = \"{base}/k.pem\"");
+        failed(&Setup::new([&backend]).section(&pair).run_to_end("check").await, &["/bad", words]);
+    }
+}
+
+#[tokio::test]
+async fn der_and_other_keys_are_served() {
+    let directory = tempfile::tempdir().expect("a temporary directory");
+    let (backend, base) = (Backend::plain("app-1"), directory.path().display());
+    let leaf = Leaf::localhost();
+    fs::write(directory.path().join("c.pem"), &leaf.cert).expect("a file");
+    fs::write(directory.path().join("k.pem"), &leaf.key).expect("a file");
+    for (cert, key) in [
+        ("openssl x509 -in c.pem -outform DER", "openssl pkey -in k.pem -outform DER"),
+        ("openssl x509 -in c.pem -text", "openssl ec -in k.pem"),
+        ("cat k.pem c.pem", "cat c.pem k.pem"),
+        ("iconv -f ascii -t utf-16 c.pem", "sed s/$/\\\\r/ k.pem"),
+    ] {
+        let made = shell(&format!("cd {base} && {cert} > cert && {key} > key")).await;
+        assert_eq!(made.code, 0, "{cert}: {}", made.stderr);
+        let pair = format!("[[certificate]]\ncert = \"{base}/cert\"\nkey = \"{base}/key\"");
+        let ended = Setup::new([&backend]).section(&pair).run_to_end("check").await;
+        assert_eq!(ended.status.code(), Some(0), "{cert}, {key}: {ended:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_busy_port_is_an_error_that_names_it_and_the_flag() {
     let backend = Backend::plain("app-1");
     let port = Port::reserve();
     let _listener = port.listen();
     let ended = Setup::new([&backend]).https(port.address).run_to_end("serve").await;
     failed(&ended, &[&port.address.to_string(), "--https"]);
+}
+
+/// What openssl's client shows of a handshake.
+async fn s_client(address: std::net::SocketAddr, flags: &str) -> String {
+    shell(&format!("openssl s_client -connect {address} {flags} </dev/null 2>/dev/null")).await.stdout
 }
 
 /// Serves one certificate, to the bad end.

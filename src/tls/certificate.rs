@@ -17,6 +17,7 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude
 
 use super::{
     TlsError, TlsErrors,
+    chain::{Chain, arrange},
     pem::{read_chain, read_key},
 };
 use crate::{clock, config::CertificateFiles};
@@ -32,6 +33,8 @@ pub struct Certificate {
     names: Box<[Box<str>]>,
     not_before: SystemTime,
     not_after: SystemTime,
+    /// What is to be known of the chain, a sentence each.
+    notes: Vec<String>,
 }
 
 /// How a certificate's dates stand at one moment.
@@ -60,6 +63,7 @@ impl Certificate {
             (chain, key) => return Err(TlsErrors::of([chain.err(), key.err()].into_iter().flatten())),
         };
         let certificate = Self::assemble(files, chain, key, provider)?;
+        certificate.warn_of_chain();
         certificate.warn(clock::wall());
         Ok(certificate)
     }
@@ -109,23 +113,38 @@ impl Certificate {
         key: PrivateKeyDer<'static>,
         provider: &CryptoProvider,
     ) -> Result<Self, TlsError> {
-        let leaf = chain.first().expect("a chain that was read has a certificate");
-        let (names, not_before, not_after) = describe(leaf)
-            .map_err(|what| TlsError::Malformed { file: files.cert.clone(), what: what.to_owned() })?;
+        let malformed = |what: &str| TlsError::Malformed { file: files.cert.clone(), what: what.to_owned() };
+        // Each certificate is looked at, whether or not the key is good.
+        let unordered = arrange(&files.cert, &chain, None)?;
         let key = provider
             .key_provider
             .load_private_key(key)
             .map_err(|source| TlsError::UnusableKey { file: files.key.clone(), source })?;
-        let key = CertifiedKey::new(chain, key);
+        let mismatch = || TlsError::Mismatch { cert: files.cert.clone(), key: files.key.clone() };
+        let Chain { certificates, notes } = match key.public_key() {
+            Some(public) => arrange(&files.cert, &chain, Some(&public))?,
+            None => unordered,
+        }
+        .ok_or_else(mismatch)?;
+        let leaf = certificates.first().ok_or_else(|| malformed("it has no certificate"))?;
+        let (names, not_before, not_after) = describe(leaf).map_err(malformed)?;
+        let key = CertifiedKey::new(certificates, key);
         match key.keys_match() {
             // Unknown: this kind of key cannot tell its public half; the first handshake will.
             Ok(()) | Err(rustls::Error::InconsistentKeys(InconsistentKeys::Unknown)) => {}
-            Err(rustls::Error::InconsistentKeys(_)) => {
-                return Err(TlsError::Mismatch { cert: files.cert.clone(), key: files.key.clone() });
+            Err(rustls::Error::InconsistentKeys(_)) => return Err(mismatch()),
+            Err(source) => {
+                return Err(TlsError::UnusableCertificate { file: files.cert.clone(), number: 1, source });
             }
-            Err(source) => return Err(TlsError::UnusableCertificate { file: files.cert.clone(), source }),
         }
-        Ok(Self { file: files.cert.clone(), key: Arc::new(key), names, not_before, not_after })
+        Ok(Self { file: files.cert.clone(), key: Arc::new(key), names, not_before, not_after, notes })
+    }
+
+    /// Logs what is odd about the chain.
+    pub(super) fn warn_of_chain(&self) {
+        for note in &self.notes {
+            tracing::warn!(file = %self.file.display(), "{note}");
+        }
     }
 
     fn warn(&self, now: SystemTime) {
@@ -182,7 +201,8 @@ fn describe(leaf: &CertificateDer<'_>) -> Result<Description, &'static str> {
         .into_iter()
         .flat_map(|extension| &extension.value.general_names)
         .filter_map(|name| match name {
-            GeneralName::DNSName(name) => Some(name.to_ascii_lowercase().into()),
+            // A final dot says nothing but that the name is a whole one.
+            GeneralName::DNSName(name) => Some(name.trim_end_matches('.').to_ascii_lowercase().into()),
             _ => None,
         })
         .collect();
@@ -254,7 +274,7 @@ mod tests {
         std::fs::write(&pair.files.cert, "").unwrap();
         std::fs::write(&pair.files.key, "no key").unwrap();
         let faults = load(&pair).unwrap_err().into_vec();
-        assert!(matches!(faults[..], [TlsError::Empty { .. }, TlsError::NoKey { .. }]), "{faults:?}");
+        assert!(matches!(faults[..], [TlsError::Empty { .. }, TlsError::Foreign { .. }]), "{faults:?}");
     }
 
     #[test]

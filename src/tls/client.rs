@@ -11,7 +11,7 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{Certificate, TlsError, TlsErrors, Validity, provider, read_chain, read_key};
+use super::{Certificate, TlsError, TlsErrors, Validity, provider, read_chain, read_key, vetting::roots};
 use crate::{
     clock,
     config::{CertificateFiles, PoolTls},
@@ -131,15 +131,10 @@ fn public_roots() -> RootCertStore {
 }
 
 fn own_roots(file: &Path, digest: &mut Context) -> Result<RootCertStore, TlsError> {
-    let mut roots = RootCertStore::empty();
     digest.update(b"ca");
-    for certificate in read_chain(file)? {
-        update(digest, &certificate);
-        roots
-            .add(certificate)
-            .map_err(|source| TlsError::UnusableCertificate { file: file.to_owned(), source })?;
-    }
-    Ok(roots)
+    let authorities = read_chain(file)?;
+    authorities.iter().for_each(|certificate| update(digest, certificate));
+    roots(file, authorities)
 }
 
 fn client_certificate(files: &CertificateFiles, digest: &mut Context) -> Result<Certificate, TlsErrors> {
@@ -151,6 +146,7 @@ fn client_certificate(files: &CertificateFiles, digest: &mut Context) -> Result<
     chain.iter().for_each(|certificate| update(digest, certificate));
     digest.update(key.secret_der());
     let certificate = Certificate::assemble(files, chain, key, &provider())?;
+    certificate.warn_of_chain();
     let file = files.cert.display();
     let not_after = humantime::format_rfc3339_seconds(certificate.not_after());
     match certificate.validity(clock::wall()) {
@@ -221,7 +217,7 @@ mod tests {
         fs::write(&pair.key, "no key").unwrap();
         let ca = Some(files.write("ca.pem", ""));
         let errors = ClientTls::load(&PoolTls { ca, certificate: Some(pair) }).unwrap_err().into_vec();
-        assert!(matches!(errors[..], [TlsError::Empty { .. }, TlsError::NoKey { .. }]), "{errors:?}");
+        assert!(matches!(errors[..], [TlsError::Empty { .. }, TlsError::Foreign { .. }]), "{errors:?}");
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! What can be wrong with TLS files; each error names the file it is about.
 
-use std::{fmt, io, path::PathBuf};
+use std::{
+    fmt, io,
+    path::{Path, PathBuf},
+};
+
+use super::foreign::Kind;
 
 /// One fault, in the operator's words.
 #[derive(Debug, thiserror::Error)]
@@ -13,8 +18,14 @@ pub enum TlsError {
         /// Why.
         source: io::Error,
     },
+    /// The file is a directory.
+    #[error("{}: is a folder, not a file", file.display())]
+    Folder {
+        /// The folder.
+        file: PathBuf,
+    },
     /// The file is far bigger than any chain or key.
-    #[error("{}: larger than {limit} bytes, this is no PEM chain or key", file.display())]
+    #[error("{}: larger than {} MiB, this is no PEM chain or key", file.display(), limit >> 20)]
     TooLarge {
         /// The file.
         file: PathBuf,
@@ -28,31 +39,60 @@ pub enum TlsError {
         file: PathBuf,
     },
     /// The file has content, but no `CERTIFICATE` section.
-    #[error("{}: no certificate in it (no BEGIN CERTIFICATE section)", file.display())]
+    #[error(
+        "{}: no certificate in it (no BEGIN CERTIFICATE section); it has {instead}{}",
+        file.display(),
+        swapped(instead, "PRIVATE KEY")
+    )]
     NoCertificate {
         /// The file.
         file: PathBuf,
+        /// The sections that it has.
+        instead: String,
     },
     /// The file has content, but no `X509 CRL` section.
-    #[error("{}: no revocation list in it (no BEGIN X509 CRL section)", file.display())]
+    #[error("{}: no revocation list in it (no BEGIN X509 CRL section); it has {instead}", file.display())]
     NoCrl {
         /// The file.
         file: PathBuf,
+        /// The sections that it has.
+        instead: String,
     },
     /// The file has content, but no private key section.
-    #[error("{}: no private key in it (no BEGIN ... PRIVATE KEY section)", file.display())]
+    #[error(
+        "{}: no private key in it (no BEGIN ... PRIVATE KEY section); it has {instead}{}",
+        file.display(),
+        swapped(instead, "CERTIFICATE")
+    )]
     NoKey {
         /// The file.
         file: PathBuf,
+        /// The sections that it has.
+        instead: String,
+    },
+    /// The file is something else than what is wanted, in another form than PEM.
+    #[error("{}: no {wanted} can be read from it: it is {what}{}", file.display(), tail(remedy.as_deref()))]
+    Foreign {
+        /// The file.
+        file: PathBuf,
+        /// `certificate`, `private key`.
+        wanted: &'static str,
+        /// What it is.
+        what: &'static str,
+        /// What makes it readable.
+        remedy: Option<String>,
     },
     /// The private key needs a pass phrase, which a server has nobody to ask for.
     #[error(
-        "{}: the private key is encrypted; decrypt it first, for example by: openssl pkey -in KEY -out PLAIN_KEY",
-        file.display()
+        "{0}: the private key is encrypted; decrypt it first: openssl pkey {1}-in {0} -out new.key",
+        file.display(),
+        if *der { "-inform DER " } else { "" }
     )]
     EncryptedKey {
         /// The file.
         file: PathBuf,
+        /// Whether it is DER.
+        der: bool,
     },
     /// The file holds several keys, and which one is meant cannot be known.
     #[error("{}: {count} private keys in it, expected one", file.display())]
@@ -70,11 +110,13 @@ pub enum TlsError {
         /// What is broken; never the content itself.
         what: String,
     },
-    /// The certificate is well-formed, but no server can present it.
-    #[error("{}: the certificate cannot be used: {source}", file.display())]
+    /// The certificate is well-formed, but is of no use where it is wanted.
+    #[error("{}: certificate {number} cannot be used: {source}", file.display())]
     UnusableCertificate {
         /// The file.
         file: PathBuf,
+        /// Which one of the file, from 1.
+        number: usize,
         /// Why.
         source: rustls::Error,
     },
@@ -86,9 +128,9 @@ pub enum TlsError {
         /// Why.
         source: rustls::Error,
     },
-    /// The key is not the one the first certificate of the chain was issued for.
+    /// The key is not the one that a certificate of the chain was issued for.
     #[error(
-        "{}: this private key does not belong to the first certificate in {}",
+        "{}: this private key does not belong to any certificate in {}",
         key.display(),
         cert.display()
     )]
@@ -109,6 +151,24 @@ pub enum TlsError {
 /// Every fault found, never none.
 #[derive(Debug)]
 pub struct TlsErrors(Vec<TlsError>);
+
+// === impl TlsError ===
+
+impl TlsError {
+    /// That `file` is of this kind instead of what is `wanted`.
+    pub(super) fn foreign(file: &Path, wanted: &'static str, kind: Kind) -> Self {
+        Self::Foreign { file: file.to_owned(), wanted, what: kind.name(), remedy: kind.remedy(file) }
+    }
+}
+
+fn tail(remedy: Option<&str>) -> String {
+    remedy.map_or_else(String::new, |remedy| format!("; {remedy}"))
+}
+
+/// What a file that has the other half is probably wrong with.
+fn swapped(instead: &str, other: &str) -> &'static str {
+    if instead.ends_with(other) { "; perhaps `cert` and `key` are swapped" } else { "" }
+}
 
 // === impl TlsErrors ===
 

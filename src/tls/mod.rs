@@ -11,12 +11,15 @@
 //! - No key bytes reach an error, a log line or a `Debug`.
 
 mod certificate;
+mod chain;
 mod client;
 mod error;
+mod foreign;
 mod handshake;
 mod identity;
 mod pem;
 mod resolver;
+mod sections;
 mod server;
 mod vetting;
 

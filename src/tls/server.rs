@@ -9,8 +9,14 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{Certificate, Mark, TlsError, TlsErrors, Vetting, resolver::Resolver};
-use crate::config::{CertificateFiles, Tls, TlsVersion};
+use super::{
+    Certificate, Mark, TlsError, TlsErrors, Vetting,
+    resolver::{Resolver, warn_of_never_chosen},
+};
+use crate::{
+    clock,
+    config::{CertificateFiles, Tls, TlsVersion},
+};
 
 /// The keys of session tickets, drawn at random and rotated every six hours; a ticket resumes a
 /// session for six to twelve hours.
@@ -46,7 +52,11 @@ pub fn load_certificates(files: &[CertificateFiles]) -> Result<Vec<Certificate>,
             Err(errors) => faults.extend(errors.into_vec()),
         }
     }
-    if faults.is_empty() { Ok(certificates) } else { Err(TlsErrors::of(faults)) }
+    if !faults.is_empty() {
+        return Err(TlsErrors::of(faults));
+    }
+    warn_of_never_chosen(&certificates, clock::wall());
+    Ok(certificates)
 }
 
 // === impl Front ===

@@ -13,7 +13,7 @@ use x509_parser::{prelude::FromDer, revocation_list::CertificateRevocationList};
 use super::{
     Ticketer, TlsError, TlsErrors,
     certificate::system_time,
-    pem::{read_chain, read_crls},
+    pem::{read_authorities, read_crls},
     provider,
 };
 use crate::{clock, config::ClientAuth};
@@ -51,7 +51,7 @@ impl Vetting {
             return Ok(Self { verifier: Arc::new(NoClientAuth), mark: Mark::of(&[b"nobody"]) });
         };
         let crls = clients.crl.as_deref().map_or(Ok(Vec::new()), read_crls);
-        let (chain, crls) = match (read_chain(&clients.ca), crls) {
+        let (chain, crls) = match (read_authorities(&clients.ca, clients.crl.is_some()), crls) {
             (Ok(chain), Ok(crls)) => (chain, crls),
             (chain, crls) => return Err(TlsErrors::of([chain.err(), crls.err()].into_iter().flatten())),
         };
@@ -59,12 +59,7 @@ impl Vetting {
         if let Some(file) = &clients.crl {
             crls.iter().try_for_each(|crl| warn_if_old(file, crl))?;
         }
-        let mut roots = RootCertStore::empty();
-        for authority in chain {
-            roots
-                .add(authority)
-                .map_err(|source| TlsError::UnusableCertificate { file: clients.ca.clone(), source })?;
-        }
+        let roots = roots(&clients.ca, chain)?;
         let mut builder =
             WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider()).with_crls(crls);
         if clients.optional {
@@ -87,6 +82,20 @@ impl Vetting {
     pub(super) fn tickets(&self, tickets: &Ticketer) -> Arc<dyn ProducesTickets> {
         Arc::new(Marked { inner: Arc::clone(&tickets.0), mark: self.mark })
     }
+}
+
+/// These authorities, which are all of `file`.
+pub(super) fn roots(
+    file: &Path,
+    authorities: Vec<CertificateDer<'static>>,
+) -> Result<RootCertStore, TlsError> {
+    let mut roots = RootCertStore::empty();
+    for (index, authority) in authorities.into_iter().enumerate() {
+        let unusable =
+            |source| TlsError::UnusableCertificate { file: file.to_owned(), number: index + 1, source };
+        roots.add(authority).map_err(unusable)?;
+    }
+    Ok(roots)
 }
 
 impl fmt::Debug for Vetting {

@@ -58,6 +58,12 @@ impl Authority {
         self.sign(names, |_| ())
     }
 
+    /// One with an RSA key.
+    pub(crate) fn rsa_leaf(&self, names: &[&str]) -> Leaf {
+        let key = KeyPair::generate_for(&rcgen::PKCS_RSA_SHA256).expect("an RSA key");
+        self.sign_key(names, key, |_| ())
+    }
+
     /// One that expired long ago.
     pub(crate) fn expired_leaf(&self, names: &[&str]) -> Leaf {
         self.sign(names, |params| {
@@ -105,6 +111,10 @@ impl Authority {
     }
 
     fn sign(&self, names: &[&str], adapt: impl FnOnce(&mut CertificateParams)) -> Leaf {
+        self.sign_key(names, KeyPair::generate().expect("a P-256 key"), adapt)
+    }
+
+    fn sign_key(&self, names: &[&str], key: KeyPair, adapt: impl FnOnce(&mut CertificateParams)) -> Leaf {
         let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
         let mut params = CertificateParams::new(names.clone()).expect("valid names");
         if let Some(name) = names.first() {
@@ -113,7 +123,6 @@ impl Authority {
             params.distinguished_name = DistinguishedName::new();
         }
         adapt(&mut params);
-        let key = KeyPair::generate().expect("a P-256 key");
         let certificate = params.signed_by(&key, &self.issuer).expect("valid parameters");
         let der = certificate.der().clone();
         Leaf { cert: certificate.pem(), key: key.serialize_pem(), der }

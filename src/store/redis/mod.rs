@@ -42,9 +42,9 @@ use std::{
     time::Duration,
 };
 
+use data_encoding::BASE64;
 use prometheus::Registry;
 use redis::Value;
-use rustls::pki_types::{CertificateDer, pem::PemObject as _};
 use tokio::{
     sync::{Notify, watch},
     time::timeout,
@@ -69,6 +69,7 @@ use crate::{
     clock,
     config::{self, Password, Topology},
     store::Entry,
+    tls::{self, TlsError},
     world::Pool,
 };
 
@@ -122,8 +123,8 @@ pub enum SharedError {
     #[error("`redis_password_file` {} must hold one line, the password", .0.display())]
     Password(PathBuf),
     /// Not certificates.
-    #[error("`redis_ca` {} holds no PEM certificate", .0.display())]
-    Ca(PathBuf),
+    #[error("`redis_ca` {0}")]
+    Ca(TlsError),
     /// The same metric twice.
     #[error(transparent)]
     Metrics(#[from] prometheus::Error),
@@ -381,12 +382,14 @@ pub fn password(file: &Path) -> Result<Password, SharedError> {
 ///
 /// # Errors
 ///
-/// When it cannot be read, or holds none.
+/// When it cannot be read, holds none, or something that is not read.
 pub fn certificates(file: &Path) -> Result<Vec<u8>, SharedError> {
-    let text = read("redis_ca", file)?;
-    let mut found = CertificateDer::pem_slice_iter(&text).peekable();
-    let fits = found.peek().is_some() && found.all(|certificate| certificate.is_ok());
-    if fits { Ok(text) } else { Err(SharedError::Ca(file.to_owned())) }
+    let mut pem = String::new();
+    for certificate in tls::read_chain(file).map_err(SharedError::Ca)? {
+        let body = BASE64.encode(&certificate);
+        pem.push_str(&format!("-----BEGIN CERTIFICATE-----\n{body}\n-----END CERTIFICATE-----\n"));
+    }
+    Ok(pem.into_bytes())
 }
 
 fn read(key: &'static str, file: &Path) -> Result<Vec<u8>, SharedError> {
