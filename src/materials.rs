@@ -1,6 +1,10 @@
 //! What the configuration only names: certificates, keys, tokens. Read together, every fault at once.
 
+mod holdings;
+
 use std::{fmt, fs};
+
+pub use self::holdings::{Holding, compare};
 
 use crate::{
     config::{Config, Token},
@@ -23,6 +27,8 @@ pub struct Materials {
     pub backends: Vec<Option<ClientTls>>,
     /// What changes through the admin listener need, if a token is configured.
     pub token: Option<Token>,
+    /// What each file holds, to tell what a reload changes.
+    pub holdings: Vec<Holding>,
 }
 
 /// Every fault of every file, a line each.
@@ -78,9 +84,22 @@ impl Materials {
         if !faults.is_empty() {
             return Err(LoadErrors(faults));
         }
+        let mut holdings: Vec<Holding> =
+            certificates.iter().map(|one| Holding::open("certificate", one.into())).collect();
+        let (authorities, lists) = vetting.held();
+        holdings.extend(authorities.map(|held| Holding::open("client CA", held.clone())));
+        holdings.extend(lists.map(|held| Holding::open("client CRL", held.clone())));
+        for (pool, tls) in config.pools.iter().zip(&backends) {
+            let (ca, certificate) = tls.as_ref().map_or((None, None), ClientTls::held);
+            let of_pool = |what: &str| format!("{what} of pool {}", pool.name);
+            holdings.extend(ca.map(|held| Holding::open(of_pool("CA"), held.clone())));
+            let certificate = certificate.cloned();
+            holdings.extend(certificate.map(|held| Holding::open(of_pool("client certificate"), held)));
+        }
+        holdings.extend(holdings::secrets(config));
         let tls = Front::new(&certificates, ticketer, &vetting, &config.tls)
             .map_err(|error| LoadErrors(vec![error.to_string()]))?;
-        Ok(Self { tls, certificates, keyrings, backends, token })
+        Ok(Self { tls, certificates, keyrings, backends, token, holdings })
     }
 }
 

@@ -235,7 +235,8 @@ async fn a_reload_takes_another_token_and_keeps_the_old_one_when_it_cannot() {
     assert!(refused.text().contains("chmod 600"), "{}", refused.text());
     assert_eq!(old.read("status").await["config"]["last_reload_ok"], false);
     file.write("another-token-of-the-tests", 0o600);
-    assert_eq!(old.change("reload", json!({})).await["applied"], json!(["admin token renewed"]));
+    let told = format!("token file {}: changed", file.path().display());
+    assert_eq!(old.change("reload", json!({})).await["applied"], json!([told]));
     assert_eq!(old.post("reload", json!({})).await.status, StatusCode::UNAUTHORIZED);
     let new = Operator::of(&homing).token("another-token-of-the-tests");
     assert_eq!(new.post("reload", json!({})).await.status, StatusCode::OK);

@@ -323,7 +323,7 @@ async fn other_files_are_taken_up_by_a_reload() {
     fs::write(homing.directory().join("ca.pem"), &other.pem).expect("a file");
     front.show(&other.leaf(&["localhost"]));
     homing.process.signal("HUP");
-    homing.process.stderr.wait_for("other files for TLS to backends").await;
+    homing.process.stderr.wait_for("(before: as many, others among them)").await;
     assert_eq!(client.get("/").jar(&jar).send().await.text(), "anna", "its session is where it was");
     assert_eq!(front.handshakes().len(), before + 1, "what was opened by the old files is not used again");
     socket.send(Message::text("still here")).await.expect("an open socket");
@@ -350,7 +350,7 @@ async fn a_changed_file_is_noticed_where_that_is_asked_for() {
     let homing = setup(&front).top("watch = true").start().await;
     assert_eq!(Client::h1(&homing).get("/").send().await.status, StatusCode::BAD_GATEWAY);
     fs::write(homing.directory().join("ca.pem"), &other.pem).expect("a file");
-    homing.process.stderr.wait_for("other files for TLS to backends").await;
+    homing.process.stderr.wait_for("(before: as many, others among them)").await;
     eventually("it serves", async || Client::h1(&homing).get("/").send().await.status == StatusCode::OK)
         .await;
 }

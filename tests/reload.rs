@@ -13,12 +13,14 @@ use std::{
 
 use futures_util::{SinkExt, StreamExt};
 use http::StatusCode;
+use serde_json::json;
 use tokio_tungstenite::tungstenite::Message;
 
 use self::support::{
     app,
     client::{BOTH, Client},
     eventually,
+    operator::{Operator, run},
     pki::{Authority, Leaf},
     process::Homing,
     setup::Setup,
@@ -117,6 +119,92 @@ async fn a_renewed_certificate_serves_new_connections() {
 }
 
 #[tokio::test]
+async fn a_reload_says_what_became_of_a_certificate() {
+    let apps = app::several(1);
+    let homing = Setup::new(&apps).section("[admin]\nallow_changes = true").start().await;
+    let operator = Operator::of(&homing);
+    let same = operator.change("reload", json!({})).await;
+    assert_eq!(
+        (&same["applied"], &same["restart"]),
+        (&json!([]), &json!([])),
+        "unchanged files are not news"
+    );
+    let other = Authority::get().leaf(&["other.test"]);
+    write(&homing, &other);
+    let told = operator.change("reload", json!({})).await["applied"].clone();
+    let words = told[0].as_str().expect("a change");
+    assert!(
+        words.starts_with("certificate ") && words.contains("cert-0.pem: other.test, valid until "),
+        "{told}"
+    );
+    assert!(words.contains("(before: localhost, valid until "), "{told}");
+    homing.process.stderr.wait_for(words).await;
+    // Of the same names.
+    write(&homing, &Authority::get().leaf(&["other.test"]));
+    let ended = run(&homing, &["reload"]).await;
+    assert!(
+        ended.stdout.contains("cert-0.pem: other.test") && !ended.stdout.contains("nothing"),
+        "{ended:?}"
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_that_ends_earlier_than_before_is_warned_of() {
+    let apps = app::several(1);
+    let homing = Setup::new(&apps).section("[admin]\nallow_changes = true").start().await;
+    write(&homing, &Authority::get().expired_leaf(&["localhost"]));
+    let told = Operator::of(&homing).change("reload", json!({})).await;
+    for (index, words) in ["ends at 2020-01-01T00:00:00Z, earlier", "has expired at 2020"].iter().enumerate()
+    {
+        assert!(told["warnings"][index].as_str().expect("a warning").contains(words), "{told}");
+    }
+    homing.process.stderr.wait_for("earlier than the one before it").await;
+}
+
+#[tokio::test]
+async fn a_reload_says_what_became_of_authorities_and_lists() {
+    let (one, other) = (Authority::named("one"), Authority::named("other"));
+    let apps = app::several(1);
+    let homing = Setup::new(&apps)
+        .file("ca.pem", &one.pem)
+        .file("list.pem", &one.revoke(&[1]))
+        .section("[admin]\nallow_changes = true")
+        .section("[tls]\nclient_ca = \"ca.pem\"\nclient_crl = \"list.pem\"\nclient_auth = \"optional\"")
+        .start()
+        .await;
+    let operator = Operator::of(&homing);
+    fs::write(homing.directory().join("ca.pem"), format!("{}{}", one.pem, other.pem)).expect("a file");
+    let told = operator.change("reload", json!({})).await["applied"].clone();
+    let words = told[0].as_str().expect("a change");
+    assert!(
+        words.starts_with("client CA ") && words.ends_with("2 certificates (before: 1 certificate)"),
+        "{told}"
+    );
+    fs::write(homing.directory().join("list.pem"), one.revoke(&[1, 2])).expect("a file");
+    let told = operator.change("reload", json!({})).await["applied"].clone();
+    assert!(told[0].as_str().expect("a change").starts_with("client CRL "), "{told}");
+    assert_eq!(told.as_array().map(Vec::len), Some(1), "{told}");
+}
+
+#[tokio::test]
+async fn a_secret_that_changed_is_told_as_what_needs_a_restart() {
+    let apps = app::several(1);
+    let homing = Setup::new(&apps)
+        .top("secret_file = \"the.secret\"")
+        .section("[admin]\nallow_changes = true")
+        .start()
+        .await;
+    let file = homing.directory().join("the.secret");
+    let operator = Operator::of(&homing);
+    assert_eq!(operator.change("reload", json!({})).await["restart"], json!([]), "the start made it");
+    fs::write(&file, "0123456789abcdef0123456789abcdef\n").expect("our file");
+    for _ in 0..2 {
+        let told = operator.change("reload", json!({})).await;
+        assert_eq!(told["restart"], json!([format!("secret file {}: changed", file.display())]));
+    }
+}
+
+#[tokio::test]
 async fn a_changed_file_is_loaded_by_itself_when_it_is_watched() {
     let apps = app::several(1);
     let homing = Setup::new(&apps).top("watch = true").start().await;
@@ -169,10 +257,15 @@ async fn the_series_of_a_backend_that_left_are_gone() {
 /// Writes a new certificate in place of the first.
 fn renew(homing: &Homing) -> Leaf {
     let renewed = Authority::get().leaf(&["localhost", "127.0.0.1"]);
-    // Key first, as certbot does: in between, a watcher must not take the pair for good.
-    fs::write(homing.directory().join("key-0.pem"), &renewed.key).expect("the key");
-    fs::write(homing.directory().join("cert-0.pem"), &renewed.cert).expect("the certificate");
+    write(homing, &renewed);
     renewed
+}
+
+/// Writes this one in place of the first.
+fn write(homing: &Homing, leaf: &Leaf) {
+    // Key first, as certbot does: in between, a watcher must not take the pair for good.
+    fs::write(homing.directory().join("key-0.pem"), &leaf.key).expect("the key");
+    fs::write(homing.directory().join("cert-0.pem"), &leaf.cert).expect("the certificate");
 }
 
 fn rewrite(homing: &Homing, change: impl Fn(&str) -> String) {

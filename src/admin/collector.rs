@@ -174,7 +174,12 @@ fn certificates(snapshot: &Snapshot) -> Family {
         "homing_certificate_expiry_timestamp_seconds",
         "When a certificate ceases to be valid.",
     );
-    for certificate in &snapshot.materials.certificates {
+    let certificates = &snapshot.materials.certificates;
+    for (index, certificate) in certificates.iter().enumerate() {
+        // A file that is configured twice has one series.
+        if certificates[..index].iter().any(|other| other.file() == certificate.file()) {
+            continue;
+        }
         let ends = certificate.not_after().duration_since(UNIX_EPOCH).unwrap_or_default();
         expiry.add(&[("certificate", &certificate.file().display().to_string())], ends.as_secs());
     }

@@ -23,7 +23,7 @@ use crate::{
     affinity::KeyHasher,
     backend::Families,
     clock,
-    config::{self, Config, Listen},
+    config::{self, Config, Listen, format_duration, format_elapsed},
     control::{self, Discovery, DiscoveryMetrics, ReloadMetrics, Reloader, Source},
     handover::{self, Giver, Taker},
     listener::{self, BindError, Inherited, LocalSocket, SocketError},
@@ -355,11 +355,11 @@ impl App {
         tokio::select! {
             () = all => {
                 if world.is_handed_over() {
-                    tracing::info!(took = ?(clock::now() - began), "drained, ending");
+                    tracing::info!(took = %format_elapsed(clock::now() - began), "drained, ending");
                 }
             }
             signal = stop.next() => tracing::warn!(signal, "closing what is still open"),
-            () = sleep(drain) => tracing::warn!(after = ?drain, "closing what is still open"),
+            () = sleep(drain) => tracing::warn!(after = %format_duration(drain), "closing what is still open"),
         }
         world.advance(Phase::Forced);
         let joined = tokio::task::spawn_blocking(move || workers.join()).await?;

@@ -1,15 +1,14 @@
 //! What a reload changes, in words.
 
-use std::{
-    fmt::{self, Debug},
-    net::SocketAddr,
-    path::PathBuf,
-};
+use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
     AccessLog, ClientAuth, Config, Pool, Tls, backend_side,
-    effective::{write_limits, write_timeouts},
-    format_duration,
+    effective::{
+        write_affinity, write_health, write_issue, write_limits, write_passive, write_pool_timeouts,
+        write_state, write_timeouts,
+    },
+    format_balance, format_duration,
 };
 use crate::affinity::Settings;
 
@@ -20,6 +19,8 @@ pub struct Changes {
     pub applied: Vec<String>,
     /// What takes effect only after a restart.
     pub restart: Vec<String>,
+    /// What deserves a second look.
+    pub warnings: Vec<String>,
 }
 
 impl Changes {
@@ -30,10 +31,15 @@ impl Changes {
         words(restart, "listen.https", &old.listen.https, &new.listen.https, ToString::to_string);
         words(restart, "listen.http", &old.listen.http, &new.listen.http, address);
         words(restart, "listen.admin", &old.listen.admin, &new.listen.admin, address);
-        differs(restart, "admin.socket", &old.admin.socket, &new.admin.socket);
-        differs(restart, "workers", &old.workers, &new.workers);
+        words(restart, "admin.socket", &old.admin.socket, &new.admin.socket, |file| path(file.as_ref()));
+        words(restart, "workers", &old.workers, &new.workers, ToString::to_string);
         words(restart, "secret_file", &old.secret_file, &new.secret_file, |file| path(file.as_ref()));
-        differs(restart, "state", &old.state, &new.state);
+        let before = restart.len();
+        keys(restart, "state.", &old.state, &new.state, write_state);
+        if before == restart.len() && old.state != new.state {
+            // A password in a URL is not written.
+            restart.push("state.redis: another password".to_owned());
+        }
         words(restart, "access_log", &old.access_log, &new.access_log, |log| match log {
             AccessLog::Off => "off".to_owned(),
             AccessLog::Stdout => "standard output".to_owned(),
@@ -52,8 +58,10 @@ impl Changes {
             config.listen.proxy_protocol.iter().map(ToString::to_string).collect()
         };
         list(applied, "listen.proxy_protocol", &senders(old), &senders(new));
-        differs(applied, "admin.token_file", &old.admin.token_file, &new.admin.token_file);
-        differs(applied, "admin.allow_changes", &old.admin.allow_changes, &new.admin.allow_changes);
+        words(applied, "admin.token_file", &old.admin.token_file, &new.admin.token_file, |file| {
+            path(file.as_ref())
+        });
+        words(applied, "admin.allow_changes", &old.admin.allow_changes, &new.admin.allow_changes, on_off);
         let hosts =
             |config: &Config| -> Vec<_> { config.admin.hosts.iter().map(ToString::to_string).collect() };
         list(applied, "admin.hosts", &hosts(old), &hosts(new));
@@ -61,8 +69,8 @@ impl Changes {
         words(applied, "resolver", &old.resolver, &new.resolver, |resolver| {
             resolver.map_or_else(|| "the system's".to_owned(), |resolver| resolver.to_string())
         });
-        differs(applied, "log_query", &old.log_query, &new.log_query);
-        differs(applied, "hsts", &old.hsts, &new.hsts);
+        words(applied, "log_query", &old.log_query, &new.log_query, on_off);
+        words(applied, "hsts", &old.hsts, &new.hsts, time);
         keys(applied, "timeouts.", old, new, |config, out| write_timeouts(&config.timeouts, out));
         keys(applied, "limits.", old, new, |config, out| {
             write_limits(&config.limits, out).and_then(|()| config.edge.write(out))
@@ -96,7 +104,7 @@ fn tls(words: &mut Vec<String>, old: &Tls, new: &Tls) {
     self::words(words, "tls.min_version", &old.min_version, &new.min_version, |version| {
         version.as_str().to_owned()
     });
-    differs(words, "tls.strict_sni", &old.strict_sni, &new.strict_sni);
+    self::words(words, "tls.strict_sni", &old.strict_sni, &new.strict_sni, on_off);
     let auth = |tls: &Tls| tls.clients.as_ref().map_or("off", ClientAuth::word);
     self::words(words, "tls.client_auth", &auth(old), &auth(new), ToString::to_string);
     let file = |tls: &Tls, of: fn(&ClientAuth) -> Option<PathBuf>| tls.clients.as_ref().and_then(of);
@@ -107,7 +115,7 @@ fn tls(words: &mut Vec<String>, old: &Tls, new: &Tls) {
         self::words(words, name, &file(old, of), &file(new, of), |file| path(file.as_ref()));
     }
     self::words(words, "tls.client_header", &old.client_header, &new.client_header, ToString::to_string);
-    differs(words, "tls.client_cert", &old.client_cert, &new.client_cert);
+    self::words(words, "tls.client_cert", &old.client_cert, &new.client_cert, on_off);
 }
 
 fn pools(words: &mut Vec<String>, old: &[Pool], new: &[Pool]) {
@@ -153,36 +161,28 @@ fn pool(old: &Pool, new: &Pool) -> Vec<String> {
         old.backends.iter().filter(|old| gone(&old.name)).map(|backend| format!("- {}", backend.name)),
     );
     settings(&mut words, &old.affinity, &new.affinity);
-    differs(&mut words, "issue", &old.issue, &new.issue);
-    differs(&mut words, "health", &old.health, &new.health);
-    differs(&mut words, "passive", &old.passive, &new.passive);
-    differs(&mut words, "timeouts", &old.timeouts, &new.timeouts);
+    keys(&mut words, "issue.", &old.issue, &new.issue, |issue, out| {
+        issue.as_ref().map_or(Ok(()), |issue| write_issue(issue, out))
+    });
+    keys(&mut words, "health.", &old.health, &new.health, |health, out| {
+        health.as_ref().map_or(Ok(()), |health| write_health(health, out))
+    });
+    keys(&mut words, "passive.", &old.passive, &new.passive, write_passive);
+    keys(&mut words, "timeouts.", &old.timeouts, &new.timeouts, write_pool_timeouts);
     keys(&mut words, "tls.", &old.tls, &new.tls, backend_side::write_tls);
     keys(&mut words, "limits.", &old.limits, &new.limits, backend_side::write_limits);
-    differs(&mut words, "keep_alive", &old.keep_alive, &new.keep_alive);
-    differs(&mut words, "instance_header", &old.instance_header, &new.instance_header);
+    self::words(&mut words, "keep_alive", &old.keep_alive, &new.keep_alive, ToString::to_string);
+    self::words(&mut words, "instance_header", &old.instance_header, &new.instance_header, |name| {
+        name.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)
+    });
     words
 }
 
 fn settings(words: &mut Vec<String>, old: &Settings, new: &Settings) {
     let before = words.len();
-    for (name, old, new) in [
-        ("session_timeout", old.session_timeout, new.session_timeout),
-        ("ttl", old.ttl, new.ttl),
-        ("max_ttl", old.max_ttl, new.max_ttl),
-        ("grace", old.grace, new.grace),
-        ("slow_start", old.slow_start, new.slow_start),
-    ] {
-        if old != new {
-            words.push(format!("{name} {} -> {}", format_duration(old), format_duration(new)));
-        }
-    }
-    differs(words, "balance", &old.balance, &new.balance);
-    differs(words, "max_sessions", &old.max_sessions, &new.max_sessions);
-    differs(words, "on_down", &old.on_down, &new.on_down);
-    differs(words, "key", &old.keys, &new.keys);
-    differs(words, "skip", &old.skip, &new.skip);
-    differs(words, "max_age", &old.max_age, &new.max_age);
+    self::words(words, "balance", &old.balance, &new.balance, |balance| format_balance(*balance).to_owned());
+    self::words(words, "slow_start", &old.slow_start, &new.slow_start, |time| format_duration(*time));
+    keys(words, "", old, new, |settings, out| write_affinity(settings, true, out));
     if before == words.len() && old != new {
         // A setting that is not named above must not change in silence.
         words.push("affinity changed".to_owned());
@@ -211,7 +211,7 @@ fn keys<T>(
     let (old, new) = (text(old), text(new));
     let value = |text: &str, key: &str| {
         let value = text.lines().find_map(|line| line.split_once(" = ").filter(|(name, _)| *name == key));
-        value.map_or_else(|| "none".to_owned(), |(_, value)| value.trim_matches('"').to_owned())
+        value.map_or_else(|| "none".to_owned(), |(_, value)| plain(value))
     };
     let names = |text: &'_ str| -> Vec<String> {
         text.lines().filter_map(|line| Some(line.split_once(" = ")?.0.to_owned())).collect()
@@ -223,6 +223,16 @@ fn keys<T>(
     }
 }
 
+/// A value of TOML without its quotes and brackets.
+fn plain(value: &str) -> String {
+    let text = |text: &str| text.trim_matches('"').replace("\\\"", "\"").replace("\\\\", "\\");
+    match value.strip_prefix('[').and_then(|items| items.strip_suffix(']')) {
+        Some("") => "none".to_owned(),
+        Some(items) => items.split(", ").map(text).collect::<Vec<_>>().join(", "),
+        None => text(value),
+    }
+}
+
 fn address(address: &Option<SocketAddr>) -> String {
     address.map_or_else(|| "off".to_owned(), |address| address.to_string())
 }
@@ -231,10 +241,12 @@ fn path(path: Option<&PathBuf>) -> String {
     path.map_or_else(|| "none".to_owned(), |path| path.display().to_string())
 }
 
-fn differs<T: PartialEq + Debug>(words: &mut Vec<String>, name: &str, old: &T, new: &T) {
-    if old != new {
-        words.push(format!("{name} {old:?} -> {new:?}"));
-    }
+fn on_off(on: &bool) -> String {
+    if *on { "on" } else { "off" }.to_owned()
+}
+
+fn time(time: &Option<Duration>) -> String {
+    time.map_or_else(|| "none".to_owned(), format_duration)
 }
 
 fn list(words: &mut Vec<String>, name: &str, old: &[String], new: &[String]) {
@@ -274,6 +286,37 @@ mod tests {
         let new = "[[pool]]\nname = \"app\"\nbackend = [{ name = \"app-2\", url = \"http://a:2\", weight = 2 }, \
                    { name = \"app-4\", url = \"http://a:4\" }]";
         assert_eq!(between(old, new).applied, ["pool app: app-2 weight 1 -> 2, + app-4, - app-1"]);
+    }
+
+    #[test]
+    fn no_change_is_told_in_a_form_of_the_programs_own() {
+        let pool = |top: &str, affinity: &str, more: &str| {
+            format!(
+                "{top}\n[[pool]]\nname = \"app\"\nbackend = [{{ url = \"http://a:1\" }}]\n{more}\n\
+                 [pool.affinity]\n{affinity}\n"
+            )
+        };
+        let old = pool("", "", "");
+        let new = pool(
+            "hsts = \"1d\"\nlog_query = true\naccess_log = true",
+            "max_age = \"2h\"\nskip = [\"/a/*\", \"*.css\"]\nkey = [\"cookie:a\", \"header:x-b\"]",
+            "balance = \"round-robin\"\n[pool.health]\npath = \"/up\"\n[pool.passive]\nretry = \"7s\"\n\
+             [pool.timeouts]\nhead = \"8s\"",
+        ) + "[state]\nfile = \"s.redb\"\n[admin]\ntoken_file = \"t\"\nsocket = \"a.sock\"";
+        let changes = between(&old, &new);
+        let all = [changes.applied, changes.restart].concat().join("\n");
+        for form in ["Some(", "None", "{", "[", "\"", "Duration", "000s", "true"] {
+            assert!(!all.contains(form), "{form} in\n{all}");
+        }
+        for words in [
+            "hsts none -> 1d",
+            "log_query off -> on",
+            "health.path none -> /up",
+            "retry 1s -> 7s",
+            "state.file none -> s.redb",
+        ] {
+            assert!(all.contains(words), "no {words} in\n{all}");
+        }
     }
 
     #[test]

@@ -10,8 +10,8 @@ use super::{
     address::{format_backend_url, format_discover, format_host_pattern},
     backend_side,
     model::{
-        AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, Issue, Limits, Listen, Pool, Route,
-        State, Timeouts,
+        AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, Issue, Limits, Listen,
+        PassiveHealth, Pool, PoolTimeouts, Route, State, Timeouts,
     },
     quantity::{format_duration, format_size},
     session::{format_balance, format_key, format_on_down, format_same_site, format_skip, format_status},
@@ -91,7 +91,7 @@ fn write_admin(admin: &Admin, out: &mut String) -> fmt::Result {
 }
 
 /// The password in a URL is not written: that of a file is the better place for it.
-fn write_state(state: &State, out: &mut String) -> fmt::Result {
+pub(super) fn write_state(state: &State, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[state]")?;
     let mut file = |key: &str, file: &Option<PathBuf>| match file {
         Some(file) => writeln!(out, "{key} = {}", path(file)),
@@ -167,13 +167,8 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     if let Some(health) = &pool.health {
         write_health(health, out)?;
     }
-    writeln!(out, "\n[pool.passive]")?;
-    writeln!(out, "fall = {}", pool.passive.fall)?;
-    writeln!(out, "retry = {}", duration(pool.passive.retry))?;
-    writeln!(out, "\n[pool.timeouts]")?;
-    writeln!(out, "connect = {}", duration(pool.timeouts.connect))?;
-    writeln!(out, "head = {}", duration(pool.timeouts.head))?;
-    writeln!(out, "idle = {}", duration(pool.timeouts.idle))?;
+    write_passive(&pool.passive, out)?;
+    write_pool_timeouts(&pool.timeouts, out)?;
     backend_side::write_limits(&pool.limits, out)?;
     if pool.backends.iter().any(|backend| backend.tls.is_some()) {
         backend_side::write_tls(&pool.tls, out)?;
@@ -181,7 +176,20 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     pool.backends.iter().try_for_each(|backend| write_backend(backend, out))
 }
 
-fn write_affinity(affinity: &Settings, has_key: bool, out: &mut String) -> fmt::Result {
+pub(super) fn write_passive(passive: &PassiveHealth, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[pool.passive]")?;
+    writeln!(out, "fall = {}", passive.fall)?;
+    writeln!(out, "retry = {}", duration(passive.retry))
+}
+
+pub(super) fn write_pool_timeouts(timeouts: &PoolTimeouts, out: &mut String) -> fmt::Result {
+    writeln!(out, "\n[pool.timeouts]")?;
+    writeln!(out, "connect = {}", duration(timeouts.connect))?;
+    writeln!(out, "head = {}", duration(timeouts.head))?;
+    writeln!(out, "idle = {}", duration(timeouts.idle))
+}
+
+pub(super) fn write_affinity(affinity: &Settings, has_key: bool, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[pool.affinity]")?;
     if has_key {
         writeln!(out, "key = {}", list(&affinity.keys, format_key))?;
@@ -198,7 +206,7 @@ fn write_affinity(affinity: &Settings, has_key: bool, out: &mut String) -> fmt::
     writeln!(out, "skip = {}", list(&affinity.skip, format_skip))
 }
 
-fn write_issue(issue: &Issue, out: &mut String) -> fmt::Result {
+pub(super) fn write_issue(issue: &Issue, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[pool.affinity.issue]")?;
     writeln!(out, "cookie = {}", quoted(&issue.cookie))?;
     if let Some(file) = &issue.key_file {
@@ -207,7 +215,7 @@ fn write_issue(issue: &Issue, out: &mut String) -> fmt::Result {
     writeln!(out, "same_site = {}", quoted(format_same_site(issue.same_site)))
 }
 
-fn write_health(health: &HealthCheck, out: &mut String) -> fmt::Result {
+pub(super) fn write_health(health: &HealthCheck, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[pool.health]")?;
     writeln!(out, "path = {}", quoted(&health.path))?;
     if let Some(host) = &health.host {

@@ -41,7 +41,7 @@ pub use self::{
         Limits, Listen, PassiveHealth, Pool, PoolLimits, PoolTimeouts, PoolTls, Redis, Route, SameSite,
         State, Timeouts,
     },
-    quantity::{format_duration, format_size, parse_duration, parse_size},
+    quantity::{format_duration, format_elapsed, format_size, parse_duration, parse_size},
     redis_url::{Node, Password, RedisUrl, RedisUrlError, Topology},
     session::{format_balance, parse_balance},
     tls::{ClientAuth, Tls, TlsVersion},

@@ -38,6 +38,11 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// A time that was measured, to the millisecond.
+pub fn format_elapsed(elapsed: Duration) -> String {
+    format_duration(Duration::from_millis(u64::try_from(elapsed.as_millis()).unwrap_or(u64::MAX)))
+}
+
 /// Writes a duration so that [`parse_duration`] reads the same one.
 pub fn format_duration(duration: Duration) -> String {
     let (seconds, nanos) = (duration.as_secs(), duration.subsec_nanos());

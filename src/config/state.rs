@@ -9,6 +9,7 @@ use super::{
     address::parse_name,
     errors::Report,
     model::{Redis, State},
+    quantity::format_duration,
     raw::{path, socket_path},
     redis_url::RedisUrl,
     section::{Field, Section},
@@ -58,7 +59,8 @@ impl RawState {
             report.add(
                 timeout.span(),
                 format!(
-                    "`redis_timeout` must be at most {MAX_TIMEOUT:?}: requests wait so long while redis hangs"
+                    "`redis_timeout` must be at most {}: requests wait so long while redis hangs",
+                    format_duration(MAX_TIMEOUT)
                 ),
             );
         }

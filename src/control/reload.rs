@@ -3,6 +3,7 @@
 
 use std::{
     fs,
+    os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
@@ -20,8 +21,8 @@ use crate::{
     backend::{Backend, Families},
     clock,
     config::{self, Changes, Config, ConfigErrors},
-    materials::Materials,
-    tls::{Certificate, Ticketer},
+    materials::{self, Materials},
+    tls::Ticketer,
     world::{Reload, Snapshot, World},
 };
 
@@ -93,7 +94,7 @@ impl Reloader {
         let in_time = timeout(FIRST_ANSWERS, all).await.is_ok();
         self.discovered(answers);
         if !in_time {
-            tracing::warn!(after = ?FIRST_ANSWERS, "DNS has not answered: starting without what it knows");
+            tracing::warn!(after = %config::format_duration(FIRST_ANSWERS), "DNS has not answered: starting without what it knows");
         }
         for pool in self.world.snapshot.load().pools.iter().filter(|pool| pool.backends.is_empty()) {
             tracing::warn!(pool = %pool.name, "no backend is known yet: requests are answered by 503 until one is found");
@@ -151,27 +152,10 @@ impl Reloader {
 
     fn reload(&mut self) -> Result<Changes, String> {
         let config = (self.source.load)().map_err(|errors| errors.to_string())?;
-        let materials = Materials::load(&config, &self.ticketer).map_err(|errors| errors.to_string())?;
+        let mut materials = Materials::load(&config, &self.ticketer).map_err(|errors| errors.to_string())?;
         let old = self.world.snapshot.load_full();
         let mut changes = Changes::between(&old.config, &config);
-        let dates = |materials: &Materials| -> Vec<_> {
-            materials.certificates.iter().map(Certificate::not_after).collect()
-        };
-        if dates(&old.materials) != dates(&materials) {
-            changes.applied.push("certificates renewed".to_owned());
-        }
-        if old.materials.tls.vetting() != materials.tls.vetting() && old.config.tls == config.tls {
-            changes.applied.push("client authorities or revocations renewed".to_owned());
-        }
-        if old.materials.keyrings != materials.keyrings {
-            changes.applied.push("other keys for `issue`".to_owned());
-        }
-        if old.materials.token != materials.token && old.config.admin.token_file == config.admin.token_file {
-            changes.applied.push("admin token renewed".to_owned());
-        }
-        if other_backend_files(&old, &config, &materials) {
-            changes.applied.push("other files for TLS to backends".to_owned());
-        }
+        materials::compare(&old.materials.holdings, &mut materials.holdings, clock::wall(), &mut changes);
         let config = Config {
             admin: config::Admin { socket: old.config.admin.socket.clone(), ..config.admin },
             listen: config::Listen {
@@ -309,6 +293,9 @@ impl Reloader {
                 for change in &changes.applied {
                     tracing::info!(why, "configuration reloaded: {change}");
                 }
+                for warning in &changes.warnings {
+                    tracing::warn!(why, "configuration reloaded: {warning}");
+                }
                 for change in &changes.restart {
                     tracing::warn!(why, "takes effect only after a restart: {change}");
                 }
@@ -320,8 +307,8 @@ impl Reloader {
         }
     }
 
-    /// Size and time of change of every file that the configuration is made of.
-    fn stamps(&self) -> Vec<Option<(u64, SystemTime)>> {
+    /// Size, time of change and number of every file that the configuration is made of.
+    fn stamps(&self) -> Vec<Option<(u64, SystemTime, u64)>> {
         let config = Arc::clone(&self.world.snapshot.load().config);
         let certificates =
             config.certificates.iter().flat_map(|files| [files.cert.as_path(), files.key.as_path()]);
@@ -351,16 +338,6 @@ impl Reloader {
     }
 }
 
-/// Whether the files of an unchanged `[pool.tls]` have other contents.
-fn other_backend_files(old: &Snapshot, config: &Config, materials: &Materials) -> bool {
-    config.pools.iter().zip(&materials.backends).any(|(pool, tls)| {
-        old.config.pools.iter().zip(&old.materials.backends).any(|(before, had)| {
-            let same = (&before.name, &before.tls) == (&pool.name, &pool.tls);
-            same && matches!((had, tls), (Some(had), Some(tls)) if had != tls)
-        })
-    })
-}
-
 /// Why a backend that has left DNS can go, if it can.
 fn done(backend: &Backend) -> Option<&'static str> {
     let member = &backend.member;
@@ -381,9 +358,9 @@ async fn hung_up(hangup: &mut Option<Signal>) {
     }
 }
 
-fn stamp(path: &Path) -> Option<(u64, SystemTime)> {
+fn stamp(path: &Path) -> Option<(u64, SystemTime, u64)> {
     let data = fs::metadata(path).ok()?;
-    Some((data.len(), data.modified().ok()?))
+    Some((data.len(), data.modified().ok()?, data.ino()))
 }
 
 // === impl Metrics ===

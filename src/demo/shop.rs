@@ -51,7 +51,7 @@ pub struct ShopOptions {
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ShopError {
     /// The name cannot stand in a header field.
-    #[error("{0:?} cannot be a shop's name: 1 to 64 printable ASCII characters")]
+    #[error("`{0}` cannot be a shop's name: 1 to 64 printable ASCII characters")]
     Name(String),
     /// No session would outlive the answer that made it.
     #[error("the session timeout is shorter than a tenth of a second")]

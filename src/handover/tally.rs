@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use crate::{affinity::Absorbed, store::Entry, world::Pool};
+use crate::{affinity::Absorbed, config::format_elapsed, store::Entry, world::Pool};
 
 /// Sessions that came over, by what became of them, in the words of the state file.
 #[derive(Debug, Default)]
@@ -64,13 +64,14 @@ impl Tally {
     /// Says it, in one line.
     pub(super) fn tell(&self, took: Duration) {
         let Self { taken, unknown, gone, expired, restarted, full, pools } = self;
+        let took = format_elapsed(took);
         if *gone == 0 {
-            tracing::info!(taken, unknown, gone, expired, restarted, full, ?took, "bindings taken over");
+            tracing::info!(taken, unknown, gone, expired, restarted, full, %took, "bindings taken over");
             return;
         }
         let pools = pools.iter().map(AsRef::as_ref).collect::<Vec<_>>().join(", ");
         tracing::warn!(
-            taken, unknown, gone, expired, restarted, full, %pools, ?took,
+            taken, unknown, gone, expired, restarted, full, %pools, %took,
             "bindings taken over, but for those of pools that this configuration does not have: they are dropped"
         );
     }

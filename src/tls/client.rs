@@ -11,7 +11,9 @@ use rustls::{
     version::{TLS12, TLS13},
 };
 
-use super::{Certificate, TlsError, TlsErrors, Validity, provider, read_chain, read_key, vetting::roots};
+use super::{
+    Certificate, Held, TlsError, TlsErrors, Validity, provider, read_chain, read_key, vetting::roots,
+};
 use crate::{
     clock,
     config::{CertificateFiles, PoolTls},
@@ -27,6 +29,8 @@ pub struct ClientTls {
     config: ClientConfig,
     /// Digest of all that the configuration was made of.
     identity: [u8; 32],
+    /// What the files of authorities and of the client's certificate hold.
+    held: (Option<Held>, Option<Held>),
 }
 
 /// TLS to one backend.
@@ -49,7 +53,10 @@ impl ClientTls {
     /// Every fault of every file.
     pub fn load(files: &PoolTls) -> Result<Self, TlsErrors> {
         let mut digest = Context::new(&SHA256);
-        let roots = files.ca.as_deref().map_or_else(|| Ok(public_roots()), |ca| own_roots(ca, &mut digest));
+        let roots = files.ca.as_deref().map_or_else(
+            || Ok((public_roots(), None)),
+            |ca| own_roots(ca, &mut digest).map(|(roots, held)| (roots, Some(held))),
+        );
         let certificate =
             files.certificate.as_ref().map(|files| client_certificate(files, &mut digest)).transpose();
         let (roots, certificate) = match (roots, certificate) {
@@ -60,6 +67,8 @@ impl ClientTls {
                 return Err(TlsErrors::of(roots.chain(certificate)));
             }
         };
+        let (roots, held) = roots;
+        let held = (held, certificate.as_ref().map(Held::from));
         let builder = ClientConfig::builder_with_provider(provider())
             .with_protocol_versions(&[&TLS13, &TLS12])
             .expect("aws-lc-rs has cipher suites for both versions")
@@ -72,7 +81,12 @@ impl ClientTls {
         };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         let identity = digest.finish().as_ref().try_into().expect("32 bytes of SHA-256");
-        Ok(Self { config, identity })
+        Ok(Self { config, identity, held })
+    }
+
+    /// What the files of authorities and of the client's certificate hold.
+    pub fn held(&self) -> (Option<&Held>, Option<&Held>) {
+        (self.held.0.as_ref(), self.held.1.as_ref())
     }
 
     /// For the backend whose certificate has this name. It resumes its own sessions only: another one behind the
@@ -130,11 +144,12 @@ fn public_roots() -> RootCertStore {
     RootCertStore { roots: webpki_roots::TLS_SERVER_ROOTS.to_vec() }
 }
 
-fn own_roots(file: &Path, digest: &mut Context) -> Result<RootCertStore, TlsError> {
+fn own_roots(file: &Path, digest: &mut Context) -> Result<(RootCertStore, Held), TlsError> {
     digest.update(b"ca");
     let authorities = read_chain(file)?;
     authorities.iter().for_each(|certificate| update(digest, certificate));
-    roots(file, authorities)
+    let held = Held::of_authorities(file, &authorities);
+    Ok((roots(file, authorities)?, held))
 }
 
 fn client_certificate(files: &CertificateFiles, digest: &mut Context) -> Result<Certificate, TlsErrors> {

@@ -22,7 +22,7 @@ pub enum Refused {
     #[error("{0}")]
     Failed(io::Error),
     /// The client names no host, or none that is served, and has to.
-    #[error("the client names {0:?}, which no certificate has")]
+    #[error("the client names {}, which no certificate has", .0.as_deref().unwrap_or("no host"))]
     UnknownName(Option<String>),
     /// The client's certificate is missing or is not vouched for.
     #[error("the client's certificate: {0}")]

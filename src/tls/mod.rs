@@ -16,6 +16,7 @@ mod client;
 mod error;
 mod foreign;
 mod handshake;
+mod held;
 mod identity;
 mod pem;
 mod resolver;
@@ -29,6 +30,7 @@ pub use self::{
     client::{BackendTls, ClientTls},
     error::{TlsError, TlsErrors},
     handshake::{Refused, accept},
+    held::Held,
     identity::Identity,
     server::{Front, Ticketer, load_certificates, provider},
     vetting::{Mark, Vetting},

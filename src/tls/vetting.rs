@@ -11,7 +11,7 @@ use rustls::{
 use x509_parser::{prelude::FromDer, revocation_list::CertificateRevocationList};
 
 use super::{
-    Ticketer, TlsError, TlsErrors,
+    Held, Ticketer, TlsError, TlsErrors,
     certificate::system_time,
     pem::{read_authorities, read_crls},
     provider,
@@ -23,6 +23,8 @@ use crate::{clock, config::ClientAuth};
 pub struct Vetting {
     pub(super) verifier: Arc<dyn ClientCertVerifier>,
     mark: Mark,
+    /// What the files of authorities and of revocation lists hold.
+    held: (Option<Held>, Option<Held>),
 }
 
 /// Stands for one way of vetting: another authority, revocation list or duty gives another one.
@@ -48,13 +50,21 @@ impl Vetting {
     /// Every fault of the files.
     pub fn load(clients: Option<&ClientAuth>) -> Result<Self, TlsErrors> {
         let Some(clients) = clients else {
-            return Ok(Self { verifier: Arc::new(NoClientAuth), mark: Mark::of(&[b"nobody"]) });
+            return Ok(Self {
+                verifier: Arc::new(NoClientAuth),
+                mark: Mark::of(&[b"nobody"]),
+                held: (None, None),
+            });
         };
         let crls = clients.crl.as_deref().map_or(Ok(Vec::new()), read_crls);
         let (chain, crls) = match (read_authorities(&clients.ca, clients.crl.is_some()), crls) {
             (Ok(chain), Ok(crls)) => (chain, crls),
             (chain, crls) => return Err(TlsErrors::of([chain.err(), crls.err()].into_iter().flatten())),
         };
+        let held = (
+            Some(Held::of_authorities(&clients.ca, &chain)),
+            clients.crl.as_deref().map(|file| Held::of_crls(file, &crls)),
+        );
         let mark = Mark::new(clients.optional, &chain, &crls);
         if let Some(file) = &clients.crl {
             crls.iter().try_for_each(|crl| warn_if_old(file, crl))?;
@@ -70,12 +80,17 @@ impl Vetting {
             file: clients.crl.clone().unwrap_or_else(|| clients.ca.clone()),
             what: format!("{error}; a list has to be of X.509 version 2 (with `crl_extensions` or `crlnumber`, for openssl)"),
         })?;
-        Ok(Self { verifier, mark })
+        Ok(Self { verifier, mark, held })
     }
 
     /// What stands for it.
     pub fn mark(&self) -> Mark {
         self.mark
+    }
+
+    /// What the files of authorities and of revocation lists hold.
+    pub fn held(&self) -> (Option<&Held>, Option<&Held>) {
+        (self.held.0.as_ref(), self.held.1.as_ref())
     }
 
     /// Tickets that are worth nothing under another way of vetting.

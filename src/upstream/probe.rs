@@ -9,7 +9,10 @@ use tokio::{
 };
 
 use super::{ConnectError, connect};
-use crate::{backend::Backend, config::HealthCheck};
+use crate::{
+    backend::Backend,
+    config::{HealthCheck, format_duration},
+};
 
 /// Why a check failed.
 #[derive(Debug, thiserror::Error)]
@@ -21,7 +24,7 @@ pub enum ProbeError {
     #[error("{0}")]
     Io(#[from] std::io::Error),
     /// No whole head within the deadline.
-    #[error("no answer within {0:?}")]
+    #[error("no answer within {}", format_duration(*.0))]
     Timeout(Duration),
     /// The answer is not HTTP.
     #[error("the answer is not HTTP: {0}")]

@@ -15,7 +15,7 @@ use crate::{
 pub(in crate::admin) async fn reload(world: &World, caller: Caller) -> Result<Reply, Failure> {
     tracing::info!(by = %caller, "reload");
     let changes = world.reload().await.map_err(Failure::Conflict)?;
-    Ok(json(&Reloaded { applied: changes.applied, restart: changes.restart }))
+    Ok(json(&Reloaded { applied: changes.applied, restart: changes.restart, warnings: changes.warnings }))
 }
 
 /// Says what is logged.

@@ -278,6 +278,9 @@ pub struct Reloaded {
     pub applied: Vec<String>,
     /// What takes effect only after a restart.
     pub restart: Vec<String>,
+    /// What deserves a second look, such as a certificate that ends earlier than the one before it.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// What is logged.

@@ -92,7 +92,8 @@ pub(super) async fn reload(connect: &Connect) -> Result<(), Trouble> {
     }
     let applied = changes.applied.iter().map(|change| format!("reloaded: {change}"));
     let restart = changes.restart.iter().map(|change| format!("only after a restart: {change}"));
-    print_lines(applied.chain(restart))
+    let warnings = changes.warnings.iter().map(|warning| format!("warning: {warning}"));
+    print_lines(applied.chain(warnings).chain(restart))
 }
 
 /// Shows or changes what is logged.

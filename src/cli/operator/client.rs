@@ -20,7 +20,10 @@ use tokio::{
 };
 
 use super::{args::Connect, trouble::Trouble};
-use crate::{admin::api::Failed, config::Token};
+use crate::{
+    admin::api::Failed,
+    config::{Token, format_duration},
+};
 
 /// A client of one admin listener.
 #[derive(Debug)]
@@ -123,12 +126,16 @@ impl Client {
         };
         timeout(ANSWER + wait, exchange)
             .await
-            .map_err(|_| self.strange(format!("no answer within {:?}", ANSWER + wait)))?
+            .map_err(|_| self.strange(format!("no answer within {}", format_duration(ANSWER + wait))))?
     }
 
     async fn connect<S>(&self, connecting: impl Future<Output = std::io::Result<S>>) -> Result<S, Trouble> {
-        let late =
-            || std::io::Error::new(std::io::ErrorKind::TimedOut, format!("no connection within {CONNECT:?}"));
+        let late = || {
+            std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                format!("no connection within {}", format_duration(CONNECT)),
+            )
+        };
         timeout(CONNECT, connecting)
             .await
             .unwrap_or_else(|_| Err(late()))

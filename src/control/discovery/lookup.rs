@@ -18,6 +18,7 @@ use hickory_resolver::{
 use tokio::time::timeout;
 
 use super::known::Found;
+use crate::config::format_duration;
 
 /// Looks names up, at one server or at those of the system.
 pub(super) struct Lookup {
@@ -41,7 +42,7 @@ pub(super) struct Answer {
 #[derive(Clone, Debug, thiserror::Error)]
 pub(super) enum Trouble {
     /// No server answered in time.
-    #[error("no answer within {0:?}")]
+    #[error("no answer within {}", format_duration(*.0))]
     Timeout(Duration),
     /// It went wrong otherwise.
     #[error("{0}")]

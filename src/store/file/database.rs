@@ -15,6 +15,7 @@ use redb::{
 };
 
 use super::place::Place;
+use crate::config::format_duration;
 
 /// Pool number and session key → binding.
 pub(super) const SESSIONS: TableDefinition<'_, SessionId, &[u8]> = TableDefinition::new("sessions");
@@ -72,7 +73,7 @@ pub(super) enum WriteError {
     Redb(redb::Error),
     #[error("the database is damaged ({0})")]
     Panicked(String),
-    #[error("it took longer than {0:?}")]
+    #[error("it took longer than {}", format_duration(*.0))]
     TooLong(std::time::Duration),
 }
 

@@ -22,6 +22,7 @@ use super::{
 };
 use crate::{
     clock,
+    config::format_elapsed,
     store::{Batch, Delivery},
     world::World,
 };
@@ -380,7 +381,7 @@ impl Writer {
         let swept = self.rewrite(world, Some(Limit::of(LAST_SWEEP)));
         let took = clock::now() - begin;
         if swept {
-            tracing::info!(file = %self.place.file().display(), ?took, "state written");
+            tracing::info!(file = %self.place.file().display(), took = %format_elapsed(took), "state written");
         }
         self.database = None;
     }
