@@ -45,10 +45,12 @@ impl Kind {
     pub(super) fn of(bytes: &[u8]) -> Self {
         let text = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes).trim_ascii();
         let starts = |prefixes: &[&[u8]]| prefixes.iter().any(|prefix| text.starts_with(prefix));
-        if bytes.starts_with(&[0x30]) && text.iter().any(|byte| !(32..127).contains(byte)) {
+        let is_pem = text.windows(BEGIN.len()).any(|window| window == BEGIN);
+        if !is_pem && bytes.starts_with(&[0x30]) && text.iter().any(|byte| !(32..127).contains(byte)) {
             return Self::of_der(bytes);
         }
         match () {
+            () if is_pem => Self::Unknown,
             () if starts(&[&[0xfe, 0xed, 0xfe, 0xed], &[0xce; 4]]) => Self::KeyStore,
             () if starts(&[b"PK\x03\x04", &[0x1f, 0x8b]]) => Self::Archive,
             () if starts(&[b"LS0tLS1CRUdJTi"]) => Self::EncodedPem,
@@ -178,6 +180,8 @@ fn is_base64(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte.is_ascii_whitespace() || b"+/=".contains(&byte)
 }
 
+/// Text around a section may begin with anything.
+const BEGIN: &[u8] = b"-----BEGIN ";
 /// `pkcs7` and its kinds (1.2.840.113549.1.7.x).
 const PKCS7: &[u8] = &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7];
 /// The ways of encryption of PKCS#5 (1.2.840.113549.1.5.x) and PKCS#12 (1.2.840.113549.1.12.1.x).
@@ -215,6 +219,8 @@ mod tests {
             (b"{\"certificates\": []}", Kind::Json),
             (b"PK\x03\x04\0", Kind::Archive),
             (b"hello", Kind::Unknown),
+            (b"0 s:CN = caf\xc3\xa9\n-----BEGIN CERTIFICATE-----", Kind::Unknown),
+            (b"<b>\n-----BEGIN CERTIFICATE-----", Kind::Unknown),
         ] {
             assert_eq!(Kind::of(text), kind);
         }
