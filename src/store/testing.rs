@@ -32,9 +32,11 @@ pub(crate) fn snapshot(backends: &[&str]) -> Snapshot {
     Snapshot::build(Arc::new(config), Arc::new(materials), &lists, &families, None)
 }
 
+/// Tables hash the second half alone: without the number in it, all keys would collide.
 pub(crate) fn key(number: u32) -> SessionKey {
     let mut bytes = [0x5a; 16];
     bytes[..4].copy_from_slice(&number.to_be_bytes());
+    bytes[12..].copy_from_slice(&number.to_be_bytes());
     SessionKey::from_bytes(bytes)
 }
 
