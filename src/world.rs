@@ -3,6 +3,8 @@
 //!
 //! `proxy`, `control` and `admin` never import one another; they meet here.
 
+mod drain;
+
 use std::{
     net::IpAddr,
     sync::{
@@ -22,7 +24,7 @@ use tokio::{
 
 use crate::{
     admission::{Gate, Permit, RateLimit, RequestPermit},
-    affinity::{Admin, Affinity, KeyHasher, Keys, Member, MoveReason, Roster, SealingKey, Settings},
+    affinity::{Affinity, KeyHasher, Keys, Member, Roster, SealingKey, Settings},
     backend::{Backend, Families, Instance, Listed, RetryBudget},
     clock,
     config::{self, Changes, Config, HealthCheck, PoolLimits, PoolTimeouts},
@@ -127,14 +129,17 @@ pub struct Loaded {
     pub error: Option<Arc<str>>,
 }
 
-/// A wish for a reload, and where to tell what came of it: what changed, or why nothing did.
+/// A wish for a reload.
 #[derive(Debug)]
-pub struct Reload(pub oneshot::Sender<Result<Changes, String>>);
+pub struct Reload {
+    /// Only to tell what it would change.
+    pub dry: bool,
+    /// Where to tell what came of it: what changed, or why nothing did.
+    pub done: oneshot::Sender<Result<Changes, String>>,
+}
 
 /// How long a request waits for a home that only another replica has heard of.
 const HOME_TO_COME: Duration = Duration::from_secs(2);
-/// How long a request that is under way without a session is expected to take.
-const UNDER_WAY: Duration = Duration::from_secs(1);
 /// Wishes for a reload at one time; more are refused.
 const MAX_RELOADS: usize = 8;
 
@@ -221,7 +226,10 @@ impl Pool {
                 let old = previous.and_then(|previous| previous.backend(name));
                 let former = previous.filter(|_| old.is_none()).and_then(|previous| previous.former(name));
                 match (old, former) {
-                    (Some(old), _) if old.is(config, listed, tls) => return Arc::clone(old),
+                    // One that leaves goes on as it was: the configuration says nothing of it any more.
+                    (Some(old), _) if listed.leaving || old.is(config, listed, tls) => {
+                        return Arc::clone(old);
+                    }
                     (None, Some(former)) if listed.discovered.is_some() => {
                         came_back(config, listed, former, member, &affinity);
                     }
@@ -290,32 +298,6 @@ impl Pool {
             self.affinity.restarted(backend.member.slot(), clock::tick());
         }
         left[spare..].to_vec()
-    }
-
-    /// Time until nothing is left at a draining backend, if its sessions stay idle, or until the deadline of its
-    /// drain; zero when nothing is left, none when it does not drain. An open stream holds its session, whose idle
-    /// clock has yet to start, and a placed request may begin one. When any other request ends is unknown, so it
-    /// counts as [`UNDER_WAY`].
-    pub fn drain_eta(&self, backend: &Backend) -> Option<Duration> {
-        let member = &backend.member;
-        if member.admin() != Admin::Draining {
-            return None;
-        }
-        let idle = self.affinity.drain_eta(&self.settings, &self.roster, member.slot(), clock::tick());
-        let held = match backend.left() {
-            left if left.streams > 0 || member.placing() > 0 => self.settings.session_timeout,
-            left if left.requests > 0 => UNDER_WAY,
-            _ => Duration::ZERO,
-        };
-        let left = idle.unwrap_or_default().max(held);
-        Some(backend.standing.steering.deadline_in().map_or(left, |deadline| deadline.min(left)))
-    }
-
-    /// Sessions that have moved away from a backend because it was down.
-    pub fn moved_away(&self, backend: &Backend) -> u64 {
-        let stats = self.affinity.stats();
-        let own = stats.backends.iter().find(|own| Arc::ptr_eq(&own.member, &backend.member));
-        own.map_or(0, |own| own.moved[MoveReason::Down as usize])
     }
 
     /// A backend's answer carried this instance id: when it is a new one, the sessions that lived there
@@ -413,14 +395,14 @@ impl World {
         timeout(HOME_TO_COME, come).await.ok().flatten()
     }
 
-    /// Asks the control thread to load the configuration anew.
+    /// Asks the control thread to load the configuration anew, or only what that would change, if it is `dry`.
     ///
     /// # Errors
     ///
     /// Why the old configuration is kept.
-    pub async fn reload(&self) -> Result<Changes, String> {
+    pub async fn reload(&self, dry: bool) -> Result<Changes, String> {
         let (done, result) = oneshot::channel();
-        self.reloads.try_send(Reload(done)).map_err(|_| "too many reloads at once".to_owned())?;
+        self.reloads.try_send(Reload { dry, done }).map_err(|_| "too many reloads at once".to_owned())?;
         result.await.unwrap_or_else(|_| Err("the process is stopping".to_owned()))
     }
 

@@ -125,9 +125,9 @@ async fn a_full_table_makes_room_of_retained_sessions() {
 }
 
 #[tokio::test]
-async fn the_sessions_of_a_backend_that_left_the_configuration_move() {
+async fn the_sessions_of_a_backend_that_is_cut_from_the_configuration_move() {
     let apps = app::several(3);
-    let homing = Setup::new(&apps).start().await;
+    let homing = Setup::new(&apps).pool("leave = \"cut\"").start().await;
     let client = Client::h1(&homing);
     let users = app::login_all(&client, 9).await;
     let lost = users.iter().filter(|(_, _, home)| home == "app-3").count() as f64;
@@ -148,9 +148,9 @@ async fn the_sessions_of_a_backend_that_left_the_configuration_move() {
 }
 
 #[tokio::test]
-async fn a_backend_that_comes_back_gets_back_the_sessions_that_did_not_move() {
+async fn a_cut_backend_that_comes_back_gets_back_the_sessions_that_did_not_move() {
     let apps = app::several(3);
-    let homing = Setup::new(&apps).start().await;
+    let homing = Setup::new(&apps).pool("leave = \"cut\"").start().await;
     let client = Client::h1(&homing);
     let users = app::login_all(&client, 9).await;
     let file = homing.directory().join("homing.toml");

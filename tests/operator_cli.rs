@@ -178,17 +178,72 @@ async fn drain_wait_notices_that_the_drain_was_ended() {
 }
 
 #[tokio::test]
-async fn drain_wait_ends_with_3_when_the_backend_leaves_with_sessions() {
-    let (apps, homing) = shop(2, "30m").await;
+async fn drain_wait_ends_with_3_when_the_backend_is_cut_from_the_configuration() {
+    let apps = app::several(2);
+    let homing = Setup::new(&apps).pool("leave = \"cut\"").section(OPEN).start().await;
     app::login_all(&Client::h1(&homing), 2).await;
     let waiting = start(&homing, &["drain", "app-1", "--wait"]);
     waiting.stdout.wait_for("1 live session").await;
-    let table = format!("[[pool.backend]]\nname = \"app-1\"\nurl = \"http://{}\"", apps[0].address());
-    rewrite(&homing, |text| text.replace(&table, ""));
+    rewrite(&homing, |text| text.replace(&table(&apps[0]), ""));
     assert!(done(run(&homing, &["reload"]).await).contains("- app-1"));
     let ended = waiting.wait_exit().await;
     assert_eq!(ended.status.code(), Some(3), "{}", ended.stderr);
     assert!(ended.stderr.contains("has left the configuration with 1 live session"), "{}", ended.stderr);
+}
+
+#[tokio::test]
+async fn drain_wait_goes_on_when_the_backend_leaves_the_configuration() {
+    let (apps, homing) = shop(2, SHORT).await;
+    app::login_all(&Client::h1(&homing), 2).await;
+    let waiting = start(&homing, &["drain", "app-1", "--wait"]);
+    waiting.stdout.wait_for("1 live session").await;
+    rewrite(&homing, |text| text.replace(&table(&apps[0]), ""));
+    let said = done(run(&homing, &["reload"]).await);
+    assert!(said.contains("reloaded: pool app: app-1 leaves: 1 live session stays until idle"), "{said}");
+    done(waiting.wait_exit().await);
+}
+
+#[tokio::test]
+async fn a_dry_run_tells_what_a_reload_does_and_does_nothing() {
+    let (apps, homing) = shop(3, "30m").await;
+    app::login_all(&Client::h1(&homing), 3).await;
+    rewrite(&homing, |text| {
+        text.replace(&table(&apps[0]), "").replace("\"app-2\"", "\"blue\"").replace("\"30m\"", "\"20m\"")
+    });
+    for _ in 0..2 {
+        let said = done(run(&homing, &["reload", "--dry-run"]).await);
+        for part in [
+            "session_timeout 30m -> 20m",
+            "would reload: pool app: app-1 leaves: 1 live session stays until idle",
+            "would reload: pool app: app-2 is renamed to blue: 1 live session stays",
+        ] {
+            assert!(said.contains(part), "no {part:?} in\n{said}");
+        }
+        let table = done(run(&homing, &["backends"]).await);
+        assert!(
+            ["app-1", "app-2", "app-3"].iter().all(|name| row(&table, &format!("app/{name}")).contains("up"))
+        );
+    }
+    let changes = parsed(&done(run(&homing, &["reload", "--dry-run", "--json"]).await));
+    assert_eq!((&changes["dry_run"], &changes["lost"]), (&json!(true), &json!(0)), "{changes:#}");
+    assert_eq!(changes["effects"][0]["what"], "leaves", "{changes:#}");
+}
+
+#[tokio::test]
+async fn a_dry_run_ends_with_3_when_sessions_would_end_and_with_1_at_a_mistake() {
+    let (_apps, homing) = shop(1, "30m").await;
+    app::login_all(&Client::h1(&homing), 2).await;
+    rewrite(&homing, |text| text.replace("cookie:session", "cookie:other"));
+    let ended = run(&homing, &["reload", "--dry-run"]).await;
+    assert_eq!(ended.status.code(), Some(3), "{}", ended.stderr);
+    assert!(ended.stdout.contains("2 live sessions known by the former key only"), "{}", ended.stdout);
+    rewrite(&homing, |text| text.replace("session_timeout", "sesion_timeout"));
+    let ended = run(&homing, &["reload", "--dry-run"]).await;
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.stderr);
+    assert!(ended.stderr.contains("did you mean `session_timeout`?"), "{}", ended.stderr);
+    let status = Operator::of(&homing).read("status").await;
+    assert_eq!(status["config"]["last_reload_ok"], true, "a dry run is no reload");
+    assert_eq!(Operator::of(&homing).post("reload?dryrun=true", json!({})).await.status, 400);
 }
 
 #[tokio::test]
@@ -366,6 +421,11 @@ async fn shop(count: usize, session_timeout: &'static str) -> (Vec<support::back
 }
 
 /// What a command that went well printed.
+/// The table of a backend in the configuration.
+fn table(app: &support::backend::Backend) -> String {
+    format!("[[pool.backend]]\nname = \"{}\"\nurl = \"http://{}\"", app.name, app.address())
+}
+
 fn done(ended: Ended) -> String {
     assert_eq!(ended.status.code(), Some(0), "{}{}", ended.stdout, ended.stderr);
     assert_eq!(ended.stderr, "");

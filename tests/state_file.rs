@@ -8,7 +8,13 @@ use std::{fs, path::Path};
 use serde_json::json;
 
 use self::support::{
-    app, call::Jar, client::Client, eventually, metrics::Metrics, operator::Operator, process::Homing,
+    app,
+    call::Jar,
+    client::Client,
+    eventually,
+    metrics::Metrics,
+    operator::{Operator, rewrite},
+    process::Homing,
     setup::Setup,
 };
 
@@ -185,4 +191,18 @@ async fn the_age_of_the_file_is_known_from_the_start() {
     file.and_then(|file| file.set_modified(then)).expect("our file");
     let homing = setup(&apps, directory.path()).start().await;
     assert_eq!(homing.metric("homing_state_last_write_timestamp_seconds", &[]).await, 1_700_000_000.0);
+}
+
+#[tokio::test]
+async fn a_backend_that_was_renamed_keeps_its_sessions_over_a_restart() {
+    let (apps, directory) = (app::several(2), tempfile::tempdir().expect("a directory"));
+    let homing = setup(&apps, directory.path()).start().await;
+    let users = app::login_all(&Client::h2(&homing), PLACES).await;
+    written(&homing).await;
+    rewrite(&homing, |text| text.replace("\"app-2\"", "\"blue\""));
+    Operator::of(&homing).change("reload", json!({})).await;
+    stop(homing).await;
+    let members = [("app-1", apps[0].address()), ("blue", apps[1].address())];
+    let again = Setup::new(members).section(&state(directory.path()));
+    all_home(&again.start().await, &users).await;
 }

@@ -243,7 +243,7 @@ impl Connection {
             Route::Undrain(target) => api::undrain(world, caller, target),
             Route::Maintenance(target) => api::maintenance(world, caller, target),
             Route::Weight(target) => api::weigh(world, caller, target, &head.headers, body).await,
-            Route::Reload => api::reload(world, caller).await,
+            Route::Reload => api::reload(world, caller, query).await,
             Route::Log => api::log(),
             Route::SetLog => api::set_log(caller, &head.headers, body).await,
         }

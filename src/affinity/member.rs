@@ -1,6 +1,8 @@
 //! One backend of a pool as the core sees it: what it is called, whether it serves, how much it
 //! carries.
 
+mod name;
+
 use std::{
     fmt,
     num::NonZeroU32,
@@ -11,6 +13,7 @@ use std::{
     time::Duration,
 };
 
+use self::name::Name;
 use super::{Tick, recency::Recency, rendezvous::Seed};
 
 /// Small integer that names a backend within its pool for as long as the process lives.
@@ -38,10 +41,8 @@ pub enum Admin {
 /// The counters are each exact, but no reader may conclude from one to another: they are written
 /// `Relaxed`.
 pub struct Member {
-    name: Box<str>,
+    name: Name,
     slot: Slot,
-    /// Its name as rendezvous hashing sees it.
-    seed: Seed,
     /// Share of the pool's sessions, relative to the other members'. Written by operators, and by a reload
     /// that changes the configured one.
     weight: AtomicU32,
@@ -151,9 +152,8 @@ impl Member {
     ) -> Self {
         let state = State { up: true, fresh: false, admin: Admin::Ready, generation };
         Self {
-            name: name.into(),
+            name: Name::new(name),
             slot,
-            seed: Seed::of(name),
             weight: AtomicU32::new(weight),
             configured_weight: AtomicU32::new(weight),
             state: AtomicU32::new(state.pack()),
@@ -171,7 +171,17 @@ impl Member {
 
     /// Its name: what it *is*, across reloads, restarts and replicas.
     pub fn name(&self) -> &str {
-        &self.name
+        self.name.latest().text()
+    }
+
+    /// Whether it had this name once, and has another one now.
+    pub(super) fn was_called(&self, name: &str) -> bool {
+        self.name.all().any(|other| other.text() == name) && self.name() != name
+    }
+
+    /// It is called this from now on; false when it has been renamed too often.
+    pub(super) fn rename(&self, name: &str) -> bool {
+        self.name.give(name)
     }
 
     /// Its slot.
@@ -179,8 +189,8 @@ impl Member {
         self.slot
     }
 
-    pub(super) const fn seed(&self) -> &Seed {
-        &self.seed
+    pub(super) fn seed(&self) -> &Seed {
+        self.name.latest().seed()
     }
 
     /// Whether its health checks say that it serves.
@@ -407,7 +417,7 @@ impl fmt::Debug for Member {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let state = self.state();
         f.debug_struct("Member")
-            .field("name", &self.name)
+            .field("name", &self.name())
             .field("slot", &self.slot.0)
             .field("up", &state.up)
             .field("admin", &state.admin)

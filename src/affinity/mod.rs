@@ -159,13 +159,14 @@ impl Affinity {
         let running = !names.is_empty();
         // First of all, so that no newcomer gets the slot of one that comes back.
         for (name, _) in backends {
-            if let Some(member) = names.get(*name) {
+            if let Some(member) = names.get(*name).filter(|member| member.name() == *name) {
                 self.ledger.retire(member.slot(), false);
             }
         }
         let mut members: Vec<Arc<Member>> = Vec::with_capacity(backends.len());
         for &(name, weight) in backends {
-            if let Some(member) = names.get(name) {
+            // Not one that had this name until it was renamed.
+            if let Some(member) = names.get(name).filter(|member| member.name() == name) {
                 member.configure_weight(weight);
                 member.recency().retime(Tick::ZERO.after(session_timeout).get(), now);
                 members.push(Arc::clone(member));
@@ -175,7 +176,7 @@ impl Affinity {
                 Arc::new(Member::of_generation(generation, name, slot, weight, session_timeout))
             });
             if let Some(earlier) = earlier {
-                names.remove(earlier.name());
+                names.retain(|_, member| !Arc::ptr_eq(member, &earlier));
             }
             if running {
                 member.start_ramp(now);
@@ -188,6 +189,43 @@ impl Affinity {
             self.ledger.retire(member.slot(), roster.index_of(member.slot()).is_none());
         }
         roster
+    }
+
+    /// Backends have other names from now on (the old one first), and keep their sessions. What another process says
+    /// of an old name is understood until another backend has it.
+    pub fn rename_members(&self, renames: &[(&str, &str)], now: Tick) {
+        let mut names = self.names.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut renamed = Vec::with_capacity(renames.len());
+        // All old names are free before the first new one is given: two may be swapped.
+        for &(old, new) in renames {
+            if let Some(member) = names.get(old).filter(|member| member.name() == old).cloned() {
+                names.remove(old);
+                renamed.push((member, old, new));
+            }
+        }
+        renamed.retain(|(member, old, new)| {
+            let done = member.rename(new);
+            let name = if done { new } else { old };
+            if let Some(other) = names.insert((*name).into(), Arc::clone(member))
+                && !Arc::ptr_eq(&other, member)
+                && other.name() == *name
+            {
+                // It has left the configuration, and its name is another's: its sessions cannot come back.
+                self.ledger.restarted(other.slot(), now);
+            }
+            done
+        });
+        for (member, old, _) in &renamed {
+            names.entry((*old).into()).or_insert_with(|| Arc::clone(member));
+        }
+        drop(names);
+        // Whoever keeps or shares bindings knows them by name.
+        self.table.each(|key, binding| {
+            if renamed.iter().any(|(member, ..)| member.slot() == binding.home.slot) {
+                self.journal.changed(key);
+            }
+            true
+        });
     }
 
     /// Another instance answers under this backend's name: its sessions have ended.

@@ -151,7 +151,7 @@ impl Affinity {
             Arc::new(Member::of_generation(generation, name, slot, 1, settings.session_timeout))
         });
         if let Some(earlier) = earlier {
-            names.remove(earlier.name());
+            names.retain(|_, member| !Arc::ptr_eq(member, &earlier));
         }
         self.ledger.retire(member.slot(), true);
         names.insert(name.into(), Arc::clone(&member));

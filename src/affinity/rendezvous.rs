@@ -16,7 +16,7 @@ use siphasher::sip::SipHasher24;
 use super::Member;
 
 /// The hash of a member's name, ready to take a key.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub(super) struct Seed(SipHasher24);
 
 /// The member on which all replicas agree for the session key of these words; none when there is no

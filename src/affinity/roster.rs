@@ -30,9 +30,10 @@ impl Roster {
         &self.members
     }
 
-    /// The member of this name.
+    /// The member of this name, or else one that had it until it was renamed.
     pub fn named(&self, name: &str) -> Option<&Arc<Member>> {
-        self.members.iter().find(|member| member.name() == name)
+        let has = |member: &&Arc<Member>| member.name() == name;
+        self.members.iter().find(has).or_else(|| self.members.iter().find(|member| member.was_called(name)))
     }
 
     /// Index into [`members`](Self::members), and into lists that run in parallel to it.

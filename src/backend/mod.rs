@@ -69,6 +69,8 @@ pub struct Backend {
     pub discovered: Option<Box<str>>,
     /// The number of its address, see [`Standing`].
     epoch: u64,
+    /// The name under which it is counted: the one that it was built with.
+    label: Box<str>,
 }
 
 /// A backend that a pool is to have: one that is written, or an address that was found.
@@ -80,6 +82,8 @@ pub struct Listed {
     pub discovered: Option<Box<str>>,
     /// The instance id that its address told shortly before it was listed, if it was asked.
     pub told: Option<Box<[u8]>>,
+    /// Whether it has left the configuration, and drains.
+    pub leaving: bool,
 }
 
 /// A request that is under way at a backend: counted, and with a place there, from construction to drop.
@@ -116,6 +120,9 @@ impl Backend {
         let metrics = families.backend(&pool.name, &config.name);
         // Who holds a place at another address holds none here.
         let room = previous.filter(is_there).map(|old| Arc::clone(&old.room));
+        if let Some(room) = &room {
+            room.show(metrics.queue.clone());
+        }
         let tls = config.tls.as_deref().zip(tls).map(|(name, tls)| tls.for_backend(name));
         Self {
             member,
@@ -131,6 +138,7 @@ impl Backend {
             standing,
             discovered: listed.discovered.clone(),
             epoch,
+            label: config.name.clone(),
         }
     }
 
@@ -138,6 +146,7 @@ impl Backend {
     pub fn is(&self, pool: &config::Pool, listed: &Listed, tls: Option<&ClientTls>) -> bool {
         let config = &listed.config;
         self.name() == &*config.name
+            && self.label == config.name
             && self.host == config.host
             && self.port == config.port
             && self.passive == pool.passive
@@ -167,6 +176,11 @@ impl Backend {
     /// Its name, which is its identity.
     pub fn name(&self) -> &str {
         self.member.name()
+    }
+
+    /// The name under which its series are, which it had when it was built.
+    pub fn label(&self) -> &str {
+        &self.label
     }
 
     /// A request that passed through told something about this backend.
@@ -277,7 +291,8 @@ impl Backend {
         }
     }
 
-    /// Its address has left DNS, so that it drains, or is there again; whether that is news.
+    /// Its address has left DNS, or it has left the configuration, so that it drains; or it is there again. Whether that
+    /// is news.
     pub fn leave(&self, leaving: bool) -> bool {
         let changed = self.standing.steering.set_leaving(&self.member, leaving);
         if changed {

@@ -11,6 +11,7 @@ use std::{
     },
 };
 
+use arc_swap::ArcSwap;
 use prometheus::IntGauge;
 use tokio::{
     sync::Semaphore,
@@ -32,7 +33,8 @@ pub struct Room {
     /// How many may wait. Written by the control thread.
     queue: AtomicU32,
     waiting: AtomicU32,
-    shown: IntGauge,
+    /// How many wait, as a metric; another one when the backend is renamed.
+    shown: ArcSwap<IntGauge>,
 }
 
 /// A place at a backend, given back by the drop.
@@ -65,8 +67,14 @@ impl Room {
             debt: AtomicUsize::new(0),
             queue: AtomicU32::new(limits.queue),
             waiting: AtomicU32::new(0),
-            shown,
+            shown: ArcSwap::from_pointee(shown),
         }
+    }
+
+    /// How many wait is shown here from now on.
+    pub fn show(&self, shown: IntGauge) {
+        shown.set(i64::from(self.waiting()));
+        self.shown.store(Arc::new(shown));
     }
 
     /// Takes other limits. A lower one counts as soon as enough places have been given back; requests that were
@@ -153,7 +161,7 @@ impl<'a> Waiting<'a> {
         let most = room.queue.load(Relaxed);
         let more = |waiting: u32| (waiting < most).then_some(waiting + 1);
         room.waiting.fetch_update(Relaxed, Relaxed, more).ok()?;
-        room.shown.inc();
+        room.shown.load().inc();
         Some(Self(room))
     }
 }
@@ -161,7 +169,7 @@ impl<'a> Waiting<'a> {
 impl Drop for Waiting<'_> {
     fn drop(&mut self) {
         self.0.waiting.fetch_sub(1, Relaxed);
-        self.0.shown.dec();
+        self.0.shown.load().dec();
     }
 }
 
@@ -210,12 +218,12 @@ mod tests {
             });
             yield_now().await;
         }
-        assert_eq!((room.waiting(), room.shown.get()), (5, 5));
+        assert_eq!((room.waiting(), room.shown.load().get()), (5, 5));
         drop(first);
         for number in 0..5 {
             assert_eq!(told.recv().await, Some(number));
         }
-        assert_eq!((room.waiting(), room.shown.get()), (0, 0));
+        assert_eq!((room.waiting(), room.shown.load().get()), (0, 0));
     }
 
     #[tokio::test(start_paused = true)]

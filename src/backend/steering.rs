@@ -12,7 +12,7 @@ use crate::{
     clock,
 };
 
-/// The hands on one backend: that of operators, and that of discovery, which drains what has left DNS. Neither
+/// The hands on one backend: that of operators, and that of the reloader, which drains what has left. Neither
 /// undoes what the other wants. Shared by every [`Backend`](super::Backend) that ever had its name, so that it
 /// outlives a change of address, and reaches the streams of the one before.
 ///
@@ -31,7 +31,7 @@ struct Hands {
     wanted: Admin,
     /// When a drain of theirs ends in maintenance; none for never, or when it does not drain.
     deadline: Option<Instant>,
-    /// Whether its address has left DNS.
+    /// Whether its address has left DNS, or it has left the configuration.
     leaving: bool,
     /// What the end of the drain cost, if anything was left then.
     cut: Option<Cut>,
@@ -91,7 +91,7 @@ impl Steering {
         self.lock().wanted
     }
 
-    /// Whether its address has left DNS, so that it drains whatever operators want.
+    /// Whether its address has left DNS, or it has left the configuration, so that it drains whatever operators want.
     pub fn is_leaving(&self) -> bool {
         self.lock().leaving
     }
@@ -149,7 +149,7 @@ impl Steering {
         }
     }
 
-    /// Its address has left DNS, or is there again; whether that is news.
+    /// It has left, or is there again; whether that is news.
     pub(super) fn set_leaving(&self, member: &Member, leaving: bool) -> bool {
         let mut hands = self.lock();
         let changed = hands.leaving != leaving;

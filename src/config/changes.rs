@@ -3,12 +3,14 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    AccessLog, ClientAuth, Config, Pool, Tls, backend_side,
+    AccessLog, ClientAuth, Config, Effect, Pool, Tls, backend_side,
     effective::{
         write_affinity, write_health, write_issue, write_limits, write_passive, write_pool_timeouts,
         write_state, write_timeouts,
     },
     format_balance, format_duration,
+    renames::{Place, renames},
+    session::format_leave,
 };
 use crate::affinity::Settings;
 
@@ -21,6 +23,8 @@ pub struct Changes {
     pub restart: Vec<String>,
     /// What deserves a second look.
     pub warnings: Vec<String>,
+    /// What that does to sessions; in words, it is in `applied`.
+    pub effects: Vec<Effect>,
 }
 
 impl Changes {
@@ -94,6 +98,12 @@ impl Changes {
         changes
     }
 
+    /// Adds what that does to sessions.
+    pub fn affect(&mut self, effects: Vec<Effect>) {
+        self.applied.extend(effects.iter().map(ToString::to_string));
+        self.effects.extend(effects);
+    }
+
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
         self.applied.is_empty() && self.restart.is_empty()
@@ -133,10 +143,21 @@ fn pools(words: &mut Vec<String>, old: &[Pool], new: &[Pool]) {
 
 fn pool(old: &Pool, new: &Pool) -> Vec<String> {
     let mut words = Vec::new();
-    for backend in &new.backends {
-        match old.backends.iter().find(|old| old.name == backend.name) {
+    let renamed = renames(&places(old), &places(new));
+    let before = |index: usize, name: &str| {
+        let from = renamed.iter().find(|(_, to)| *to == index).map(|(from, _)| *from);
+        match from {
+            Some(from) => old.backends.get(from),
+            None => old.backends.iter().find(|old| &*old.name == name),
+        }
+    };
+    for (index, backend) in new.backends.iter().enumerate() {
+        match before(index, &backend.name) {
             None => words.push(format!("+ {}", backend.name)),
             Some(old) => {
+                if old.name != backend.name {
+                    words.push(format!("{} renamed to {}", old.name, backend.name));
+                }
                 if (&old.host, old.port) != (&backend.host, backend.port) {
                     words.push(format!(
                         "{} {}:{} -> {}:{}",
@@ -156,10 +177,16 @@ fn pool(old: &Pool, new: &Pool) -> Vec<String> {
             }
         }
     }
-    let gone = |name: &str| !new.backends.iter().any(|backend| &*backend.name == name);
-    words.extend(
-        old.backends.iter().filter(|old| gone(&old.name)).map(|backend| format!("- {}", backend.name)),
-    );
+    let taken = |name: &str| {
+        let same = new.backends.iter().position(|backend| &*backend.name == name);
+        same.filter(|index| !renamed.iter().any(|(_, to)| to == index)).is_some()
+    };
+    let gone = old
+        .backends
+        .iter()
+        .enumerate()
+        .filter(|(index, old)| !renamed.iter().any(|(from, _)| from == index) && !taken(&old.name));
+    words.extend(gone.map(|(_, backend)| format!("- {}", backend.name)));
     settings(&mut words, &old.affinity, &new.affinity);
     keys(&mut words, "issue.", &old.issue, &new.issue, |issue, out| {
         issue.as_ref().map_or(Ok(()), |issue| write_issue(issue, out))
@@ -175,7 +202,12 @@ fn pool(old: &Pool, new: &Pool) -> Vec<String> {
     self::words(&mut words, "instance_header", &old.instance_header, &new.instance_header, |name| {
         name.as_ref().map_or_else(|| "none".to_owned(), ToString::to_string)
     });
+    self::words(&mut words, "leave", &old.leave, &new.leave, |leave| format_leave(*leave).to_owned());
     words
+}
+
+fn places(pool: &Pool) -> Vec<Place<'_>> {
+    pool.backends.iter().map(Place::from).collect()
 }
 
 fn settings(words: &mut Vec<String>, old: &Settings, new: &Settings) {
@@ -317,6 +349,27 @@ mod tests {
         ] {
             assert!(all.contains(words), "no {words} in\n{all}");
         }
+    }
+
+    #[test]
+    fn a_url_under_another_name_is_a_backend_that_was_renamed() {
+        let text = |backends: &[(&str, u16)]| {
+            let list: Vec<_> = backends
+                .iter()
+                .map(|(name, port)| format!("{{ name = \"{name}\", url = \"http://a:{port}\" }}"))
+                .collect();
+            format!("[[pool]]\nname = \"app\"\nbackend = [{}]", list.join(", "))
+        };
+        let of = |old: &[(&str, u16)], new: &[(&str, u16)]| between(&text(old), &text(new)).applied;
+        assert_eq!(of(&[("a", 1), ("b", 2)], &[("c", 1), ("b", 2)]), ["pool app: a renamed to c"]);
+        assert_eq!(
+            of(&[("a", 1), ("b", 2)], &[("a", 2), ("b", 1)]),
+            ["pool app: b renamed to a, a renamed to b"]
+        );
+        assert_eq!(
+            of(&[("a", 1), ("b", 2)], &[("a", 2), ("b", 3)]),
+            ["pool app: b renamed to a, b a:2 -> a:3, - a"],
+        );
     }
 
     #[test]

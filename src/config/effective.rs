@@ -14,7 +14,10 @@ use super::{
         PassiveHealth, Pool, PoolTimeouts, Route, State, Timeouts,
     },
     quantity::{format_duration, format_size},
-    session::{format_balance, format_key, format_on_down, format_same_site, format_skip, format_status},
+    session::{
+        format_balance, format_key, format_leave, format_on_down, format_same_site, format_skip,
+        format_status,
+    },
 };
 use crate::affinity::Settings;
 
@@ -160,6 +163,7 @@ fn write_pool(pool: &Pool, out: &mut String) -> fmt::Result {
     if let Some(name) = &pool.instance_header {
         writeln!(out, "instance_header = {}", quoted(name.as_str()))?;
     }
+    writeln!(out, "leave = {}", quoted(format_leave(pool.leave)))?;
     write_affinity(&pool.affinity, pool.issue.is_none(), out)?;
     if let Some(issue) = &pool.issue {
         write_issue(issue, out)?;

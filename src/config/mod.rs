@@ -13,6 +13,7 @@ mod convert_issue;
 mod convert_pool;
 mod edge;
 mod effective;
+mod effects;
 mod errors;
 mod excerpt;
 mod flags;
@@ -21,6 +22,7 @@ mod parse;
 mod quantity;
 mod raw;
 mod redis_url;
+mod renames;
 mod schema;
 mod section;
 mod session;
@@ -34,15 +36,17 @@ pub use self::{
     changes::Changes,
     convert_pool::BACKENDS_MAX,
     edge::{Edge, Period, Rate},
+    effects::{Effect, What},
     errors::ConfigErrors,
     flags::{BackendFlag, Flags, Overrides},
     model::{
         AccessLog, Admin, Backend, CertificateFiles, Config, Discover, HealthCheck, HostPattern, Issue,
-        Limits, Listen, PassiveHealth, Pool, PoolLimits, PoolTimeouts, PoolTls, Redis, Route, SameSite,
-        State, Timeouts,
+        Leave, Limits, Listen, PassiveHealth, Pool, PoolLimits, PoolTimeouts, PoolTls, Redis, Route,
+        SameSite, State, Timeouts,
     },
     quantity::{format_duration, format_elapsed, format_size, parse_duration, parse_size},
     redis_url::{Node, Password, RedisUrl, RedisUrlError, Topology},
+    renames::{Place, renames},
     session::{format_balance, parse_balance},
     tls::{ClientAuth, Tls, TlsVersion},
     token::{Token, TokenError},

@@ -213,10 +213,22 @@ pub struct Pool {
     pub instance_header: Option<HeaderName>,
     /// Its servers as they are written; at least one.
     pub backends: Vec<Backend>,
+    /// What becomes of a backend that leaves the configuration.
+    pub leave: Leave,
     /// How those with an `https://` URL are spoken to.
     pub tls: PoolTls,
     /// Bounds of the backend side.
     pub limits: PoolLimits,
+}
+
+/// What becomes of a backend that leaves the configuration.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Leave {
+    /// It drains: its live sessions stay there until they are idle.
+    #[default]
+    Drain,
+    /// It is gone at once: its sessions move with their next request.
+    Cut,
 }
 
 /// The proxy's own cookie.

@@ -98,6 +98,7 @@ pub(super) static POOL: Shape = Shape {
         "slow_start",
         "keep_alive",
         "instance_header",
+        "leave",
         "affinity",
         "health",
         "passive",

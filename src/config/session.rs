@@ -6,7 +6,7 @@ use http::{HeaderName, StatusCode};
 
 use super::{
     excerpt::shown,
-    model::SameSite,
+    model::{Leave, SameSite},
     quantity::{format_duration, parse_duration},
     suggest::{alternatives, instead, nearest},
 };
@@ -127,6 +127,22 @@ pub const fn format_balance(balance: Balance) -> &'static str {
         Balance::LeastSessions => "least-sessions",
         Balance::LeastRequests => "least-requests",
         Balance::RoundRobin => "round-robin",
+    }
+}
+
+/// Reads `drain` or `cut`.
+pub(super) fn parse_leave(text: &str) -> Result<Leave, String> {
+    [Leave::Drain, Leave::Cut]
+        .into_iter()
+        .find(|leave| format_leave(*leave) == text)
+        .ok_or_else(|| format!("unknown value `{}`{}", shown(text), instead(text, &["drain", "cut"])))
+}
+
+/// Writes what [`parse_leave`] reads.
+pub(super) const fn format_leave(leave: Leave) -> &'static str {
+    match leave {
+        Leave::Drain => "drain",
+        Leave::Cut => "cut",
     }
 }
 

@@ -8,6 +8,7 @@ mod discovery;
 mod drain;
 mod expiry;
 mod health;
+mod plan;
 mod reload;
 mod signals;
 

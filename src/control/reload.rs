@@ -1,24 +1,30 @@
 //! Loading the configuration anew: aside, swapped in whole, or not at all. And taking up what discovery found:
 //! here is the only place that publishes snapshots.
 
+mod metrics;
+
 use std::{
+    collections::HashMap,
     fs,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
     sync::Arc,
-    time::{SystemTime, UNIX_EPOCH},
+    time::SystemTime,
 };
 
-use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 use tokio::{
     signal::unix::{Signal, SignalKind, signal},
     sync::mpsc,
     time::{Duration, interval, timeout},
 };
 
-use super::discovery::{Change, Entry, Findings, Found, Known, MAX_ADDRESSES, entries};
+pub use self::metrics::Metrics;
+use super::{
+    discovery::{Change, Entry, Findings, Found, Known, MAX_ADDRESSES, entries},
+    plan::{Plan, Steps},
+};
 use crate::{
-    backend::{Backend, Families},
+    backend::{Backend, Families, Listed},
     clock,
     config::{self, Changes, Config, ConfigErrors},
     materials::{self, Materials},
@@ -45,15 +51,8 @@ pub struct Reloader {
     metrics: Metrics,
     findings: Findings,
     known: Known,
-}
-
-/// How reloads went.
-#[derive(Debug)]
-pub struct Metrics {
-    ok: IntCounter,
-    failed: IntCounter,
-    successful: IntGauge,
-    at: IntGauge,
+    /// The backends of each pool that have left the configuration, and drain.
+    leaving: HashMap<Box<str>, Vec<Listed>>,
 }
 
 /// How often files are looked at when `watch = true`, and backends that have left DNS.
@@ -75,7 +74,16 @@ impl Reloader {
         metrics: Metrics,
         findings: Findings,
     ) -> Self {
-        Self { world, source, families, ticketer, metrics, findings, known: Known::default() }
+        Self {
+            world,
+            source,
+            families,
+            ticketer,
+            metrics,
+            findings,
+            known: Known::default(),
+            leaving: HashMap::new(),
+        }
     }
 
     /// Waits until every entry that discovers its backends has been looked up once, and takes up what was found;
@@ -140,17 +148,23 @@ impl Reloader {
                     ("changed file", None)
                 }
             };
-            seen = self.stamps();
-            let result = self.reload();
-            self.tell(why, &result);
-            if let Some(Reload(done)) = wish {
+            let stamps = self.stamps();
+            if let Some(Reload { dry: true, done }) = wish {
                 // Whoever asked may have gone.
+                let _ = done.send(self.reload(true));
+                continue;
+            }
+            seen = stamps;
+            let result = self.reload(false);
+            self.tell(why, &result);
+            if let Some(Reload { done, .. }) = wish {
                 let _ = done.send(result);
             }
         }
     }
 
-    fn reload(&mut self) -> Result<Changes, String> {
+    /// Loads the configuration, and publishes it unless it is `dry`.
+    fn reload(&mut self, dry: bool) -> Result<Changes, String> {
         let config = (self.source.load)().map_err(|errors| errors.to_string())?;
         let mut materials = Materials::load(&config, &self.ticketer).map_err(|errors| errors.to_string())?;
         let old = self.world.snapshot.load_full();
@@ -168,15 +182,73 @@ impl Reloader {
             state: old.config.state.clone(),
             ..config
         };
-        self.known.follow(&config);
+        let mut known = self.known.clone();
+        known.follow(&config);
+        let plan = Plan::between(&old, &config, &known.lists(&config));
+        changes.affect(plan.effects);
+        if dry {
+            return Ok(changes);
+        }
+        self.known = known;
+        let before = self.carry_out(&old, plan.pools);
         self.publish(Arc::new(config), Arc::new(materials));
+        self.take_back(&before);
         Ok(changes)
+    }
+
+    /// Renames backends, and drains those that leave; returns those that were leaving before.
+    fn carry_out(
+        &mut self,
+        old: &Snapshot,
+        pools: HashMap<Box<str>, Steps>,
+    ) -> HashMap<Box<str>, Vec<Listed>> {
+        let mut leaving = HashMap::new();
+        for (name, steps) in pools {
+            let Some(pool) = old.pool(&name) else { continue };
+            if !steps.renames.is_empty() {
+                let renames: Vec<_> = steps.renames.iter().map(|(old, new)| (&**old, &**new)).collect();
+                pool.affinity.rename_members(&renames, clock::tick());
+            }
+            for backend in steps.leaving.iter().filter_map(|listed| pool.backend(&listed.config.name)) {
+                backend.leave(true);
+            }
+            if !steps.leaving.is_empty() {
+                leaving.insert(name, steps.leaving);
+            }
+        }
+        std::mem::replace(&mut self.leaving, leaving)
+    }
+
+    /// Backends that were leaving and are in the configuration again go on.
+    fn take_back(&self, before: &HashMap<Box<str>, Vec<Listed>>) {
+        let snapshot = self.world.snapshot.load_full();
+        let absent = self.known.absent();
+        for pool in before.keys().filter_map(|pool| snapshot.pool(pool)) {
+            let still = self.leaving.get(&pool.name).map_or(&[][..], Vec::as_slice);
+            for backend in &pool.backends {
+                let named = |name: &str| name == backend.name();
+                let leaves = still.iter().any(|listed| named(&listed.config.name))
+                    || absent.iter().any(|(entry, ip)| entry.pool == pool.name && named(&entry.backend(*ip)));
+                if !leaves {
+                    backend.leave(false);
+                }
+            }
+        }
     }
 
     /// Builds the snapshot of this configuration and of what is known from DNS, and swaps it in.
     fn publish(&self, config: Arc<Config>, materials: Arc<Materials>) {
         let old = self.world.snapshot.load_full();
-        let lists = self.known.lists(&config);
+        let mut lists = self.known.lists(&config);
+        for (pool, list) in config.pools.iter().zip(&mut lists) {
+            let leaving = self.leaving.get(&pool.name).map_or(&[][..], Vec::as_slice);
+            let gone: Vec<_> = leaving
+                .iter()
+                .filter(|listed| !list.iter().any(|other| other.config.name == listed.config.name))
+                .cloned()
+                .collect();
+            list.extend(gone);
+        }
         let new = Snapshot::build(config, materials, &lists, &self.families, Some(&old));
         self.world.courier.open(&new);
         self.world.publish(new);
@@ -239,10 +311,17 @@ impl Reloader {
         }
         if joined {
             self.publish_known();
+            // An address may have left with its entry, and be back with it.
+            let now = self.known.lists(&self.world.snapshot.load().config);
+            let there =
+                |listed: &Listed| now.iter().flatten().any(|other| other.config.name == listed.config.name);
+            let before = self.leaving.clone();
+            self.leaving.values_mut().for_each(|list| list.retain(|listed| !there(listed)));
+            self.take_back(&before);
         }
     }
 
-    /// Removes the backends that have left DNS and have nothing left to lose.
+    /// Removes the backends that have left DNS or the configuration and have nothing left to lose.
     fn remove_drained(&mut self) {
         let snapshot = self.world.snapshot.load_full();
         let mut removed = false;
@@ -255,6 +334,18 @@ impl Reloader {
             self.known.remove(&entry, ip);
             removed = true;
         }
+        for (pool, list) in &mut self.leaving {
+            list.retain(|listed| {
+                let backend = snapshot.pool(pool).and_then(|pool| pool.backend(&listed.config.name));
+                let why = backend.map_or(Some("gone"), |backend| done(backend));
+                if let Some(why) = why {
+                    tracing::info!(%pool, backend = %listed.config.name, why, "backend removed");
+                    removed = true;
+                }
+                why.is_none()
+            });
+        }
+        self.leaving.retain(|_, list| !list.is_empty());
         if removed {
             self.publish_known();
         }
@@ -272,10 +363,14 @@ impl Reloader {
                 self.families.forget_tokens(&pool.name);
             }
             for backend in &pool.backends {
-                if !still
-                    .is_some_and(|still| still.backends.iter().any(|still| still.name() == backend.name()))
-                {
-                    self.families.forget(&pool.name, backend.name());
+                let any = |is: &dyn Fn(&Backend) -> bool| {
+                    still.is_some_and(|still| still.backends.iter().any(|backend| is(backend)))
+                };
+                // One that was renamed is counted anew.
+                if !any(&|other| other.label() == backend.label()) {
+                    self.families.forget(&pool.name, backend.label());
+                }
+                if !any(&|other| other.name() == backend.name()) {
                     backend.retire();
                 }
             }
@@ -338,11 +433,9 @@ impl Reloader {
     }
 }
 
-/// Why a backend that has left DNS can go, if it can.
+/// Why a backend that has left can go, if it can.
 fn done(backend: &Backend) -> Option<&'static str> {
-    let member = &backend.member;
-    let busy = member.live() > 0 || member.streams() > 0 || member.placing() > 0 || member.in_flight() > 0;
-    match (member.is_up(), busy) {
+    match (backend.member.is_up(), !backend.left().is_nothing()) {
         (false, _) => Some("down"),
         (true, false) => Some("drained"),
         (true, true) => None,
@@ -361,51 +454,4 @@ async fn hung_up(hangup: &mut Option<Signal>) {
 fn stamp(path: &Path) -> Option<(u64, SystemTime, u64)> {
     let data = fs::metadata(path).ok()?;
     Some((data.len(), data.modified().ok()?, data.ino()))
-}
-
-// === impl Metrics ===
-
-impl Metrics {
-    /// Makes and registers them; starting counts as a load that went well.
-    pub fn register(registry: &Registry) -> prometheus::Result<Self> {
-        let reloads = IntCounterVec::new(
-            Opts::new("homing_config_reloads_total", "Reloads of the configuration, by result."),
-            &["result"],
-        )?;
-        let successful = IntGauge::new(
-            "homing_config_last_reload_successful",
-            "Whether the last attempt to load the configuration went well.",
-        )?;
-        let at = IntGauge::new(
-            "homing_config_last_reload_success_timestamp_seconds",
-            "When the configuration in use was loaded.",
-        )?;
-        registry.register(Box::new(reloads.clone()))?;
-        registry.register(Box::new(successful.clone()))?;
-        registry.register(Box::new(at.clone()))?;
-        let metrics = Self {
-            ok: reloads.with_label_values(&["ok"]),
-            failed: reloads.with_label_values(&["failed"]),
-            successful,
-            at,
-        };
-        metrics.loaded();
-        Ok(metrics)
-    }
-
-    fn done(&self, ok: bool) {
-        if ok {
-            self.ok.inc();
-            self.loaded();
-        } else {
-            self.failed.inc();
-            self.successful.set(0);
-        }
-    }
-
-    fn loaded(&self) {
-        self.successful.set(1);
-        let now = clock::wall().duration_since(UNIX_EPOCH).unwrap_or_default();
-        self.at.set(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
-    }
 }

@@ -4,18 +4,57 @@ use bytes::Bytes;
 use http::HeaderMap;
 use http_body::Body;
 
-use super::{Caller, LogFilter, Reloaded};
+use super::{Caller, LogFilter, ReloadEffect, Reloaded};
 use crate::{
     admin::reply::{Failure, Reply, json, read},
+    config::{Effect, What},
     logging,
     world::World,
 };
 
-/// Loads the configuration anew.
-pub(in crate::admin) async fn reload(world: &World, caller: Caller) -> Result<Reply, Failure> {
-    tracing::info!(by = %caller, "reload");
-    let changes = world.reload().await.map_err(Failure::Conflict)?;
-    Ok(json(&Reloaded { applied: changes.applied, restart: changes.restart, warnings: changes.warnings }))
+/// Loads the configuration anew; with `dry_run=true`, only tells what that would change.
+pub(in crate::admin) async fn reload(
+    world: &World,
+    caller: Caller,
+    query: Option<&str>,
+) -> Result<Reply, Failure> {
+    // A parameter that is misspelt must not be a reload.
+    let dry = match query {
+        None | Some("" | "dry_run=false") => false,
+        Some("dry_run=true") => true,
+        Some(_) => return Err(Failure::Invalid("the only parameter is `dry_run=true`".to_owned())),
+    };
+    tracing::info!(by = %caller, dry, "reload");
+    let changes = world.reload(dry).await.map_err(Failure::Conflict)?;
+    Ok(json(&Reloaded {
+        dry_run: dry,
+        lost: changes.effects.iter().map(Effect::lost).sum(),
+        effects: changes.effects.iter().map(effect).collect(),
+        applied: changes.applied,
+        restart: changes.restart,
+        warnings: changes.warnings,
+    }))
+}
+
+fn effect(effect: &Effect) -> ReloadEffect {
+    let (what, to) = match &effect.what {
+        What::Leaves => ("leaves", None),
+        What::Cut(_) => ("cut", None),
+        What::Returns => ("returns", None),
+        What::Renamed(to) => ("renamed", Some(to.to_string())),
+        What::Moved => ("moved", None),
+        What::Rekeyed => ("rekeyed", None),
+    };
+    ReloadEffect {
+        pool: effect.pool.to_string(),
+        backend: effect.backend.as_deref().map(str::to_owned),
+        what: what.to_owned(),
+        to,
+        live: effect.left.sessions.into(),
+        streams: effect.left.streams.into(),
+        requests: effect.left.requests.into(),
+        lost: effect.lost(),
+    }
 }
 
 /// Says what is logged.

@@ -205,7 +205,7 @@ fn change(
     let snapshot = world.snapshot.load();
     let (pool, backend) = find(&snapshot, target)?;
     change(pool, backend);
-    Ok(json(&status::backend(pool, backend)))
+    Ok(json(&status::backend(&snapshot.config, pool, backend)))
 }
 
 /// Tells `null` from a field that is not there.

@@ -17,7 +17,7 @@ pub use self::cluster::ClusterStatus;
 pub use self::model::{
     BackendStatus, ChangesBy, ConfigStatus, Counts, Discovers, DrainEnd, DrainProgress, Explained,
     ExplainedKnown, ExplainedMove, Failed, Forgotten, HealthEntry, Latency, LogFilter, Moved, PoolStatus,
-    Reloaded, SessionEntry, SessionPage, Status,
+    ReloadEffect, Reloaded, SessionEntry, SessionPage, Status,
 };
 pub(super) use self::{
     cluster::cluster,

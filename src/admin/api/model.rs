@@ -96,6 +96,9 @@ pub struct BackendStatus {
     pub discovered: Option<String>,
     /// Whether its address has left DNS, so that it drains and then goes.
     pub left_dns: bool,
+    /// Whether it has left the configuration, so that it drains and then goes.
+    #[serde(default)]
+    pub left_config: bool,
     /// `up`, `down`, `draining` or `maintenance`.
     pub state: String,
     pub up: bool,
@@ -281,6 +284,32 @@ pub struct Reloaded {
     /// What deserves a second look, such as a certificate that ends earlier than the one before it.
     #[serde(default)]
     pub warnings: Vec<String>,
+    /// Whether nothing was done.
+    #[serde(default)]
+    pub dry_run: bool,
+    /// What it does to backends and sessions.
+    #[serde(default)]
+    pub effects: Vec<ReloadEffect>,
+    /// Live sessions that end by it.
+    #[serde(default)]
+    pub lost: u64,
+}
+
+/// What a reload does to the sessions of a backend, or of a pool.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ReloadEffect {
+    pub pool: String,
+    /// None when it is the whole pool.
+    pub backend: Option<String>,
+    /// `leaves` (and drains), `cut`, `returns`, `renamed`, `moved` (to another address) or `rekeyed`.
+    pub what: String,
+    /// The new name.
+    pub to: Option<String>,
+    pub live: u64,
+    pub streams: u64,
+    pub requests: u64,
+    /// Live sessions that end by it.
+    pub lost: u64,
 }
 
 /// What is logged.

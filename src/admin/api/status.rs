@@ -13,7 +13,7 @@ use crate::{
     affinity::{self, BackendStats, EndReason, MoveReason, Stats, Verdict},
     backend::{Backend, CLASSES},
     clock,
-    config::{self, format_backend_url, format_balance},
+    config::{self, Config, format_backend_url, format_balance},
     world::{Phase, Pool},
 };
 
@@ -52,9 +52,10 @@ pub(in crate::admin) fn status(admin: &Admin, changes: ChangesBy) -> Status {
 }
 
 /// One backend.
-pub(super) fn backend(pool: &Pool, backend: &Backend) -> BackendStatus {
+pub(super) fn backend(config: &Config, pool: &Pool, backend: &Backend) -> BackendStatus {
     let stats = pool.affinity.stats();
-    backend_status(pool, backend, &stats)
+    let config = config.pools.iter().find(|config| config.name == pool.name);
+    backend_status(config, pool, backend, &stats)
 }
 
 /// The one word for a backend's state.
@@ -70,7 +71,7 @@ pub(super) fn state(backend: &Backend) -> &'static str {
 fn pool_status(pool: &Pool, config: &config::Pool) -> PoolStatus {
     let stats = pool.affinity.stats();
     let backends: Vec<_> =
-        pool.backends.iter().map(|backend| backend_status(pool, backend, &stats)).collect();
+        pool.backends.iter().map(|backend| backend_status(Some(config), pool, backend, &stats)).collect();
     let mut verdicts = sum(backends.iter().map(|backend| &backend.verdicts));
     verdicts.insert(Verdict::Refused.as_str().to_owned(), pool.refused.get());
     PoolStatus {
@@ -111,8 +112,16 @@ fn discovers(pool: &Pool, entry: &config::Backend) -> Discovers {
     }
 }
 
-fn backend_status(pool: &Pool, backend: &Backend, stats: &Stats) -> BackendStatus {
+fn backend_status(
+    config: Option<&config::Pool>,
+    pool: &Pool,
+    backend: &Backend,
+    stats: &Stats,
+) -> BackendStatus {
     let member = &backend.member;
+    let leaves = backend.standing.steering.is_leaving();
+    let entry = backend.discovered.as_deref().unwrap_or_else(|| backend.name());
+    let configured = config.is_none_or(|pool| pool.backends.iter().any(|own| &*own.name == entry));
     let own = of(stats, backend);
     let live = own.map_or(0, |own| own.live);
     let total: u64 = stats.backends.iter().map(|other| other.live).sum();
@@ -126,7 +135,8 @@ fn backend_status(pool: &Pool, backend: &Backend, stats: &Stats) -> BackendStatu
         name: backend.name().to_owned(),
         url: format_backend_url(backend.tls.is_some(), &backend.host, backend.port),
         discovered: backend.discovered.as_deref().map(str::to_owned),
-        left_dns: backend.standing.steering.is_leaving(),
+        left_dns: leaves && configured,
+        left_config: leaves && !configured,
         state: state(backend).to_owned(),
         up: member.is_up(),
         admin: member.admin().as_str().to_owned(),

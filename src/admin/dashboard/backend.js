@@ -67,7 +67,7 @@ export function backendView(poolName, name, ask) {
       setText(shape, SHAPES[shown] ?? '?');
       // Both are true of a backend that dies while it drains, and both matter.
       setText(state, shown === 'down' && backend.admin !== 'ready' ? `down, ${backend.admin}` : shown);
-      setText(url, backend.left_dns ? `${backend.url} (left DNS)` : backend.url);
+      setText(url, backend.url + (backend.left_dns ? ' (left DNS)' : backend.left_config ? ' (left the configuration)' : ''));
       setText(since, sinceText(backend, status.time));
 
       setPercent(live, 'width', scale ? backend.live / scale : 0);

@@ -1,6 +1,9 @@
 //! Tests of members.
 
-use super::*;
+use super::{
+    super::{Affinity, Roster},
+    *,
+};
 
 fn member() -> Member {
     Member::new("app-1", Slot::new(3), 2)
@@ -119,4 +122,24 @@ fn counters_go_up_and_down() {
 fn a_member_prints_its_name_and_state() {
     let printed = format!("{:?}", member());
     assert!(printed.contains("app-1") && printed.contains("up: true"), "{printed}");
+}
+
+#[test]
+fn a_member_with_another_name_is_found_by_both_until_another_has_the_old_one() {
+    let affinity = Affinity::new(Tick::ZERO);
+    let roster = |names: &[&str]| {
+        let list: Vec<_> = names.iter().map(|name| (*name, 1)).collect();
+        affinity.roster(&list, Duration::from_secs(60), Tick::ZERO)
+    };
+    let before = roster(&["a", "b"]);
+    let slot = |roster: &Roster, name: &str| roster.named(name).map(|member| member.slot().get());
+    affinity.rename_members(&[("a", "c")], Tick::ZERO);
+    let now = roster(&["c", "b"]);
+    assert_eq!((slot(&now, "c"), slot(&now, "a"), slot(&now, "b")), (Some(0), Some(0), Some(1)));
+    assert_eq!(slot(&before, "c"), Some(0), "requests under way know it, too");
+    let now = roster(&["c", "b", "a"]);
+    assert_eq!((slot(&now, "c"), slot(&now, "a")), (Some(0), Some(2)));
+    affinity.rename_members(&[("b", "c"), ("c", "b")], Tick::ZERO);
+    let now = roster(&["c", "b", "a"]);
+    assert_eq!((slot(&now, "c"), slot(&now, "b")), (Some(1), Some(0)));
 }

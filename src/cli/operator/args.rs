@@ -43,8 +43,8 @@ pub enum Operator {
     #[command(after_help = EXIT)]
     Move(Move),
     /// Load the configuration and the certificates anew; a mistake keeps the old ones
-    #[command(after_help = EXIT)]
-    Reload(Connect),
+    #[command(after_help = EXIT_RELOAD)]
+    Reload(Reload),
     /// Show or change what is logged: a level, or e.g. "info,homing=debug"
     #[command(after_help = EXIT)]
     LogLevel(LogLevel),
@@ -133,6 +133,16 @@ pub struct Drain {
     pub timeout: Option<Duration>,
 }
 
+/// `homing reload`.
+#[derive(Args, Clone, Debug)]
+pub struct Reload {
+    /// Only show what would change, and what it would do to how many sessions
+    #[arg(long)]
+    pub dry_run: bool,
+    #[command(flatten)]
+    pub connect: Connect,
+}
+
 /// `homing weight`.
 #[derive(Args, Clone, Debug)]
 pub struct Weight {
@@ -176,6 +186,8 @@ pub struct Probe {
 }
 
 const EXIT: &str = "Exit codes: 0 done, 1 error, 2 wrong usage, 4 no such pool, backend or session.";
+const EXIT_RELOAD: &str = "Exit codes: 0 done, 1 error (also one in the configuration), 2 wrong usage, \
+    3 with --dry-run: live sessions would end.";
 const EXIT_PROBE: &str = "Exit codes: 0 it answers 2xx, 1 it does not, 2 wrong usage. No token is sent.";
 const EXIT_DRAIN: &str = "Exit codes: 0 done (with --wait: no live session, open stream or request is left), \
     1 error, 2 wrong usage, 3 with --wait: the timeout came with something left, or sessions, streams or requests \

@@ -6,7 +6,7 @@ use http::Method;
 use serde_json::{Value, json};
 
 use super::{
-    args::{Connect, Drain, LogLevel, Target, Weight},
+    args::{Drain, LogLevel, Reload, Target, Weight},
     client::Client,
     find::Found,
     screen::{print, print_lines},
@@ -77,23 +77,32 @@ pub(super) async fn weight(args: &Weight) -> Result<(), Trouble> {
 }
 
 /// Loads the configuration anew.
-pub(super) async fn reload(connect: &Connect) -> Result<(), Trouble> {
+pub(super) async fn reload(args: &Reload) -> Result<(), Trouble> {
+    let (connect, dry) = (&args.connect, args.dry_run);
     let client = Client::new(connect)?;
-    let changes = client.post("/api/v1/reload", &json!({})).await.map_err(|trouble| match trouble {
+    let path = if dry { "/api/v1/reload?dry_run=true" } else { "/api/v1/reload" };
+    let changes = client.post(path, &json!({})).await.map_err(|trouble| match trouble {
+        Trouble::Failed(why) if dry => Trouble::Failed(format!("would not be reloaded:\n{why}")),
         Trouble::Failed(why) => Trouble::Failed(format!("not reloaded, the old configuration stays:\n{why}")),
         trouble => trouble,
     });
     let changes: Reloaded = changes?;
+    let (did, nothing) =
+        if dry { ("would reload", "nothing would change") } else { ("reloaded", "nothing has changed") };
     if connect.json {
-        return print_json(&changes);
+        print_json(&changes)?;
+    } else if changes.applied.is_empty() && changes.restart.is_empty() {
+        print_lines([format!("{did}: {nothing}")])?;
+    } else {
+        let applied = changes.applied.iter().map(|change| format!("{did}: {change}"));
+        let restart = changes.restart.iter().map(|change| format!("only after a restart: {change}"));
+        let warnings = changes.warnings.iter().map(|warning| format!("warning: {warning}"));
+        print_lines(applied.chain(warnings).chain(restart))?;
     }
-    if changes.applied.is_empty() && changes.restart.is_empty() {
-        return print_lines(["reloaded: nothing has changed"]);
+    if dry && changes.lost > 0 {
+        return Err(Trouble::SessionsLeft(format!("{} would end", count(changes.lost, "live session"))));
     }
-    let applied = changes.applied.iter().map(|change| format!("reloaded: {change}"));
-    let restart = changes.restart.iter().map(|change| format!("only after a restart: {change}"));
-    let warnings = changes.warnings.iter().map(|warning| format!("warning: {warning}"));
-    print_lines(applied.chain(warnings).chain(restart))
+    Ok(())
 }
 
 /// Shows or changes what is logged.

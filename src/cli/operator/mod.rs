@@ -46,7 +46,7 @@ async fn dispatch(command: &Operator) -> Result<(), Trouble> {
         Operator::Undrain(target) => change::undrain(target).await,
         Operator::Maintenance(target) => change::maintenance(target).await,
         Operator::Weight(args) => change::weight(args).await,
-        Operator::Reload(connect) => change::reload(connect).await,
+        Operator::Reload(args) => change::reload(args).await,
         Operator::LogLevel(args) => change::log_level(args).await,
         Operator::Top(args) => top::top(args).await,
         Operator::Probe(args) => probe::probe(args.url.as_deref()).await,

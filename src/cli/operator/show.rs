@@ -155,6 +155,9 @@ fn nobody(pool: &PoolStatus, entry: &Discovers) -> [String; 12] {
 /// What else there is to say about a backend: where it comes from, how its drain goes, or why it is down.
 fn note(backend: &BackendStatus) -> String {
     let mut notes = Vec::new();
+    if backend.left_config {
+        notes.push("left the configuration".to_owned());
+    }
     match &backend.discovered {
         Some(_) if backend.left_dns => notes.push("left DNS".to_owned()),
         Some(entry) => notes.push(format!("discovered: {entry}")),

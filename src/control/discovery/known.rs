@@ -15,11 +15,11 @@ use crate::{
 };
 
 /// What is known for every entry.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(in crate::control) struct Known(HashMap<Entry, Addresses>);
 
 /// What is known for one entry.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Addresses {
     /// In order.
     list: Vec<Address>,
@@ -62,7 +62,7 @@ pub(in crate::control) enum Change {
     Spare(usize),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Address {
     ip: IpAddr,
     /// Whether it is in DNS.
@@ -130,12 +130,16 @@ impl Known {
     }
 
     /// Another configuration: entries that it does not have are forgotten. One that has another host name now
-    /// keeps its addresses until that has been looked up.
+    /// keeps its addresses until that has been looked up, and so does one that has another name for the same host.
     pub(in crate::control) fn follow(&mut self, config: &Config) {
         let mut before = std::mem::take(&mut self.0);
         for entry in entries(config) {
-            let is = |old: &&Entry| old.pool == entry.pool && old.name == entry.name;
-            let old = before.keys().find(is).cloned();
+            let stays = |old: &&Entry| old.pool == entry.pool && old.name == entry.name;
+            let renamed = |old: &&Entry| {
+                let taken = || entries(config).any(|other| other.pool == old.pool && other.name == old.name);
+                old.pool == entry.pool && old.host == entry.host && !taken()
+            };
+            let old = before.keys().find(stays).or_else(|| before.keys().find(renamed)).cloned();
             if let Some(addresses) = old.and_then(|old| before.remove(&old)) {
                 self.0.insert(entry, addresses);
             }
@@ -156,7 +160,7 @@ impl Known {
         let mut list = Vec::with_capacity(pool.backends.len());
         for backend in &pool.backends {
             if backend.discover.is_none() {
-                list.push(Listed { config: backend.clone(), discovered: None, told: None });
+                list.push(Listed { config: backend.clone(), discovered: None, told: None, leaving: false });
                 continue;
             }
             let entry = Entry::of(pool, backend);
@@ -170,7 +174,8 @@ impl Known {
                     tls: backend.tls.clone(),
                 };
                 let discovered = Some(backend.name.clone());
-                list.push(Listed { config, discovered, told: address.told.clone() });
+                let told = address.told.clone();
+                list.push(Listed { config, discovered, told, leaving: false });
             }
         }
         list.truncate(BACKENDS_MAX);
