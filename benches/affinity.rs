@@ -37,8 +37,8 @@ impl Carrier for Cookies {
         None
     }
 
-    fn client(&self) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    fn client(&self) -> Option<IpAddr> {
+        Some(IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 }
 

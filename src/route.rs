@@ -2,7 +2,10 @@
 
 use std::collections::HashMap;
 
-use crate::config::{HostPattern, Route};
+use crate::{
+    config::{HostPattern, Route},
+    path::{Disagree, Path},
+};
 
 /// All routes, arranged for look-up.
 #[derive(Debug, Default)]
@@ -46,31 +49,36 @@ impl Routes {
         this
     }
 
-    /// The index of the route for a host (without port, in any case) and a path (without query). A host whose routes
-    /// do not cover the path falls back to the next less specific host.
-    pub fn find(&self, host: &str, path: &str) -> Option<usize> {
-        if self.exact.is_empty() && self.wildcard.is_empty() {
-            return self.any.find(path);
+    /// The index of the route for a host (in its canonical spelling) and a path (without query), whichever way that is
+    /// read.
+    ///
+    /// # Errors
+    ///
+    /// [`Disagree`] when it may be another one for another reader.
+    pub fn decide(&self, host: &str, path: &Path<'_>) -> Result<Option<usize>, Disagree> {
+        path.decide(|path| self.find(host, path), || self.whole(host).map(Some))
+    }
+
+    /// The index of the route for a host and a path as it is. A host whose routes do not cover the path falls back to
+    /// the next less specific host.
+    fn find(&self, host: &str, path: &str) -> Option<usize> {
+        self.of(host).find_map(|paths| paths.find(path))
+    }
+
+    /// The route that takes every path of a host, if there is only one.
+    fn whole(&self, host: &str) -> Option<usize> {
+        match self.of(host).find(|paths| !paths.0.is_empty())?.0[..] {
+            [(ref prefix, route)] if &**prefix == "/" => Some(route),
+            _ => None,
         }
-        // A fully qualified name may end in a dot (RFC 3986 §3.2.2).
-        let host = host.strip_suffix('.').unwrap_or(host);
-        let lower;
-        let host = if host.bytes().any(|byte| byte.is_ascii_uppercase()) {
-            lower = host.to_ascii_lowercase();
-            &lower
-        } else {
-            host
-        };
-        self.exact
-            .get(host)
-            .and_then(|paths| paths.find(path))
-            .or_else(|| {
-                self.wildcard
-                    .iter()
-                    .filter(|(suffix, _)| host.len() > suffix.len() && host.ends_with(&**suffix))
-                    .find_map(|(_, paths)| paths.find(path))
-            })
-            .or_else(|| self.any.find(path))
+    }
+
+    /// Those of a host, the most specific first.
+    fn of(&self, host: &str) -> impl Iterator<Item = &Paths> {
+        let wildcard = self.wildcard.iter();
+        let wildcard =
+            wildcard.filter(move |(suffix, _)| host.len() > suffix.len() && host.ends_with(&**suffix));
+        self.exact.get(host).into_iter().chain(wildcard.map(|(_, paths)| paths)).chain([&self.any])
     }
 }
 
@@ -119,7 +127,6 @@ mod tests {
         assert_eq!(routes.find("shop.example.org", "/"), Some(2));
         assert_eq!(routes.find("www.example.org", "/"), Some(1));
         assert_eq!(routes.find("example.org", "/"), Some(0));
-        assert_eq!(routes.find("SHOP.Example.Org.", "/"), Some(2));
     }
 
     #[test]
@@ -143,5 +150,14 @@ mod tests {
         let routes = routes(&[("shop.example.org", "/cart"), ("*", "/")]);
         assert_eq!(routes.find("shop.example.org", "/cart"), Some(0));
         assert_eq!(routes.find("shop.example.org", "/news"), Some(1));
+    }
+
+    #[test]
+    fn a_path_that_may_be_read_as_anything_has_a_route_only_where_all_have() {
+        let routes = routes(&[("*", "/"), ("shop.test", "/public"), ("api.test", "/"), ("api.test", "/v1")]);
+        let path = Path::of("/public/..%2fx");
+        assert_eq!(routes.decide("any.test", &path), Ok(Some(0)));
+        assert_eq!(routes.decide("shop.test", &path), Err(Disagree));
+        assert_eq!(routes.decide("api.test", &path), Err(Disagree));
     }
 }

@@ -29,8 +29,8 @@ impl Carrier for Client {
         None
     }
 
-    fn client(&self) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    fn client(&self) -> Option<IpAddr> {
+        Some(IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 }
 

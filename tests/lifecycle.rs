@@ -150,23 +150,43 @@ async fn plain_http_is_redirected_to_https() {
         let location: Uri = got.header("location").parse().expect("an address");
         assert_eq!((location.scheme_str(), location.host()), (Some("https"), Some("localhost")));
         assert_eq!(location.path_and_query().map(|target| target.as_str()), Some(target));
-        assert_eq!(location.port_u16(), Some(homing.https.port()), "where the front door is");
+        assert_eq!(location.port_u16(), None, "the client has come to port 80, so it is not told of ours");
     }
     assert_eq!(backend.seen().len(), 0);
 }
 
 #[tokio::test]
-async fn a_redirect_keeps_the_host_and_drops_its_port() {
+async fn a_redirect_names_the_port_of_https_if_the_request_named_one() {
     let backend = Backend::plain("app-1");
     let homing = Setup::new([&backend]).redirecting().start().await;
-    for (host, wanted) in [("shop.example", "shop.example"), ("shop.example:8080", "shop.example")] {
-        let request = Request::builder().uri("/").header("host", host);
-        let request = request.body(full("")).expect("a valid request");
-        let got = plain::send(homing.http(), request).await.expect("an answer");
-        let location: Uri = got.header("location").parse().expect("an address");
-        assert_eq!(location.host(), Some(wanted));
-        assert_ne!(location.port_u16(), Some(8080));
+    let ours = homing.https.port();
+    for (host, wanted) in [
+        ("shop.example", "https://shop.example/".to_owned()),
+        ("shop.example:80", "https://shop.example/".to_owned()),
+        ("shop.example:8080", format!("https://shop.example:{ours}/")),
+        ("[::1]:8080", format!("https://[::1]:{ours}/")),
+    ] {
+        assert_eq!(location(&homing, host).await, wanted, "{host}");
     }
+}
+
+#[tokio::test]
+async fn a_redirect_names_the_port_that_is_configured() {
+    let backend = Backend::plain("app-1");
+    for (port, wanted) in [(9443, "https://shop.example:9443/"), (443, "https://shop.example/")] {
+        let setup = Setup::new([&backend]).redirecting().listen(&format!("redirect_port = {port}"));
+        let homing = setup.start().await;
+        for host in ["shop.example", "shop.example:8080"] {
+            assert_eq!(location(&homing, host).await, wanted, "{host}");
+        }
+    }
+}
+
+/// Where a plain request for this host is sent.
+async fn location(homing: &Homing, host: &str) -> String {
+    let request = Request::builder().uri("/").header("host", host);
+    let request = request.body(full("")).expect("a valid request");
+    plain::send(homing.http(), request).await.expect("an answer").header("location").to_owned()
 }
 
 #[tokio::test]

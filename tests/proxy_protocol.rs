@@ -12,6 +12,7 @@ use tokio::{
 use self::support::{
     backend::Backend,
     client::{BOTH, Client, Protocol},
+    plain,
     process::Homing,
     setup::Setup,
     within,
@@ -47,6 +48,15 @@ async fn both_versions_and_families_name_the_client() {
         }
     }
     homing.wait_for_metric(HEADERS, &[("result", "client")], 8.0).await;
+}
+
+#[tokio::test]
+async fn plain_http_after_a_header_is_told_so() {
+    let backend = Backend::plain("app-1");
+    let homing = behind("[\"127.0.0.1\"]", &backend).await;
+    let request = "PROXY TCP4 203.0.113.9 10.0.0.1 12345 443\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n";
+    let text = plain::exchange(homing.https, request).await;
+    assert!(text.starts_with("HTTP/1.1 400 ") && text.contains("use https://a/"), "{text:?}");
 }
 
 #[tokio::test]

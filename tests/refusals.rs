@@ -10,6 +10,7 @@ use self::support::{
     call::Answer,
     client::{BOTH, Client},
     flow::{frames, full},
+    plain,
     port::Port,
     raw_backend::RawBackend,
     setup::Setup,
@@ -47,6 +48,88 @@ async fn a_wildcard_route_takes_its_subdomains_only() {
         let got = client.get(path).authority(authority).send().await;
         assert_eq!(got.status, status, "{authority}{path}");
     }
+}
+
+#[tokio::test]
+async fn no_spelling_of_a_path_leads_out_of_its_route() {
+    let backend = Backend::plain("app-1");
+    let route = "[[route]]\npath = \"/%70ublic\"\npool = \"app\"";
+    let homing = Setup::new([&backend]).section(route).start().await;
+    for protocol in BOTH {
+        let client = Client::new(&homing, protocol);
+        let before = backend.seen().len();
+        for (path, status) in [
+            ("/public/../internal", StatusCode::NOT_FOUND),
+            ("/public/%2e%2E/internal", StatusCode::NOT_FOUND),
+            ("/public//../internal", StatusCode::BAD_REQUEST),
+            ("/public/..%2finternal", StatusCode::BAD_REQUEST),
+            ("/public/..;/internal", StatusCode::BAD_REQUEST),
+            ("/public/..%5cinternal", StatusCode::BAD_REQUEST),
+            ("/public/%252e%252e/internal", StatusCode::BAD_REQUEST),
+            ("/public/..%00/internal", StatusCode::BAD_REQUEST),
+            ("//public/internal", StatusCode::BAD_REQUEST),
+        ] {
+            assert_eq!(client.get(path).send().await.status, status, "{path} over {protocol:?}");
+        }
+        assert_eq!(backend.seen().len(), before);
+        for path in
+            ["/public", "/%70ublic/x", "/a/../public", "/public/a%2Fb;c", "/public;jsessionid=1?q=/../"]
+        {
+            assert_eq!(client.get(path).send().await.status, StatusCode::OK, "{path} over {protocol:?}");
+            assert_eq!(backend.seen().pop().expect("a request").uri, path, "the client's bytes");
+        }
+    }
+}
+
+#[tokio::test]
+async fn where_there_is_one_route_any_path_passes() {
+    let backend = Backend::plain("app-1");
+    let homing = Setup::new([&backend]).start().await;
+    for path in ["/a/..%2fb", "//a/../b;c", "/%252e%00%zz", "/..\\..\\x"] {
+        let request = format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        let text = Client::h1(&homing).exchange(&request).await;
+        assert!(text.starts_with("HTTP/1.1 200 "), "{path}: {text}");
+    }
+}
+
+#[tokio::test]
+async fn plain_http_on_the_port_of_https_is_told_so() {
+    let backend = Backend::plain("app-1");
+    let homing = Setup::new([&backend]).start().await;
+    let body = "x".repeat(200_000);
+    let post = format!("POST / HTTP/1.1\r\nHost: shop.example:8443\r\nContent-Length: 200000\r\n\r\n{body}");
+    for (request, says) in [
+        ("GET /x HTTP/1.1\r\nHost: shop.example:8443\r\n\r\n", "https://shop.example:8443/"),
+        ("GET /x HTTP/1.0\r\n\r\n", "https instead"),
+        (&*post, "https://shop.example:8443/"),
+    ] {
+        let text = plain::exchange(homing.https, request).await;
+        assert!(text.starts_with("HTTP/1.1 400 ") && text.contains(says), "{text:?}");
+        assert!(text.contains("plain HTTP was sent to the port of HTTPS"), "{text:?}");
+        assert_eq!(text.matches("HTTP/1.1 ").count(), 1, "then the end");
+    }
+    let failed = ("homing_tls_handshakes_total", [("result", "failed")]);
+    assert!(homing.metric(failed.0, &failed.1).await >= 3.0);
+    assert_eq!(backend.seen().len(), 0);
+}
+
+#[tokio::test]
+async fn what_is_neither_tls_nor_http_is_answered_by_neither() {
+    let backend = Backend::plain("app-1");
+    let homing = Setup::new([&backend]).start().await;
+    for garbage in ["SSH-2.0-OpenSSH_9.9\r\n", "HELO shop.example\r\n", "get / HTTP/1.1\r\n\r\n"] {
+        let text = plain::exchange(homing.https, garbage).await;
+        assert!(!text.contains("HTTP/1.1"), "{garbage:?} is answered by {text:?}");
+    }
+}
+
+#[tokio::test]
+async fn tls_on_the_port_of_plain_http_is_told_at_once() {
+    let backend = Backend::plain("app-1");
+    let homing = Setup::new([&backend]).redirecting().start().await;
+    // The beginning of a handshake, without a line in it.
+    let text = plain::exchange(homing.http(), "\x16\x03\x01\0d\x01\0\0`\x03\x03").await;
+    assert!(text.starts_with("HTTP/1.1 400 ") && text.contains("TLS"), "{text:?}");
 }
 
 #[tokio::test]

@@ -73,6 +73,67 @@ async fn under_strict_names_a_host_of_another_certificate_is_misdirected() {
 }
 
 #[tokio::test]
+async fn one_host_in_all_its_spellings_has_one_certificate_and_one_route() {
+    let backend = Backend::plain("app-1");
+    let homing = routed(&backend, true).await;
+    for protocol in BOTH {
+        for (name, host) in [
+            ("one.example", "one.example."),
+            ("one.example", "One.Example.:8443"),
+            ("one.example", "one.example:443"),
+            ("x.wild.example", "x.wild.example."),
+            ("x.wild.example", "Y.wild.example.:443"),
+        ] {
+            let client = Client::new(&homing, protocol).host(name);
+            let got = client.get("/").authority(host).send().await;
+            assert_eq!(got.status, StatusCode::OK, "{host} over {protocol:?}");
+            assert_eq!(backend.seen().pop().expect("a request").one("host"), host, "as it was written");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_names_no_host_is_for_that_of_the_handshake() {
+    let backend = Backend::plain("app-1");
+    for strict in [true, false] {
+        let homing = routed(&backend, strict).await;
+        let text = Client::h1(&homing).host("one.example").exchange("GET /none HTTP/1.0\r\n\r\n").await;
+        assert!(text.starts_with("HTTP/1.1 200 "), "{text}");
+        assert_eq!(backend.seen().pop().expect("a request").one("host"), "one.example");
+        let text = Client::h1(&homing).host("two.example").exchange("GET / HTTP/1.0\r\n\r\n").await;
+        assert!(text.starts_with("HTTP/1.1 404 "), "two.example has no route: {text}");
+        let text = Client::h1(&homing).host("one.example").exchange("GET / HTTP/1.1\r\n\r\n").await;
+        assert!(text.starts_with("HTTP/1.1 400 "), "HTTP/1.1 needs one: {text}");
+    }
+}
+
+#[tokio::test]
+async fn an_absolute_target_may_spell_the_host_in_another_way() {
+    let backend = Backend::plain("app-1");
+    let homing = routed(&backend, true).await;
+    for (target, host, status) in [
+        ("https://one.example/", "One.Example.:443", 200),
+        ("https://one.example:443/", "one.example", 200),
+        ("https://one.example/", "one.example:8443", 400),
+    ] {
+        let request = format!("GET {target} HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n");
+        let text = Client::h1(&homing).host("one.example").exchange(&request).await;
+        assert!(text.starts_with(&format!("HTTP/1.1 {status} ")), "{target} {host}: {text}");
+    }
+}
+
+/// As [`strict`], with routes for `one.example` and the wildcard alone.
+async fn routed(backend: &Backend, strict: bool) -> Homing {
+    let leaves = [&["one.example"][..], &["two.example"], &["*.wild.example"]];
+    let leaves = leaves.map(|names| Authority::get().leaf(names));
+    let setup = leaves.iter().fold(Setup::new([backend]), Setup::certificate);
+    let routes = ["One.Example.", "*.wild.example"]
+        .map(|host| format!("[[route]]\nhost = \"{host}\"\npool = \"app\"\n"))
+        .concat();
+    setup.section(&format!("[tls]\nstrict_sni = {strict}\n{routes}")).start().await
+}
+
+#[tokio::test]
 async fn without_strict_names_any_host_may_be_asked_for() {
     let backend = Backend::plain("app-1");
     let homing = strict(&backend, false).await;

@@ -34,8 +34,8 @@ impl Carrier for Request<'_> {
         self.0.first().copied()
     }
 
-    fn client(&self) -> IpAddr {
-        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    fn client(&self) -> Option<IpAddr> {
+        Some(IpAddr::V4(Ipv4Addr::LOCALHOST))
     }
 }
 

@@ -15,8 +15,8 @@ pub trait Carrier {
     fn cookies(&self) -> impl Iterator<Item = &[u8]>;
     /// The first value of a header field (lower-case name).
     fn header(&self, name: &str) -> Option<&[u8]>;
-    /// The client's address (as believed after trusted proxies).
-    fn client(&self) -> IpAddr;
+    /// The client's address (as believed after trusted proxies); none when they do not tell it.
+    fn client(&self) -> Option<IpAddr>;
 }
 
 /// The keys a request carries, at most [`Keys::MAX`], in the order in which they are tried; repeated
@@ -117,7 +117,9 @@ impl Keys {
                 }
             }
             KeySource::Address { v4, v6 } => {
-                self.insert(address_key(hasher, carrier.client(), *v4, *v6));
+                if let Some(client) = carrier.client() {
+                    self.insert(address_key(hasher, client, *v4, *v6));
+                }
             }
         }
     }
@@ -252,8 +254,6 @@ pub(super) const ISSUED: u8 = 3;
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use proptest::prelude::*;
 
     use super::*;
@@ -274,8 +274,8 @@ mod tests {
             self.headers.iter().find(|(field, _)| *field == name).map(|(_, value)| &**value)
         }
 
-        fn client(&self) -> IpAddr {
-            self.client.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST))
+        fn client(&self) -> Option<IpAddr> {
+            self.client
         }
     }
 

@@ -122,6 +122,7 @@ impl App {
         let bound = Listen {
             https: local(https.first())?.context("no worker, no listener")?,
             http: local(http.first())?,
+            redirect_port: config.listen.redirect_port,
             admin: local(admin.as_ref())?,
             proxy_protocol: config.listen.proxy_protocol.clone(),
         };

@@ -2,13 +2,14 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 
 use super::{
     excerpt::shown,
     model::{Discover, HostPattern},
     suggest::instead,
 };
+use crate::path::Path;
 
 /// Where a backend is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +51,21 @@ pub(super) fn parse_network(text: &str) -> Result<IpNet, String> {
     let single = || text.parse::<IpAddr>().map(IpNet::from);
     text.parse::<IpNet>()
         .or_else(|_| single())
+        .map(canonical_network)
         .map_err(|_| format!("`{}` is not a network such as \"10.0.0.0/8\" or an address", shown(text)))
+}
+
+/// IPv4 addresses are compared as such, however they or their network are written.
+fn canonical_network(network: IpNet) -> IpNet {
+    let (IpAddr::V4(address), Some(prefix)) =
+        (network.addr().to_canonical(), network.prefix_len().checked_sub(96))
+    else {
+        return network;
+    };
+    match network {
+        IpNet::V6(_) => Ipv4Net::new(address, prefix).map_or(network, IpNet::V4),
+        IpNet::V4(_) => network,
+    }
 }
 
 /// Reads `*`, `shop.example` or `*.shop.example`.
@@ -84,14 +99,29 @@ pub(super) fn format_host_pattern(pattern: &HostPattern) -> String {
     }
 }
 
-/// Reads a path prefix; a slash at its end changes nothing, since prefixes end at segments anyhow.
+/// Reads a path prefix, into its normal form; a slash at its end changes nothing, since prefixes end at segments
+/// anyhow.
 pub(super) fn parse_path_prefix(text: &str) -> Result<Box<str>, String> {
     let path = parse_target(text)?;
     if let Some(c) = path.chars().find(|c| matches!(c, '*' | '?')) {
         return Err(format!("`{}`: a path prefix has no `{c}`", shown(text)));
     }
+    let path = normal_path(&path)?;
     let trimmed = path.trim_end_matches('/');
     Ok(if trimmed.is_empty() { "/".into() } else { trimmed.into() })
+}
+
+/// The normal form of a path that requests are compared with.
+pub(super) fn normal_path(text: &str) -> Result<Box<str>, String> {
+    // Two slashes have one meaning here: what comes after them is no host.
+    let path = format!("/{}", text.trim_start_matches('/'));
+    let one = (!path.contains([';', '\\'])).then(|| Path::of(&path).only_reading()).flatten();
+    one.map(|path| (&*path).into()).ok_or_else(|| {
+        format!(
+            "`{}`: a path with `;`, `\\`, or one of `/?#%;\\` percent-encoded can be read in several ways",
+            shown(text)
+        )
+    })
 }
 
 /// Reads a path with or without a query, fit for a request line.

@@ -58,6 +58,14 @@ impl Changes {
         let networks =
             |config: &Config| -> Vec<_> { config.trusted_proxies.iter().map(ToString::to_string).collect() };
         list(applied, "trusted_proxies", &networks(old), &networks(new));
+        words(applied, "via", &old.via, &new.via, on_off);
+        words(
+            applied,
+            "listen.redirect_port",
+            &old.listen.redirect_port,
+            &new.listen.redirect_port,
+            |port| port.map_or_else(|| "the client's".to_owned(), |port| port.to_string()),
+        );
         let senders = |config: &Config| -> Vec<_> {
             config.listen.proxy_protocol.iter().map(ToString::to_string).collect()
         };

@@ -47,6 +47,7 @@ pub(super) fn config(mut raw: RawConfig, base: &Path, report: &Report) -> Config
         workers: raw.workers.or_else(default_workers),
         certificates: certificates(raw.certificates.list, base, report),
         trusted_proxies: plain(raw.trusted_proxies.or_else(Vec::new)),
+        via: raw.via.or(false),
         state,
         secret_file: raw.secret_file.value().map(|path| base.join(path)).or(beside),
         access_log: match raw.access_log.or(AccessLog::Off) {
@@ -122,6 +123,7 @@ fn listen(raw: RawListen, report: &Report) -> Listen {
     Listen {
         https: raw.https.or(DEFAULT_HTTPS),
         http: raw.http.or(None),
+        redirect_port: raw.redirect_port.value(),
         admin: raw.admin.or(Some(DEFAULT_ADMIN)),
         proxy_protocol: plain(raw.proxy_protocol.or_else(Vec::new)),
     }

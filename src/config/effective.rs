@@ -34,6 +34,7 @@ impl Config {
 fn write_config(config: &Config, out: &mut String) -> fmt::Result {
     writeln!(out, "workers = {}", config.workers)?;
     writeln!(out, "trusted_proxies = {}", list(&config.trusted_proxies, ToString::to_string))?;
+    writeln!(out, "via = {}", config.via)?;
     if let Some(file) = &config.secret_file {
         writeln!(out, "secret_file = {}", path(file))?;
     }
@@ -72,6 +73,9 @@ fn write_listen(listen: &Listen, out: &mut String) -> fmt::Result {
     writeln!(out, "\n[listen]")?;
     writeln!(out, "https = {}", quoted(listen.https))?;
     writeln!(out, "http = {}", optional(listen.http))?;
+    if let Some(port) = listen.redirect_port {
+        writeln!(out, "redirect_port = {port}")?;
+    }
     writeln!(out, "admin = {}", optional(listen.admin))?;
     writeln!(out, "proxy_protocol = {}", list(&listen.proxy_protocol, ToString::to_string))
 }

@@ -3,7 +3,7 @@
 
 use std::{
     net::SocketAddr,
-    num::{NonZeroU32, NonZeroUsize},
+    num::{NonZeroU16, NonZeroU32, NonZeroUsize},
     path::PathBuf,
     time::Duration,
 };
@@ -27,6 +27,8 @@ pub struct Config {
     pub certificates: Vec<CertificateFiles>,
     /// Peers whose forwarding header fields are believed.
     pub trusted_proxies: Vec<IpNet>,
+    /// Whether requests to backends get a `Via` field.
+    pub via: bool,
     /// Where the access log goes.
     pub access_log: AccessLog,
     /// Whether a changed file is loaded without being asked to.
@@ -64,6 +66,8 @@ pub struct Listen {
     pub https: SocketAddr,
     /// Plain HTTP that redirects to HTTPS.
     pub http: Option<SocketAddr>,
+    /// Port that redirects to HTTPS name; when none, it follows from the Host of the request.
+    pub redirect_port: Option<NonZeroU16>,
     /// Metrics, health, the API of operators.
     pub admin: Option<SocketAddr>,
     /// Peers whose connections to `https` and `http` begin with a PROXY header.

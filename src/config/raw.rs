@@ -2,7 +2,7 @@
 
 use std::{
     net::SocketAddr,
-    num::{NonZeroU32, NonZeroUsize},
+    num::{NonZeroU16, NonZeroU32, NonZeroUsize},
     ops::Range,
     path::PathBuf,
     time::Duration,
@@ -36,6 +36,7 @@ use crate::affinity::{Balance, KeySource, OnDown, PathPattern};
 pub(super) struct RawConfig {
     pub(super) workers: Field<NonZeroUsize>,
     pub(super) trusted_proxies: Field<Vec<Spanned<IpNet>>>,
+    pub(super) via: Field<bool>,
     pub(super) secret_file: Field<PathBuf>,
     pub(super) access_log: Field<AccessLog>,
     pub(super) log_query: Field<bool>,
@@ -59,6 +60,7 @@ pub(super) struct RawConfig {
 pub(super) struct RawListen {
     pub(super) https: Field<SocketAddr>,
     pub(super) http: Field<Option<SocketAddr>>,
+    pub(super) redirect_port: Field<NonZeroU16>,
     pub(super) admin: Field<Option<SocketAddr>>,
     pub(super) proxy_protocol: Field<Vec<Spanned<IpNet>>>,
 }
@@ -192,6 +194,7 @@ impl RawConfig {
         let config = Self {
             workers: root.count_usize("workers", WORKERS_MAX),
             trusted_proxies: root.list("trusted_proxies", |value| text(value, parse_network)),
+            via: root.boolean("via"),
             secret_file: root.text("secret_file", path),
             access_log: root.take("access_log", access_log),
             log_query: root.boolean("log_query"),
@@ -219,6 +222,7 @@ impl RawListen {
         let listen = Self {
             https: section.text("https", parse_listen),
             http: section.take("http", listener),
+            redirect_port: section.take("redirect_port", port),
             admin: section.take("admin", listener),
             proxy_protocol: section.list("proxy_protocol", |value| text(value, parse_network)),
         };
@@ -434,6 +438,11 @@ fn listener(value: &DeValue<'_>) -> Result<Option<SocketAddr>, String> {
         DeValue::String(text) => parse_listen(text).map(Some),
         other => Err(format!("expected an address in quotes or false, found {}", kind(other))),
     }
+}
+
+fn port(value: &DeValue<'_>) -> Result<NonZeroU16, String> {
+    let port = number(value, &(1..=u16::MAX.into()))?;
+    u16::try_from(port).ok().and_then(NonZeroU16::new).ok_or_else(|| "a port is 1 to 65535".to_owned())
 }
 
 fn head_size(value: &DeValue<'_>) -> Result<u32, String> {

@@ -13,6 +13,7 @@ pub(super) static ROOT: Shape = Shape {
     keys: &[
         "workers",
         "trusted_proxies",
+        "via",
         "access_log",
         "log_query",
         "watch",
@@ -33,7 +34,7 @@ pub(super) static ROOT: Shape = Shape {
 };
 
 pub(super) static LISTEN: Shape =
-    Shape { title: "[listen]", keys: &["https", "http", "admin", "proxy_protocol"] };
+    Shape { title: "[listen]", keys: &["https", "http", "redirect_port", "admin", "proxy_protocol"] };
 
 pub(super) static ADMIN: Shape =
     Shape { title: "[admin]", keys: &["token_file", "allow_changes", "hosts", "socket"] };

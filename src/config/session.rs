@@ -5,12 +5,16 @@ use std::time::Duration;
 use http::{HeaderName, StatusCode};
 
 use super::{
+    address::normal_path,
     excerpt::shown,
     model::{Leave, SameSite},
     quantity::{format_duration, parse_duration},
     suggest::{alternatives, instead, nearest},
 };
-use crate::affinity::{Balance, KeySource, OnDown, PathPattern};
+use crate::{
+    affinity::{Balance, KeySource, OnDown, PathPattern},
+    path::spelled,
+};
 
 /// Reads `cookie:NAME`, `header:NAME`, `bearer`, `address` or `address/24,64`.
 pub(super) fn parse_key(text: &str) -> Result<KeySource, String> {
@@ -148,8 +152,14 @@ pub(super) const fn format_leave(leave: Leave) -> &'static str {
 
 /// Reads a pattern of skipped paths.
 pub(super) fn parse_skip(text: &str) -> Result<PathPattern, String> {
-    PathPattern::parse(text).ok_or_else(|| {
+    let pattern = PathPattern::parse(text).ok_or_else(|| {
         format!("`{}` is not a pattern such as \"/static/\", \"*.css\" or \"/favicon.ico\"", shown(text))
+    })?;
+    // It is compared with paths in their normal form.
+    Ok(match pattern {
+        PathPattern::Prefix(prefix) => PathPattern::Prefix(normal_path(&prefix)?),
+        PathPattern::Exact(path) => PathPattern::Exact(normal_path(&path)?),
+        PathPattern::Suffix(suffix) => PathPattern::Suffix((&*spelled(&suffix)).into()),
     })
 }
 

@@ -174,6 +174,7 @@ impl Reloader {
             admin: config::Admin { socket: old.config.admin.socket.clone(), ..config.admin },
             listen: config::Listen {
                 proxy_protocol: config.listen.proxy_protocol,
+                redirect_port: config.listen.redirect_port,
                 ..old.config.listen.clone()
             },
             workers: old.config.workers,

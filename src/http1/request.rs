@@ -96,6 +96,12 @@ impl Parser {
                 return Ok(None);
             }
         }
+        match buffer.first() {
+            Some(0x16) => return Err(refused("the client speaks TLS, which is not spoken here")),
+            // Nothing that follows makes it a request.
+            Some(0x80.. | 0..b'\t' | 0x0e..0x20) => return Err(refused("the request begins with no method")),
+            _ => {}
+        }
         let end = match self.end(buffer, limits) {
             Ok(Some(end)) => end,
             Ok(None) => return Ok(None),
@@ -150,6 +156,10 @@ impl Head {
             latest && tokens(fields, &EXPECT).any(|token| token.eq_ignore_ascii_case(b"100-continue"));
         Ok(Self { request, length, keep_alive, expects_continue })
     }
+}
+
+fn refused(rule: &'static str) -> Refused {
+    Refused { why: Malformed(rule).into(), line: None }
 }
 
 fn head(bytes: &Bytes, limits: &Limits) -> Result<Head, Refusal> {

@@ -1,22 +1,20 @@
 //! Whether a request is served at all, before anybody looks what it is for.
 
-use std::net::IpAddr;
-
-use super::Client;
+use super::{Client, forwarded::Origin};
 use crate::{admission::RequestPermit, error::Fault, world::Snapshot};
 
 impl Client {
-    /// Takes a request of this address in, which is the client's, however many proxies it came through.
+    /// Takes a request of this origin in, however many proxies it came through.
     ///
     /// # Errors
     ///
     /// When the address asks too fast, or too many requests are under way.
-    pub(super) fn admit(&self, snapshot: &Snapshot, address: IpAddr) -> Result<RequestPermit, Fault> {
+    pub(super) fn admit(&self, snapshot: &Snapshot, origin: &Origin) -> Result<RequestPermit, Fault> {
         let metrics = &self.worker.metrics;
-        // A proxy that asks for itself, as balancers do in health checks, is not limited.
+        // A proxy that asks for itself, as balancers do in health checks, is not limited; for whom nobody knows, it is.
         if let Some(rate) = &snapshot.rate
-            && !snapshot.config.trusts(address)
-            && let Err(too_fast) = rate.take(address)
+            && !(origin.known && snapshot.config.trusts(origin.address))
+            && let Err(too_fast) = rate.take(origin.address)
         {
             metrics.rate_limited.inc();
             return Err(Fault::RateLimited(too_fast.seconds));

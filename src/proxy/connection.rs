@@ -6,12 +6,18 @@ use futures_util::future::LocalBoxFuture;
 use tokio::{net::TcpStream, time::timeout_at};
 
 use super::{
-    Client, Place, Worker, activity::Activity, guard::Guard, http1, http2, identity::Vetted, preface,
+    Client, Place, Worker,
+    activity::Activity,
+    guard::Guard,
+    http1, http2,
+    identity::Vetted,
+    mistaken::{self, Beginning},
+    preface,
     socket::Socket,
 };
 use crate::{
     admission::Permit,
-    clock,
+    clock, host,
     tls::{self, Refused},
 };
 
@@ -64,6 +70,22 @@ async fn begin(
     let front = snapshot.materials.tls.clone();
     drop(snapshot);
     let metrics = &worker.metrics;
+    match mistaken::beginning(&mut stream, deadline, metrics).await {
+        Beginning::Tls => {}
+        Beginning::Http(bytes) => {
+            tracing::debug!(%peer, "plain HTTP was sent to the port of HTTPS");
+            return Some(Box::pin(async move {
+                let _place = place;
+                let activity = Activity::new();
+                let guard = Guard::new(&worker, &activity, &Rc::default(), Some(timeouts.head), &timeouts);
+                http1::serve_mistaken(&worker.world, stream, bytes, &activity, guard).await;
+            }));
+        }
+        Beginning::Nothing => {
+            tracing::debug!(%peer, "neither TLS nor HTTP was sent to the port of HTTPS");
+            return None;
+        }
+    }
     let (stream, identity) = match timeout_at(deadline, tls::accept(&front, Socket(stream))).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => {
@@ -89,7 +111,7 @@ async fn begin(
         _ => metrics.tls13.inc(),
     }
     let http2 = tls.alpn_protocol() == Some(b"h2");
-    let server_name = tls.server_name().map(Into::into);
+    let server_name = tls.server_name().map(|name| host::canonical(name).into());
     let vetted = Vetted { server_name, identity, way: front.vetting() };
     let client = Rc::new(Client::new(&worker, peer, vetted, place));
     // What it is handed to would each have room for a whole one.

@@ -1,7 +1,5 @@
 //! What a proxy must take out of a message, and what it adds.
 
-use std::net::IpAddr;
-
 use bytes::BytesMut;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Version,
@@ -12,15 +10,13 @@ use http::{
     },
 };
 
+use super::forwarded::{Sender, X_FORWARDED_FOR};
 use crate::http1::{fields::is_alike, write::line};
 
 /// Names the http crate has no constant for.
 const KEEP_ALIVE: HeaderName = HeaderName::from_static("keep-alive");
 const HTTP2_SETTINGS: HeaderName = HeaderName::from_static("http2-settings");
 const PROXY_CONNECTION: HeaderName = HeaderName::from_static("proxy-connection");
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 /// Made or kept for every request.
 pub(super) const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
@@ -28,8 +24,6 @@ pub(super) const WEBSOCKET: HeaderValue = HeaderValue::from_static("websocket");
 
 /// Longest request id kept from a client.
 const MAX_REQUEST_ID: usize = 128;
-/// Addresses looked at in a chain of forwarding proxies.
-const MAX_HOPS: usize = 32;
 
 /// Whether a request asks to become a WebSocket (RFC 6455 §4.1): an `Upgrade` to it that `Connection`
 /// names. Other protocols are not passed on: `h2c` would be a tunnel past every rule of this proxy.
@@ -112,17 +106,6 @@ fn is_for_all(name: &HeaderName) -> bool {
     NAMES.contains(name) || is_forwarding(name.as_str())
 }
 
-/// What is known about the sender of a request.
-#[derive(Debug)]
-pub(super) struct Sender<'a> {
-    /// The peer's address as a field value.
-    pub(super) peer: &'a HeaderValue,
-    /// The peer's address as a node of `Forwarded` (RFC 7239 §6).
-    pub(super) node: &'a str,
-    /// Whether what the peer says about earlier hops is believed.
-    pub(super) trusted: bool,
-}
-
 /// What a request becomes on its way to a backend.
 #[derive(Debug)]
 pub(super) struct Onward<'a> {
@@ -133,6 +116,8 @@ pub(super) struct Onward<'a> {
     pub(super) host: &'a HeaderValue,
     pub(super) request_id: &'a HeaderValue,
     pub(super) sender: Sender<'a>,
+    /// Whether it says that it has passed this proxy.
+    pub(super) via: bool,
 }
 
 // === impl Onward ===
@@ -177,33 +162,11 @@ impl Onward<'_> {
             out.extend_from_slice(b"connection: upgrade\r\nupgrade: websocket\r\n");
         }
         line(out, &X_REQUEST_ID, self.request_id.as_bytes());
-        self.forwarded(out, headers, &told);
-        let via = via_of(self.version);
-        appended(out, &VIA, told.via.then_some(headers), via.as_bytes());
-    }
-
-    /// `X-Forwarded-*` and `Forwarded` (RFC 7239), inbound ones kept only from a trusted peer.
-    fn forwarded(&self, out: &mut BytesMut, headers: &HeaderMap, told: &Told) {
-        let Sender { peer, node, trusted } = self.sender;
-        let believed = |told: bool| (trusted && told).then_some(headers);
-        appended(out, &X_FORWARDED_FOR, believed(told.forwarded_for), peer.as_bytes());
-        if !trusted || !headers.contains_key(X_FORWARDED_PROTO) {
-            out.extend_from_slice(b"x-forwarded-proto: https\r\n");
-        }
-        if !trusted || !headers.contains_key(X_FORWARDED_HOST) {
-            line(out, &X_FORWARDED_HOST, self.host.as_bytes());
-        }
-        // Node and host have been checked to hold no quote and no control.
-        let element = [b"for=", node.as_bytes(), b";host=\"", self.host.as_bytes(), b"\";proto=https\r\n"];
-        out.extend_from_slice(b"forwarded: ");
-        if let Some(headers) = believed(told.forwarded) {
-            for value in headers.get_all(FORWARDED) {
-                out.extend_from_slice(value.as_bytes());
-                out.extend_from_slice(b", ");
-            }
-        }
-        for part in element {
-            out.extend_from_slice(part);
+        self.sender.tell(out, headers, self.host);
+        let ours = self.via.then(|| via_of(self.version));
+        if told.via || ours.is_some() {
+            let before = headers.get_all(VIA).into_iter().chain(&ours);
+            list(out, &VIA, before.map(HeaderValue::as_bytes), b", ");
         }
     }
 }
@@ -213,8 +176,6 @@ impl Onward<'_> {
 struct Told {
     te: bool,
     via: bool,
-    forwarded: bool,
-    forwarded_for: bool,
     cookie: bool,
 }
 
@@ -228,22 +189,10 @@ impl Told {
             _ if [HOST, CONTENT_LENGTH, EXPECT, X_REQUEST_ID].contains(name) => {}
             _ if *name == TE => self.te = true,
             _ if *name == VIA => self.via = true,
-            _ if *name == FORWARDED => self.forwarded = true,
-            _ if *name == X_FORWARDED_FOR => self.forwarded_for = true,
+            _ if [FORWARDED, X_FORWARDED_FOR].contains(name) => {}
             _ => return false,
         }
         true
-    }
-}
-
-/// Writes a comma-separated field in one line: what it was, if that stays, and one element more.
-fn appended(out: &mut BytesMut, name: &HeaderName, before: Option<&HeaderMap>, element: &[u8]) {
-    match before {
-        None => line(out, name, element),
-        Some(headers) => {
-            let before = headers.get_all(name).into_iter().map(HeaderValue::as_bytes);
-            list(out, name, before.chain([element]), b", ");
-        }
     }
 }
 
@@ -289,24 +238,6 @@ pub(super) fn request_id(headers: &HeaderMap) -> HeaderValue {
         random >>= 4;
     }
     HeaderValue::from_bytes(&text).expect("hexadecimal digits are a field value")
-}
-
-/// The client's address: the peer's, or behind trusted proxies the last one that none of them vouches for.
-pub(super) fn client_address(headers: &HeaderMap, peer: IpAddr, trusted: impl Fn(IpAddr) -> bool) -> IpAddr {
-    let mut client = peer;
-    if !trusted(peer) {
-        return client;
-    }
-    let hops = headers.get_all(X_FORWARDED_FOR).iter().rev();
-    let hops = hops.filter_map(|value| value.to_str().ok()).flat_map(|value| value.rsplit(','));
-    for hop in hops.take(MAX_HOPS) {
-        let Ok(address) = hop.trim().trim_matches(['[', ']']).parse() else { break };
-        client = address;
-        if !trusted(address) {
-            break;
-        }
-    }
-    client
 }
 
 /// Takes out every field of such a name; costs a look at each where there is none.
@@ -365,6 +296,7 @@ fn tokens<'a>(headers: &'a HeaderMap, name: &HeaderName) -> impl Iterator<Item =
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::proxy::forwarded::Origin;
 
     fn map(fields: &[(&'static str, &'static str)]) -> HeaderMap {
         let mut headers = HeaderMap::new();
@@ -377,12 +309,14 @@ mod tests {
     /// What a backend is told.
     fn prepare(headers: &mut HeaderMap, version: Version, trusted: bool) {
         let peer = HeaderValue::from_static("192.0.2.7");
-        let sender = Sender { peer: &peer, node: "192.0.2.7", trusted };
+        let address = "192.0.2.7".parse().unwrap();
+        let origin = Origin::of(headers, address, |hop| trusted && hop == address);
+        let sender = Sender { peer: &peer, node: "192.0.2.7", trusted, origin };
         let host = HeaderValue::from_static("shop.example");
         let request_id = &HeaderValue::from_static("id");
         let upgrade = wants_websocket(version, headers);
         let mut out = BytesMut::new();
-        Onward { version, upgrade, host: &host, request_id, sender }.write(&mut out, headers);
+        Onward { version, upgrade, host: &host, request_id, sender, via: true }.write(&mut out, headers);
         let lines = std::str::from_utf8(&out).unwrap().strip_suffix("\r\n").unwrap();
         headers.clear();
         for (name, value) in lines.split("\r\n").map(|line| line.split_once(": ").unwrap()) {
@@ -472,15 +406,6 @@ mod tests {
         let mut headers = map(&[("cookie", "a=1"), ("cookie", "session=x"), ("cookie", "b=2")]);
         prepare(&mut headers, Version::HTTP_2, false);
         assert_eq!(headers.get_all("cookie").iter().collect::<Vec<_>>(), ["a=1; session=x; b=2"]);
-    }
-
-    #[test]
-    fn the_client_is_the_last_hop_that_nobody_trusted_vouches_for() {
-        let trusted = |address: IpAddr| address.to_string().starts_with("10.");
-        let headers = map(&[("x-forwarded-for", "1.1.1.1, 203.0.113.9, 10.0.0.2")]);
-        let client = |peer: &str| client_address(&headers, peer.parse().unwrap(), trusted).to_string();
-        assert_eq!(client("10.0.0.1"), "203.0.113.9");
-        assert_eq!(client("198.51.100.1"), "198.51.100.1");
     }
 
     #[test]

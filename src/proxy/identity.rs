@@ -17,7 +17,7 @@ use crate::{
 /// What a handshake found out about a client.
 #[derive(Debug)]
 pub(super) struct Vetted {
-    /// The host that it named, in any case.
+    /// The host that it named, in its canonical spelling.
     pub(super) server_name: Option<Box<str>>,
     /// Who it is, if it has shown a certificate.
     pub(super) identity: Option<Identity>,

@@ -17,6 +17,7 @@ mod connection;
 mod date;
 mod flood;
 mod forward;
+mod forwarded;
 mod gate;
 mod guard;
 mod headers;
@@ -26,6 +27,7 @@ mod http2_rules;
 mod identity;
 mod interim;
 mod metrics;
+mod mistaken;
 mod opening;
 mod own_cookie;
 mod pace;
@@ -215,10 +217,7 @@ impl Client {
     fn new(worker: &Rc<Worker>, peer: SocketAddr, vetted: Vetted, place: Place) -> Self {
         // An IPv4 client of a dual-stack socket is an IPv4 client.
         let address = peer.ip().to_canonical();
-        let node = match address {
-            IpAddr::V4(address) => address.to_string(),
-            IpAddr::V6(address) => format!("\"[{address}]\""),
-        };
+        let node = forwarded::node_of(address);
         let config = Arc::clone(&worker.world.snapshot.load().config);
         Self {
             worker: Rc::clone(worker),

@@ -10,7 +10,8 @@ use super::{
     Client,
     answer_body::{Answer, AnswerBody},
     forward::{Answered, Forward},
-    headers::{self, Onward, Sender},
+    forwarded::{Origin, Sender},
+    headers::{self, Onward},
     http2_rules, identity,
     opening::Opening,
     own_cookie::OwnCookie,
@@ -27,6 +28,8 @@ use crate::{
     backend::{Evidence, InFlight},
     clock,
     error::Fault,
+    host,
+    path::Path,
     store::redis::Shared,
     upstream::{self, RequestHead},
     world::{Pool, Snapshot},
@@ -92,7 +95,7 @@ pub(super) fn refuse(client: &Client, fault: Fault, line: Option<Box<Request<()>
     let request_id = headers::request_id(&HeaderMap::new());
     record.client(client.address(), "", &request_id, client.vetted.identity.as_ref());
     // Garbage counts like any request; for whom a proxy has sent it, nobody can tell.
-    let fault = match client.admit(&snapshot, client.address()) {
+    let fault = match client.admit(&snapshot, &Origin::unread(client.address())) {
         Ok(permit) => {
             record.admitted(permit);
             fault
@@ -119,20 +122,22 @@ async fn handle(
     let bodiless = http_body::Body::is_end_stream(&body);
     let opening = Opening::of(&mut parts, bodiless);
     let interim = body.interim();
-    let trusts = |address: IpAddr| config.trusted_proxies.iter().any(|net| net.contains(&address));
-    let address = headers::client_address(&parts.headers, client.address(), trusts);
-    let host = target::check(&parts, &config.limits);
-    let host_text = host.as_ref().ok().and_then(|host| host.as_ref()?.to_str().ok()).unwrap_or_default();
-    record.client(address, host_text, request_id, client.vetted.identity.as_ref());
-    record.admitted(client.admit(snapshot, address)?);
+    let origin = Origin::of(&parts.headers, client.address(), |address| config.trusts(address));
+    // An HTTP/1.0 client may name no host; an HTTP/1.1 backend needs one. That is not the backend's own address, which
+    // applications put into redirects: it would be told to whoever asks.
+    let host = target::check(&parts, &config.limits).map(|host| host.unwrap_or_else(|| client.named()));
+    let host_text = host.as_ref().ok().and_then(|host| host.to_str().ok()).unwrap_or_default();
+    record.client(origin.address, host_text, request_id, client.vetted.identity.as_ref());
+    record.admitted(client.admit(snapshot, &origin)?);
     http2_rules::check(&parts)?;
-    let route = snapshot.routes.find(target::without_port(host_text), parts.uri.path());
-    let may_ask = client.may_ask(&snapshot.materials.tls, target::without_port(host_text));
     let opening = opening?;
     let host = host?;
-    may_ask?;
+    let name = host::canonical(host.to_str().unwrap_or_default());
+    client.may_ask(&snapshot.materials.tls, &name)?;
     identity::strip(&mut parts.headers, &config.tls);
     target::expectation(&parts.headers)?;
+    let path = Path::of(parts.uri.path());
+    let route = snapshot.routes.decide(&name, &path).map_err(|_| UNCLEAR)?;
     let route = &config.routes[route.ok_or(Fault::NoRoute)?];
     let pool = &snapshot.pools[route.pool];
 
@@ -148,17 +153,18 @@ async fn handle(
         RequestBody::new(body, route.body_size, stall, &client.activity, &config.tls.client_header);
     record.body(&tally);
 
-    let skip = pool.settings.skip.iter().any(|pattern| pattern.matches(parts.uri.path()));
+    let skips = |path: &str| pool.settings.skip.iter().any(|pattern| pattern.matches(path));
+    let skip = path.decide(skips, || None).unwrap_or(false);
     let hasher = &client.worker.world.hasher;
     // A trusted peer forwards for many clients, which share nothing.
-    let alone = !trusts(client.address());
+    let alone = !config.trusts(client.address());
     let latest = alone.then_some(&client.latest);
     let own = OwnCookie::take(pool, &mut parts.headers, hasher, skip, latest);
     let keys = match &own {
         Some(own) => own.keys(hasher),
         None if skip => Keys::default(),
         None => {
-            let head = Head { headers: &parts.headers, client: address };
+            let head = Head { headers: &parts.headers, client: origin.client() };
             Keys::find(&pool.settings.keys, hasher, &head)
         }
     };
@@ -178,12 +184,9 @@ async fn handle(
     }
     let pool = newer.as_ref().unwrap_or(pool);
 
-    let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: !alone };
-    // An HTTP/1.0 client may name no host; an HTTP/1.1 backend needs one. That is not the backend's own address, which
-    // applications put into redirects: it would be told to whoever asks.
-    let host = host.unwrap_or_else(|| client.named());
-    let onward =
-        Onward { version: parts.version, upgrade: opening.is_some(), host: &host, request_id, sender };
+    let sender = Sender { peer: &client.peer_value, node: &client.node, trusted: !alone, origin };
+    let upgrade = opening.is_some();
+    let onward = Onward { version: parts.version, upgrade, host: &host, request_id, sender, via: config.via };
     let room = ADDED_FIELDS + EXPECTED_FIELD * parts.headers.len();
     let mut head = RequestHead::new(parts.method.clone(), &origin_form(&parts.uri), room);
     onward.write(head.fields(), &parts.headers);
@@ -312,10 +315,13 @@ fn deliver(
 const ADDED_FIELDS: usize = 320;
 const EXPECTED_FIELD: usize = 56;
 
+const UNCLEAR: Fault =
+    Fault::BadRequest("the path can be read in several ways that lead to different applications");
+
 /// What affinity may look at of a request.
 struct Head<'a> {
     headers: &'a HeaderMap,
-    client: IpAddr,
+    client: Option<IpAddr>,
 }
 
 impl Carrier for Head<'_> {
@@ -327,7 +333,7 @@ impl Carrier for Head<'_> {
         self.headers.get(name).map(HeaderValue::as_bytes)
     }
 
-    fn client(&self) -> IpAddr {
+    fn client(&self) -> Option<IpAddr> {
         self.client
     }
 }
@@ -353,7 +359,7 @@ impl Answerer for Told<'_> {
 }
 
 /// The target as an origin server is asked for it (RFC 9112 §3.2.1), its bytes untouched.
-fn origin_form(uri: &Uri) -> Cow<'_, str> {
+pub(super) fn origin_form(uri: &Uri) -> Cow<'_, str> {
     match uri.path_and_query().map_or("/", PathAndQuery::as_str) {
         // An absolute target without a path; written out, it has one.
         target if target.starts_with('?') => Cow::Owned(format!("/{target}")),

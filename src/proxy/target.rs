@@ -1,9 +1,11 @@
 //! What a request is for: one host and one path, agreed on by everything that names them.
 
+use crate::{
+    config::Limits,
+    error::Fault,
+    host::{self, without_port},
+};
 use http::{HeaderMap, HeaderValue, Method, Version, header, request::Parts};
-use memchr::memrchr;
-
-use crate::{config::Limits, error::Fault};
 
 /// Checks a request head; gives the host (and port) it is for as the client wrote it, none only for an
 /// HTTP/1.0 client that names none.
@@ -28,8 +30,11 @@ pub(super) fn check(parts: &Parts, limits: &Limits) -> Result<Option<HeaderValue
     }
     let field = host_field(&parts.headers)?;
     let authority = parts.uri.authority().map(http::uri::Authority::as_str);
+    let default = if parts.uri.scheme_str() == Some("http") { 80 } else { 443 };
     let host = match (authority, field) {
-        (Some(authority), Some(field)) if !authority.as_bytes().eq_ignore_ascii_case(field.as_bytes()) => {
+        (Some(authority), Some(field))
+            if !field.to_str().is_ok_and(|field| host::is_same(authority, field, default)) =>
+        {
             return Err(Fault::BadRequest("the Host field and the request target name different hosts"));
         }
         (None, None) if parts.version < Version::HTTP_11 => return Ok(None),
@@ -43,14 +48,6 @@ pub(super) fn check(parts: &Parts, limits: &Limits) -> Result<Option<HeaderValue
     match host.to_str() {
         Ok(text) if is_host(text) => Ok(Some(host)),
         _ => Err(MALFORMED),
-    }
-}
-
-/// The host without its port and without the brackets' content touched: `[::1]:8443` gives `[::1]`.
-pub(super) fn without_port(host: &str) -> &str {
-    match memrchr(b':', host.as_bytes()) {
-        Some(colon) if memrchr(b']', &host.as_bytes()[colon..]).is_none() => &host[..colon],
-        _ => host,
     }
 }
 
@@ -83,9 +80,7 @@ fn is_host(host: &str) -> bool {
         _ => host[name.len() + 1..].bytes().all(|byte| byte.is_ascii_digit()),
     };
     let name_ok = match name.strip_prefix('[') {
-        Some(literal) => {
-            literal.strip_suffix(']').is_some_and(|literal| literal.parse::<std::net::Ipv6Addr>().is_ok())
-        }
+        Some(_) => host::literal(name).is_some(),
         None => {
             !name.is_empty()
                 && name.bytes().all(|byte| {
@@ -225,12 +220,5 @@ mod tests {
     fn a_star_is_for_options_only() {
         assert!(check(&head("OPTIONS", "*", Version::HTTP_11, &["a"]), &limits()).is_ok());
         assert!(check(&head("GET", "*", Version::HTTP_11, &["a"]), &limits()).is_err());
-    }
-
-    #[test]
-    fn a_port_is_cut_off_but_an_address_stays_whole() {
-        assert_eq!(without_port("a.example:8443"), "a.example");
-        assert_eq!(without_port("[::1]:8443"), "[::1]");
-        assert_eq!(without_port("[::1]"), "[::1]");
     }
 }

@@ -1,6 +1,6 @@
 //! Which certificate a client gets.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc, time::SystemTime};
+use std::{collections::HashMap, sync::Arc, time::SystemTime};
 
 use rustls::{
     SignatureAlgorithm, SignatureScheme,
@@ -9,7 +9,7 @@ use rustls::{
 };
 
 use super::{Certificate, Validity};
-use crate::clock;
+use crate::{clock, host::canonical};
 
 /// Chooses among the certificates for the client's server name: exact ones, and those with a wildcard of one label.
 /// One whose key the client cannot verify is no choice; of the others, the best is one within its dates, then an exact
@@ -141,7 +141,7 @@ impl Resolver {
 
     /// The certificates of this name, and those of a wildcard that it falls under.
     fn find(&self, name: &str) -> Option<(&[usize], &[usize])> {
-        let name = lower_case(name.strip_suffix('.').unwrap_or(name));
+        let name = canonical(name);
         let exact = self.exact.get(&*name).map_or(&[][..], Vec::as_slice);
         // RFC 9525 §6.3: a wildcard stands for exactly one label, the leftmost.
         let parent = name.split_once('.').map(|(_, parent)| parent);
@@ -213,14 +213,6 @@ pub(super) fn warn_of_never_chosen(certificates: &[Certificate], now: SystemTime
                 "certificate is never chosen: {instead} has its names and the same kind of key; remove one of them"
             ),
         }
-    }
-}
-
-fn lower_case(name: &str) -> Cow<'_, str> {
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        name.to_ascii_lowercase().into()
-    } else {
-        name.into()
     }
 }
 

@@ -63,7 +63,7 @@ pub(crate) const CASES: &[Case] = &[
     case("a field that Connection names", "9110 §7.6.1", b"GET /t HTTP/1.1\r\nHost: a\r\nConnection: x-secret\r\nX-Secret: 1\r\nX: y\r\n\r\n", Arrives("GET /t", &["!x-secret", "!connection", "x: y"], "")),
     case("fields that two Connections name", "9110 §7.6.1", b"GET /t HTTP/1.1\r\nHost: a\r\nConnection: X-A , ,x-b\r\nX-A: 1\r\nX-B: 2\r\nConnection: X-C\r\nX-C: 3\r\n\r\n", Arrives("GET /t", &["!x-a", "!x-b", "!x-c", "!connection"], "")),
     case("Connection names Host", "9110 §7.6.1", b"GET /t HTTP/1.1\r\nHost: a\r\nConnection: Host\r\n\r\n", Arrives("GET /t", &["host: a"], "")),
-    case("Connection names what the proxy adds", "9110 §7.6.1", b"GET /t HTTP/1.1\r\nHost: a\r\nConnection: X-Forwarded-For, X-Forwarded-Proto, Via, Forwarded\r\n\r\n", Arrives("GET /t", &["x-forwarded-for: 127.0.0.1", "x-forwarded-proto: https", "via: 1.1 homing"], "")),
+    case("Connection names what the proxy adds", "9110 §7.6.1", b"GET /t HTTP/1.1\r\nHost: a\r\nConnection: X-Forwarded-For, X-Forwarded-Proto, Via, Forwarded\r\n\r\n", Arrives("GET /t", &["x-forwarded-for: 127.0.0.1", "x-forwarded-proto: https", "!via"], "")),
     case("Keep-Alive and Proxy-Connection", "9110 §7.6.1", b"GET /t HTTP/1.1\r\nHost: a\r\nKeep-Alive: timeout=5\r\nProxy-Connection: keep-alive\r\n\r\n", Arrives("GET /t", &["!keep-alive", "!proxy-connection"], "")),
     case("codings of an answer", "9110 §10.1.4", b"GET /t HTTP/1.1\r\nHost: a\r\nConnection: TE\r\nTE: gzip, deflate\r\n\r\n", Arrives("GET /t", &["!te", "!connection"], "")),
     case("trailers of an answer", "9110 §10.1.4", b"GET /t HTTP/1.1\r\nHost: a\r\nConnection: TE\r\nTE: gzip, trailers\r\n\r\n", Arrives("GET /t", &["te: trailers"], "")),

@@ -67,8 +67,8 @@ impl Carrier for Request {
         None
     }
 
-    fn client(&self) -> IpAddr {
-        IpAddr::from([127, 0, 0, 1])
+    fn client(&self) -> Option<IpAddr> {
+        Some(IpAddr::from([127, 0, 0, 1]))
     }
 }
 

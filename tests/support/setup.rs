@@ -30,6 +30,7 @@ pub(crate) struct Setup {
     members: String,
     certificates: Vec<Leaf>,
     redirects: bool,
+    listen: String,
     proxy_protocol: Option<String>,
     key: &'static str,
     session_timeout: &'static str,
@@ -63,6 +64,7 @@ impl Setup {
             members: String::new(),
             certificates: Vec::new(),
             redirects: false,
+            listen: String::new(),
             proxy_protocol: None,
             key: "cookie:session",
             session_timeout: "30m",
@@ -215,6 +217,12 @@ impl Setup {
         self
     }
 
+    /// Adds lines to `[listen]`.
+    pub(crate) fn listen(mut self, lines: &str) -> Self {
+        push(&mut self.listen, lines);
+        self
+    }
+
     /// Expects PROXY headers from these networks.
     pub(crate) fn proxy_protocol(mut self, networks: &str) -> Self {
         self.proxy_protocol = Some(networks.to_owned());
@@ -267,7 +275,7 @@ impl Setup {
     fn text(&self, directory: &TempDir) -> String {
         let mut text = format!("workers = {}\naccess_log = {}\n{}", self.workers, self.access_log, self.top);
         let listen = format!("https = \"{}\"\nadmin = \"127.0.0.1:0\"", self.https);
-        writeln!(text, "\n[listen]\n{listen}").expect("a String");
+        writeln!(text, "\n[listen]\n{listen}\n{}", self.listen).expect("a String");
         if self.redirects {
             text.push_str("http = \"127.0.0.1:0\"\n");
         }

@@ -16,19 +16,23 @@ mod rewound;
 
 use std::{cell::Cell, pin::pin, rc::Rc};
 
+use bytes::BytesMut;
 use http::{Request, Response};
-use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::{
+    io::{AsyncRead, AsyncWrite},
+    net::TcpStream,
+};
 use tokio_rustls::server::TlsStream;
 
 pub(super) use self::body::{Body, Channel};
-use self::connection::Connection;
+use self::{connection::Connection, rewound::Rewound};
 use super::{
     Client,
     activity::Activity,
     answer_body::AnswerBody,
     gate::Gate,
     guard::{End, Guard},
-    redirect,
+    mistaken, redirect,
     request_body::Incoming,
     service::{self, Outcome},
     socket::Socket,
@@ -61,6 +65,9 @@ struct Redirect<'a> {
     activity: &'a Rc<Activity>,
 }
 
+/// Tells everybody to use HTTPS.
+struct Mistaken<'a>(Redirect<'a>);
+
 /// Serves a client that has chosen HTTP/1.1, or nothing.
 pub(super) async fn serve_http1(client: &Rc<Client>, stream: Box<TlsStream<Socket>>, timeouts: &Timeouts) {
     let guard = Guard::new(&client.worker, &client.activity, &client.answers, Some(timeouts.head), timeouts);
@@ -75,6 +82,17 @@ pub(super) async fn serve_redirect(
     guard: Guard,
 ) {
     serve(stream, &Redirect { world, activity }, activity, guard).await;
+}
+
+/// Serves a client that has sent these bytes without TLS to the listener that needs it.
+pub(super) async fn serve_mistaken(
+    world: &World,
+    stream: TcpStream,
+    bytes: BytesMut,
+    activity: &Rc<Activity>,
+    guard: Guard,
+) {
+    serve(Rewound::new(stream, bytes), &Mistaken(Redirect { world, activity }), activity, guard).await;
 }
 
 async fn serve(
@@ -137,6 +155,23 @@ impl Service for Redirect<'_> {
     fn refuse(&self, refused: Refused) -> Response<AnswerBody> {
         let _busy = self.activity.request();
         redirect::refuse(fault(refused.why))
+    }
+}
+
+// === impl Mistaken ===
+
+impl Service for Mistaken<'_> {
+    fn limits(&self) -> Limits {
+        self.0.limits()
+    }
+
+    async fn call(&self, request: Request<Incoming>) -> Outcome {
+        let _busy = self.0.activity.request();
+        Outcome::Answer(mistaken::answer(self.0.world, request))
+    }
+
+    fn refuse(&self, refused: Refused) -> Response<AnswerBody> {
+        self.0.refuse(refused)
     }
 }
 
