@@ -15,7 +15,7 @@ use std::{
 use criterion::{Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
 use homing::affinity::{
-    Affinity, Answer, Ask, Balance, Carrier, Effect, KeyHasher, KeySource, Keys, OnDown, Roster, SessionKey,
+    Affinity, Answer, Ask, Balance, Carrier, Effects, KeyHasher, KeySource, Keys, OnDown, Roster, SessionKey,
     Settings, Tick,
 };
 use rustix::time::{ClockId, clock_gettime};
@@ -81,14 +81,14 @@ impl Pool {
     }
 
     fn learn(&self, key: SessionKey, random: u64, now: Tick) {
-        self.exchange(&Keys::default(), Effect::Set { key, lasts: None }, random, now);
+        self.exchange(&Keys::default(), &Effects::begins(key), random, now);
     }
 
-    fn exchange(&self, keys: &Keys, effect: Effect, random: u64, now: Tick) {
+    fn exchange(&self, keys: &Keys, effects: &Effects, random: u64, now: Tick) {
         let ask = Ask { hint: None, keys, skip: false, follow: None, tried: &[], random, now, waited: false };
         let decision = self.affinity.choose(&self.settings, &self.roster, &ask);
         let slot = decision.pick.expect("a backend");
-        let answer = Answer { slot, status: 200, effect, keys, now };
+        let answer = Answer { slot, status: 200, effects, keys, now };
         black_box(self.affinity.settle(&self.settings, &self.roster, decision.claim, &answer));
     }
 
@@ -122,7 +122,7 @@ fn known(criterion: &mut Criterion) {
         bencher.iter_custom(|calls| {
             spent(calls, || {
                 let call = next.fetch_add(1, Relaxed);
-                pool.exchange(&keys[call % keys.len()], Effect::Silent, 1, now(call));
+                pool.exchange(&keys[call % keys.len()], &Effects::SILENT, 1, now(call));
             })
         });
     });

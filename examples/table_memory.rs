@@ -2,7 +2,7 @@
 
 use std::{fs, num::NonZeroUsize, time::Duration};
 
-use homing::affinity::{Affinity, Answer, Ask, Balance, Effect, KeyHasher, Keys, OnDown, Settings, Tick};
+use homing::affinity::{Affinity, Answer, Ask, Balance, Effects, KeyHasher, Keys, OnDown, Settings, Tick};
 
 /// The product's own.
 #[global_allocator]
@@ -43,8 +43,8 @@ fn main() {
         };
         let decision = affinity.choose(&settings, &roster, &ask);
         let slot = decision.pick.expect("a backend");
-        let effect = Effect::Set { key: hasher.key(&number.to_le_bytes()), lasts: None };
-        let answer = Answer { slot, status: 200, effect, keys: &keys, now };
+        let effects = Effects::begins(hasher.key(&number.to_le_bytes()));
+        let answer = Answer { slot, status: 200, effects: &effects, keys: &keys, now };
         affinity.settle(&settings, &roster, decision.claim, &answer);
         if number % 100_000 == 0 {
             while affinity.tick(&settings, now, 4096) {}

@@ -12,8 +12,8 @@ use std::{
 
 use fastrand::Rng;
 use homing::affinity::{
-    Affinity, Answer, Ask, Balance, Carrier, Change, Effect, KeyHasher, KeySource, Keys, OnDown, Roster,
-    SessionKey, Settings, Slot, Tick, Verdict,
+    Affinity, Answer, Ask, Balance, Carrier, Change, Effect, Effects, KeyHasher, KeySource, Keys, OnDown,
+    Roster, Scope, SessionKey, Settings, Slot, Tick, Verdict,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -79,7 +79,7 @@ impl Pool {
         &self,
         keys: &Keys,
         status: u16,
-        effect: Effect,
+        effects: Effects,
         random: u64,
     ) -> Option<(Slot, Verdict, Change)> {
         let ask = Ask {
@@ -97,7 +97,7 @@ impl Pool {
             self.affinity.abandon(decision.claim);
             return None;
         };
-        let answer = Answer { slot, status, effect, keys, now: self.at() };
+        let answer = Answer { slot, status, effects: &effects, keys, now: self.at() };
         let settled = self.affinity.settle(&self.settings, &self.roster, decision.claim, &answer);
         Some((slot, decision.verdict, settled.change))
     }
@@ -106,15 +106,16 @@ impl Pool {
     fn act(&self, rng: &mut Rng) {
         let id = rng.u64(0..300);
         let other = id ^ rng.u64(0..4);
-        let set = |lasts: u64| Effect::Set {
-            key: self.key(other),
-            lasts: (lasts > 3).then(|| Duration::from_secs(lasts)),
+        let scope = Scope::from_bits(1_000 + rng.u16(0..2));
+        let set = |lasts: u64| {
+            let lasts = (lasts > 3).then(|| Duration::from_secs(lasts));
+            Effects::from(Effect::Set { key: self.key(other), scope, lasts })
         };
         let keys = self.keys((rng.u8(0..8) > 0).then_some(id));
         let random = rng.u64(..);
         match rng.u32(0..1000) {
             0..300 => _ = self.exchange(&keys, 200, set(rng.u64(0..8)), random),
-            300..400 => _ = self.exchange(&keys, 200, Effect::Deleted, random),
+            300..400 => _ = self.exchange(&keys, 200, Effect::Deleted { scope }.into(), random),
             400..480 => {
                 let member = &self.roster.members()[rng.usize(0..3)];
                 if let Some(hold) = self.affinity.hold(self.key(id), member, self.at()) {
@@ -147,7 +148,12 @@ impl Pool {
                 self.affinity.drain_eta(&self.settings, &self.roster, Slot::new(0), self.at());
             }
             _ => {
-                _ = self.exchange(&keys, *rng.choice(&[200, 404, 500]).expect("some"), Effect::Silent, random)
+                _ = self.exchange(
+                    &keys,
+                    *rng.choice(&[200, 404, 500]).expect("some"),
+                    Effects::SILENT,
+                    random,
+                )
             }
         }
     }
@@ -220,8 +226,9 @@ fn a_flood_of_made_up_ids_leaves_every_session_alone() {
     let mut rng = Rng::with_seed(1);
     let homes: Vec<Slot> = (0..9_000)
         .map(|id| {
-            let effect = Effect::Set { key: pool.key(id), lasts: None };
-            pool.exchange(&pool.keys(None), 200, effect, rng.u64(..)).expect("a backend").0
+            pool.exchange(&pool.keys(None), 200, Effects::begins(pool.key(id)), rng.u64(..))
+                .expect("a backend")
+                .0
         })
         .collect();
     let mut most = pool.affinity.sizes();
@@ -230,7 +237,7 @@ fn a_flood_of_made_up_ids_leaves_every_session_alone() {
         let status = if number % 2 == 0 { 200 } else { 404 };
         let keys = pool.keys(Some(1_000_000 + number));
         let random = rng.u64(..);
-        pool.exchange(&keys, status, Effect::Silent, random);
+        pool.exchange(&keys, status, Effects::SILENT, random);
         if number % 1_000 == 0 {
             // A real client, now and then, and some time: all sessions stay in use.
             if number % 10_000 == 0 {
@@ -245,7 +252,7 @@ fn a_flood_of_made_up_ids_leaves_every_session_alone() {
         }
         if number % 100_000 == 0 {
             for (id, &home) in (0..).zip(&homes) {
-                let found = pool.exchange(&pool.keys(Some(id)), 200, Effect::Silent, 0);
+                let found = pool.exchange(&pool.keys(Some(id)), 200, Effects::SILENT, 0);
                 assert_eq!(found, Some((home, Verdict::Home, Change::Touched)));
             }
         }

@@ -1,6 +1,6 @@
 //! What an answer says about its session: Set-Cookie fields with their dates, a header field.
 
-use homing::affinity::{Answerer, Effect, KeyHasher, KeySource};
+use homing::affinity::{Answerer, Effect, Effects, Exchange, KeyHasher, KeySource, Target};
 
 /// The first two bytes are the status; each line after them is a Set-Cookie field, and the first one of them the
 /// value of every header field.
@@ -13,19 +13,31 @@ pub fn run(data: &[u8]) {
         [KeySource::Cookie("session".into()), KeySource::Header("x-session".into()), KeySource::Bearer];
     for carried in [None, Some(0), Some(1), Some(2)] {
         for wall in [i64::MIN, -1, 0, 784_111_777, i64::MAX] {
-            let effect = Effect::of(&sources, carried, &hasher, "GET", &answer, wall);
-            if let Effect::Set { lasts: Some(lasts), .. } = effect {
-                assert!(!lasts.is_zero(), "a cookie that lasts no time is deleted");
+            let effects = Effects::of(&sources, &hasher, &exchange(carried, wall), &answer);
+            let mut scopes = Vec::new();
+            for effect in effects.iter() {
+                assert!(!scopes.contains(&effect.scope()), "one word for each scope");
+                scopes.push(effect.scope());
+                if let Effect::Set { lasts: Some(lasts), .. } = effect {
+                    assert!(!lasts.is_zero(), "a cookie that lasts no time is deleted");
+                }
             }
         }
     }
-    // The client has no cookie but the last one of the name.
+    // Of a cookie, the client has what was said last.
     let cookie = &sources[..1];
     let of = |fields: Vec<&[u8]>| {
-        Effect::of(cookie, Some(0), &hasher, "GET", &Answer { status: 200, fields }, 784_111_777)
+        Effects::of(cookie, &hasher, &exchange(Some(0), 784_111_777), &Answer { status: 200, fields })
     };
-    let last = answer.fields.iter().rev().map(|field| of(vec![field])).find(|said| *said != Effect::Silent);
-    assert_eq!(of(answer.fields.clone()), last.unwrap_or(Effect::Silent));
+    let last = answer.fields.iter().rev().map(|field| of(vec![field])).find(|said| !said.is_silent());
+    let all = of(answer.fields.clone());
+    if answer.fields.iter().filter(|field| !of(vec![field]).is_silent()).count() <= Effects::MAX {
+        assert_eq!(all.iter().last(), last.and_then(|last| last.iter().next()));
+    }
+}
+
+fn exchange<'a>(carried: Option<usize>, wall_unix: i64) -> Exchange<'a> {
+    Exchange { carried, method: "GET", target: Target { host: b"shop.test", path: b"/a/b" }, wall_unix }
 }
 
 struct Answer<'a> {

@@ -1,5 +1,4 @@
-//! Ids that are no sessions of their own any more: replaced ones, which lead to their session for a
-//! while, and ended ones, which still lead home until requests that were under way have passed.
+//! Ids whose session ended a moment ago: requests that were under way still go home.
 
 use std::{
     cmp::Reverse,
@@ -18,8 +17,6 @@ use super::{KeyBuildHasher, SessionKey, Tick, table::Home};
 pub(super) struct Afterlife {
     map: DashMap<SessionKey, Past, KeyBuildHasher>,
     count: AtomicUsize,
-    /// How many of them last for longer than the grace.
-    lasting: AtomicUsize,
     /// When to look at which again; may hold entries of ids that are long gone.
     queue: Mutex<Queue>,
 }
@@ -30,9 +27,8 @@ type Queue = BinaryHeap<Reverse<(Tick, [u32; 4])>>;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Past {
     pub(super) until: Tick,
-    pub(super) kind: Kind,
-    /// Remembered for as long as its session lives, since a client may have nothing else.
-    pub(super) lasting: bool,
+    /// Where its session lived.
+    pub(super) home: Home,
 }
 
 /// What became of an id.
@@ -46,8 +42,6 @@ pub(super) enum Kind {
 
 /// Ids remembered at one time; beyond, the ones that would be forgotten first are.
 const MAX_PAST: usize = 131_072;
-/// Of these, ids that last. They must not displace the others, which every rename needs.
-const MAX_LASTING: usize = MAX_PAST / 2;
 const SHARDS: usize = 64;
 
 // === impl Afterlife ===
@@ -57,7 +51,6 @@ impl Afterlife {
         Self {
             map: DashMap::with_hasher_and_shard_amount(KeyBuildHasher, SHARDS),
             count: AtomicUsize::new(0),
-            lasting: AtomicUsize::new(0),
             queue: Mutex::default(),
         }
     }
@@ -73,21 +66,23 @@ impl Afterlife {
         self.map.get(&key).filter(|past| past.until > now).map(|past| *past)
     }
 
-    /// Remembers an id until then.
-    pub(super) fn remember(&self, key: SessionKey, kind: Kind, until: Tick) {
-        self.insert(key, Past { until, kind, lasting: false });
-    }
-
-    /// Remembers an id until `long`; only until `short` when too many ids last already.
-    pub(super) fn remember_long(&self, key: SessionKey, kind: Kind, long: Tick, short: Tick) {
-        let lasting = self.lasting.load(Relaxed) < MAX_LASTING;
-        self.insert(key, Past { until: if lasting { long } else { short }, kind, lasting });
+    /// Remembers until then where the session of an id lived.
+    pub(super) fn remember(&self, key: SessionKey, home: Home, until: Tick) {
+        self.count.fetch_add(1, Relaxed);
+        self.gone(self.map.insert(key, Past { until, home }).is_some());
+        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
+        queue.push(Reverse((until, key.words())));
+        while queue.len() > 2 * MAX_PAST || self.count.load(Relaxed) > MAX_PAST {
+            if !self.pop(&mut queue) {
+                break;
+            }
+        }
     }
 
     /// The id is that of a session (again).
     pub(super) fn forget(&self, key: SessionKey) {
         if !self.is_empty() {
-            self.gone(self.map.remove(&key));
+            self.gone(self.map.remove(&key).is_some());
         }
     }
 
@@ -114,53 +109,43 @@ impl Afterlife {
         (self.count.load(Relaxed), self.queue.lock().unwrap_or_else(PoisonError::into_inner).len())
     }
 
-    fn insert(&self, key: SessionKey, past: Past) {
-        self.count.fetch_add(1, Relaxed);
-        self.lasting.fetch_add(usize::from(past.lasting), Relaxed);
-        let before = self.map.insert(key, past);
-        self.gone(before.map(|before| (key, before)));
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.push(Reverse((past.until, key.words())));
-        while queue.len() > 2 * MAX_PAST || self.count.load(Relaxed) > MAX_PAST {
-            if !self.pop(&mut queue) {
-                break;
-            }
-        }
-    }
-
     /// Forgets the id that is to be forgotten first; false when there is none.
     fn pop(&self, queue: &mut Queue) -> bool {
         let Some(Reverse((until, words))) = queue.pop() else { return false };
         // Its time may have been set anew meanwhile; then another entry of the queue stands for it.
-        self.gone(self.map.remove_if(&SessionKey::from_words(words), |_, past| past.until <= until));
+        self.gone(
+            self.map.remove_if(&SessionKey::from_words(words), |_, past| past.until <= until).is_some(),
+        );
         true
     }
 
-    fn gone(&self, past: Option<(SessionKey, Past)>) {
-        if let Some((_, past)) = past {
-            self.count.fetch_sub(1, Relaxed);
-            self.lasting.fetch_sub(usize::from(past.lasting), Relaxed);
-        }
+    fn gone(&self, was_there: bool) {
+        self.count.fetch_sub(usize::from(was_there), Relaxed);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::affinity::Slot;
+
+    fn home(n: u16) -> Home {
+        Home { slot: Slot::new(n), generation: 0 }
+    }
 
     fn key(n: u32) -> SessionKey {
         SessionKey::from_words([n; 4])
     }
 
-    fn found(after: &Afterlife, n: u32, now: u32) -> Option<Kind> {
-        after.find(key(n), Tick::new(now)).map(|past| past.kind)
+    fn found(after: &Afterlife, n: u32, now: u32) -> Option<Home> {
+        after.find(key(n), Tick::new(now)).map(|past| past.home)
     }
 
     #[test]
     fn an_id_is_forgotten_when_its_time_has_come() {
         let after = Afterlife::new();
-        after.remember(key(1), Kind::Renamed(key(2)), Tick::new(10));
-        assert_eq!(found(&after, 1, 9), Some(Kind::Renamed(key(2))));
+        after.remember(key(1), home(2), Tick::new(10));
+        assert_eq!(found(&after, 1, 9), Some(home(2)));
         assert_eq!(found(&after, 1, 10), None);
         after.purge(Tick::new(10), 8, drop);
         assert!(after.is_empty());
@@ -169,17 +154,17 @@ mod tests {
     #[test]
     fn a_longer_time_replaces_a_shorter() {
         let after = Afterlife::new();
-        after.remember(key(1), Kind::Renamed(key(2)), Tick::new(10));
-        after.remember(key(1), Kind::Renamed(key(3)), Tick::new(20));
+        after.remember(key(1), home(2), Tick::new(10));
+        after.remember(key(1), home(3), Tick::new(20));
         after.purge(Tick::new(15), 8, drop);
-        assert_eq!(found(&after, 1, 15), Some(Kind::Renamed(key(3))));
+        assert_eq!(found(&after, 1, 15), Some(home(3)));
     }
 
     #[test]
     fn it_remembers_no_more_than_the_bound() {
         let after = Afterlife::new();
         for n in 0..MAX_PAST as u32 + 100 {
-            after.remember(key(n), Kind::Renamed(key(0)), Tick::new(n));
+            after.remember(key(n), home(0), Tick::new(n));
         }
         assert_eq!(after.len().0, MAX_PAST);
         assert_eq!(found(&after, 0, 0), None);
@@ -188,24 +173,11 @@ mod tests {
     #[test]
     fn an_id_whose_time_was_lengthened_is_not_dropped_for_its_first_time() {
         let after = Afterlife::new();
-        after.remember(key(0), Kind::Renamed(key(1)), Tick::new(1));
-        after.remember(key(0), Kind::Renamed(key(1)), Tick::new(u32::MAX));
+        after.remember(key(0), home(1), Tick::new(1));
+        after.remember(key(0), home(1), Tick::new(u32::MAX));
         for n in 1..MAX_PAST as u32 + 100 {
-            after.remember(key(n), Kind::Renamed(key(1)), Tick::new(n));
+            after.remember(key(n), home(1), Tick::new(n));
         }
-        assert_eq!(found(&after, 0, 0), Some(Kind::Renamed(key(1))));
-    }
-
-    #[test]
-    fn what_lasts_does_not_displace_what_does_not() {
-        let after = Afterlife::new();
-        after.remember(key(0), Kind::Renamed(key(1)), Tick::new(10));
-        for n in 1..MAX_PAST as u32 * 2 {
-            after.remember_long(key(n), Kind::Renamed(key(0)), Tick::new(1_000), Tick::new(5));
-        }
-        assert_eq!(after.lasting.load(Relaxed), MAX_LASTING);
-        assert_eq!(found(&after, 0, 6), Some(Kind::Renamed(key(1))));
-        after.purge(Tick::new(1_000), usize::MAX, drop);
-        assert_eq!((after.len(), after.lasting.load(Relaxed)), ((0, 0), 0));
+        assert_eq!(found(&after, 0, 0), Some(home(1)));
     }
 }

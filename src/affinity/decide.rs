@@ -7,7 +7,7 @@ use super::{
     Verdict,
     afterlife::Kind,
     placement, rendezvous,
-    table::{Home, Seen},
+    table::{Flags, Home, Seen},
 };
 
 /// What is asked for one request.
@@ -74,12 +74,9 @@ pub(super) enum ClaimKind {
     Vouched { key: SessionKey },
     /// An id whose session ended a moment ago.
     Ending,
-    /// A skipped path: teaches nothing.
+    /// A skipped path: only a session that begins there is learned.
     Skipped,
 }
-
-/// Renames followed from an old id to its session.
-const MAX_HOPS: usize = 8;
 
 // === impl Claim ===
 
@@ -127,14 +124,14 @@ impl Affinity {
                 return self.known(settings, roster, ask, seen, key, None);
             }
             match self.resolve(key, ask.now) {
-                Some(Kind::Renamed(now_key)) => {
+                Some((Kind::Renamed(now_key), until)) => {
                     if let Some(seen) = self.visit(settings, roster, now_key, ask.now) {
-                        self.prolong(settings, key, now_key, false, ask.now);
+                        self.prolong(settings, key, until, now_key, ask.now);
                         return self.known(settings, roster, ask, seen, now_key, Some(key));
                     }
                 }
                 // Another id of the same request may be that of a living session.
-                Some(Kind::Ended(home)) => ended = ended.or(Some(home)),
+                Some((Kind::Ended(home), _)) => ended = ended.or(Some(home)),
                 None => {}
             }
         }
@@ -176,23 +173,16 @@ impl Affinity {
             }
             self.table.look(key, |binding| self.sign_of_life(binding, None, now));
         }
-        if seen.flags.retained {
+        if seen.flags.has(Flags::RETAINED) {
             self.revive(settings, key, now);
         }
         Some(seen)
     }
 
-    /// Follows renames to what is there now.
-    pub(super) fn resolve(&self, key: SessionKey, now: Tick) -> Option<Kind> {
-        let mut kind = self.after.find(key, now)?.kind;
-        for _ in 0..MAX_HOPS {
-            let Kind::Renamed(next) = kind else { break };
-            if self.table.contains(next) {
-                break;
-            }
-            kind = self.after.find(next, now)?.kind;
-        }
-        Some(kind)
+    /// What became of an id that is no session's, and until when that is remembered.
+    pub(super) fn resolve(&self, key: SessionKey, now: Tick) -> Option<(Kind, Tick)> {
+        let ended = || self.after.find(key, now).map(|past| (Kind::Ended(past.home), past.until));
+        self.aliases.find(key, now).or_else(ended)
     }
 
     fn known(

@@ -7,7 +7,9 @@ use std::{
 
 use super::{
     Affinity, EndReason, Fingerprint, Member, MoveReason, Roster, SessionKey, Settings, Slot, Tick,
-    rare::Move, rendezvous, table::Seen,
+    rare::Move,
+    rendezvous,
+    table::{Flags, Seen},
 };
 
 /// What there is to say about one session id.
@@ -209,8 +211,8 @@ impl Affinity {
         self.table.each(|_, binding| {
             let lives = binding.home.slot == member.slot()
                 && binding.home.generation == member.generation()
-                && !binding.flags.retained
-                && !binding.flags.leaving;
+                && !binding.flags.has(Flags::RETAINED)
+                && !binding.flags.has(Flags::LEAVING);
             if lives {
                 latest = latest.max(Some(binding.last_seen()));
             }
@@ -220,15 +222,16 @@ impl Affinity {
     }
 
     fn known_as(&self, roster: &Roster, key: SessionKey, seen: &Seen, gone: Tick, now: Tick) -> Known {
-        let extra = if seen.flags.rare { self.rare.of(key) } else { super::rare::Extra::default() };
+        let extra =
+            if seen.flags.has(Flags::RARE) { self.rare.of(key) } else { super::rare::Extra::default() };
         let streams = extra.held();
         let member = roster.member(seen.home.slot);
         Known {
             fingerprint: key.fingerprint(),
             home: seen.home.slot,
             stale: member.is_none_or(|member| member.generation() != seen.home.generation),
-            retained: seen.flags.retained,
-            unlearned: seen.flags.unlearned,
+            retained: seen.flags.has(Flags::RETAINED),
+            unlearned: seen.flags.has(Flags::UNLEARNED),
             age: now.since(seen.created),
             idle: now.since(seen.last_seen),
             left: (gone != Tick::NEVER).then(|| gone.since(now)),

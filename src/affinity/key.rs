@@ -113,6 +113,18 @@ impl KeyHasher {
         SessionKey::from_words(words(&sip(&self.secret, id)))
     }
 
+    /// A number for the text that these parts make, none of which holds a zero byte at a place where another one
+    /// could begin: 16 bits under a secret of its own.
+    pub(super) fn scope(&self, parts: &[&[u8]]) -> u16 {
+        let mut hasher = SipHasher24::new_with_key(&sip(&self.secret, b"homing cookie scope"));
+        for part in parts {
+            hasher.write(part);
+            hasher.write(&[0]);
+        }
+        let [low, high, ..] = hasher.finish128().as_bytes();
+        u16::from_be_bytes([high, low])
+    }
+
     /// The key of `bytes` in a name space of its own: no id, and nothing under another tag, has the
     /// same key, not even when it has the same bytes.
     pub fn tagged(&self, tag: u8, bytes: &[u8]) -> SessionKey {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::{
     EndReason, Member, MoveReason, Slot, Tick,
-    table::{Binding, Home},
+    table::{Binding, Flags, Home},
 };
 
 #[derive(Debug, Default)]
@@ -317,7 +317,7 @@ impl Book {
     }
 
     fn take(&mut self, was: &Binding) {
-        if was.flags.retained {
+        if was.flags.has(Flags::RETAINED) {
             self.retained -= 1;
         } else {
             self.take_live(was.last_seen());

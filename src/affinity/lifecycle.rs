@@ -7,9 +7,8 @@ use std::{
 
 use super::{
     Affinity, EndReason, Member, SessionKey, Settings, Tick,
-    afterlife::Kind,
     expiry::{Entry, Wheel},
-    table::{Binding, Keep},
+    table::{Binding, Flags, Keep},
 };
 
 /// When a binding changes by itself.
@@ -72,7 +71,8 @@ impl Affinity {
         let budget = budget.div_ceil(2);
         let more_live = self.turn(settings, &self.live, false, now, budget);
         let more_retained = self.turn(settings, &self.retained, true, now, budget);
-        let more_past = self.after.purge(now, PURGE, |key| self.journal.changed(key));
+        let more_past = self.after.purge(now, PURGE, |key| self.journal.changed(key))
+            | self.aliases.purge(now, PURGE, |key| self.journal.changed(key));
         if self.counters.ghosts_wanted.swap(false, Relaxed) && self.ledger.has_uncounted() {
             self.drop_uncounted();
         }
@@ -89,14 +89,15 @@ impl Affinity {
     ) -> Option<T> {
         let mut change = Some(change);
         loop {
-            let done =
-                self.table.change(key, |binding| match change.take_if(|_| !binding.flags.leaving) {
+            let done = self.table.change(key, |binding| {
+                match change.take_if(|_| !binding.flags.has(Flags::LEAVING)) {
                     Some(change) => {
                         let (keep, result) = change(binding);
                         (keep, Some(result))
                     }
                     None => (Keep::Yes, None),
-                })?;
+                }
+            })?;
             match done {
                 Some(result) => return Some(result),
                 None => std::thread::yield_now(),
@@ -119,7 +120,9 @@ impl Affinity {
             }
             if reason == EndReason::Logout {
                 // Before it is gone: who looks in between must not take it for an unknown one.
-                self.after.remember(key, Kind::Ended(binding.home), now.after(settings.grace));
+                let until = now.after(settings.grace);
+                self.after.remember(key, binding.home, until);
+                self.aliases.ended(key, binding.home, until);
             }
             (Keep::No, Some(self.bury(key, binding, reason)))
         })
@@ -165,9 +168,10 @@ impl Affinity {
 
     /// Turns a retained binding live; true when that is to be scheduled.
     pub(super) fn enliven(&self, binding: &mut Binding, due: Tick) -> bool {
-        let revived = binding.flags.retained && self.ledger.turned(binding.home, false, binding.last_seen());
+        let revived = binding.flags.has(Flags::RETAINED)
+            && self.ledger.turned(binding.home, false, binding.last_seen());
         if revived {
-            binding.flags.retained = false;
+            binding.flags.set(Flags::RETAINED, false);
             binding.due = due;
         }
         revived
@@ -179,7 +183,7 @@ impl Affinity {
     pub(super) fn sign_of_life(&self, binding: &Binding, member: Option<&Member>, now: Tick) -> Tick {
         let before = binding.touch(now);
         // A retained one is in no bucket, and one that is being renamed has left its own.
-        if now > before && !binding.flags.retained && !binding.flags.leaving {
+        if now > before && !binding.flags.has(Flags::RETAINED) && !binding.flags.has(Flags::LEAVING) {
             match member.filter(|member| member.generation() == binding.home.generation) {
                 Some(member) => member.recency().touch(before, now),
                 None => self.ledger.touched(binding.home, before, now),
@@ -192,7 +196,7 @@ impl Affinity {
     pub(super) fn touch_live(&self, settings: &Settings, key: SessionKey, now: Tick) {
         let retained = self.table.look(key, |binding| {
             self.sign_of_life(binding, None, now);
-            binding.flags.retained
+            binding.flags.has(Flags::RETAINED)
         });
         if retained == Some(true) {
             self.revive(settings, key, now);
@@ -216,7 +220,7 @@ impl Affinity {
         let last = binding.last_seen();
         let mut ttl = settings.ttl;
         let mut held = false;
-        if binding.flags.rare {
+        if binding.flags.has(Flags::RARE) {
             let extra = self.rare.of(key);
             held = extra.held() > 0;
             ttl = ttl.max(extra.ttl.unwrap_or_default().min(settings.max_ttl));
@@ -249,7 +253,10 @@ impl Affinity {
         for entry in due {
             let key = SessionKey::from_words(entry.key);
             let turn = self.table.change(key, |binding| {
-                if binding.due != entry.due || binding.flags.retained != retained || binding.flags.leaving {
+                if binding.due != entry.due
+                    || binding.flags.has(Flags::RETAINED) != retained
+                    || binding.flags.has(Flags::LEAVING)
+                {
                     return (Keep::Yes, Turn::Stale);
                 }
                 self.turn_one(settings, key, binding, now)
@@ -288,11 +295,11 @@ impl Affinity {
         if held || (idle > now && self.journal.was_used(binding.last_seen(), binding.due)) {
             self.journal.touched(key);
         }
-        let turn = match (binding.flags.retained, idle > now) {
+        let turn = match (binding.flags.has(Flags::RETAINED), idle > now) {
             (false, true) => Turn::Later(next),
             (true, false) => Turn::Later(gone),
             (false, false) if self.ledger.turned(binding.home, true, binding.last_seen()) => {
-                binding.flags.retained = true;
+                binding.flags.set(Flags::RETAINED, true);
                 Turn::Retained(gone)
             }
             (true, true) if self.enliven(binding, next) => Turn::Live(next),
@@ -317,7 +324,10 @@ impl Affinity {
         entry: &Entry,
         now: Tick,
     ) -> (Keep, Evicted) {
-        if !binding.flags.retained || binding.due != entry.due || binding.flags.leaving {
+        if !binding.flags.has(Flags::RETAINED)
+            || binding.due != entry.due
+            || binding.flags.has(Flags::LEAVING)
+        {
             return (Keep::Yes, Evicted::Stale);
         }
         let Deadlines { idle, gone } = self.deadlines(settings, key, binding);
@@ -349,10 +359,11 @@ impl Affinity {
     /// Books the end of a binding that is about to leave the table; false for one that nobody counts.
     fn bury(&self, key: SessionKey, binding: &Binding, reason: EndReason) -> bool {
         self.journal.changed(key);
-        if binding.flags.rare {
+        self.aliases.gone(key);
+        if binding.flags.has(Flags::RARE) {
             self.rare.take(key);
         }
-        if binding.flags.unlearned {
+        if binding.flags.has(Flags::UNLEARNED) {
             self.counters.unlearned.fetch_sub(1, Relaxed);
         }
         let counted = self.ledger.ended(binding, reason);
@@ -365,7 +376,7 @@ impl Affinity {
     /// Drops the bindings of backends that have restarted or left since.
     fn drop_uncounted(&self) {
         self.table.sweep(|key, binding| {
-            let keep = binding.flags.leaving || self.ledger.counts(binding.home);
+            let keep = binding.flags.has(Flags::LEAVING) || self.ledger.counts(binding.home);
             if !keep {
                 self.bury(key, binding, EndReason::Restarted);
             }
@@ -386,9 +397,9 @@ impl Affinity {
                 }
                 let valid = |entry: &Entry| {
                     let key = SessionKey::from_words(entry.key);
-                    self.table
-                        .look(key, |binding| binding.due == entry.due && binding.flags.retained == retained)
-                        == Some(true)
+                    self.table.look(key, |binding| {
+                        binding.due == entry.due && binding.flags.has(Flags::RETAINED) == retained
+                    }) == Some(true)
                 };
                 if wheel.compact(valid, SWEEP_PORTION) {
                     break;

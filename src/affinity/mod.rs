@@ -14,6 +14,8 @@
 //! session ends exactly once.
 
 mod afterlife;
+mod aliases;
+mod bind;
 mod cookie_date;
 mod decide;
 mod expiry;
@@ -32,6 +34,7 @@ mod recency;
 mod rename;
 mod rendezvous;
 mod roster;
+mod scope;
 mod sealed;
 mod session_id;
 mod set_cookie;
@@ -54,6 +57,7 @@ use std::{
 
 use self::{
     afterlife::Afterlife,
+    aliases::Aliases,
     expiry::Wheel,
     late::Late,
     ledger::Ledger,
@@ -72,9 +76,10 @@ pub use self::{
     portable::{Absorbed, MAX_ABSENT, Record, Rule, Trace},
     rare::Move,
     roster::Roster,
+    scope::{Scope, Target},
     sealed::{Life, Sealer, SealingKey, Token, TokenId, Unsealed},
     session_id::{Carrier, Keys, value_if_named},
-    set_cookie::{Answerer, Effect},
+    set_cookie::{Answerer, Effect, Effects, Exchange},
     settings::{Balance, KeySource, OnDown, PathPattern, Settings},
     settle::{Answer, Change, Settled},
     tick::Tick,
@@ -98,7 +103,9 @@ pub struct Affinity {
     ledger: Ledger,
     /// Requests under way with a key that has no home.
     pins: Pins,
-    /// Ids that were replaced or ended a moment ago.
+    /// Replaced ids.
+    aliases: Aliases,
+    /// Ids whose session ended a moment ago.
     after: Afterlife,
     /// Sessions that expired not long ago.
     late: Late,
@@ -142,6 +149,7 @@ impl Affinity {
             timeout: AtomicU32::new(u32::MAX),
             ledger: Ledger::default(),
             pins: Pins::new(),
+            aliases: Aliases::new(),
             after: Afterlife::new(),
             late: Late::default(),
             names: Mutex::default(),
@@ -239,7 +247,7 @@ impl Affinity {
         let key = self.current(key, now)?;
         let (streams, revived) = self.alter(key, |binding| {
             self.sign_of_life(binding, None, now);
-            binding.flags.rare = true;
+            binding.flags.set(table::Flags::RARE, true);
             let streams = self.rare.change(key, |extra| extra.open(key));
             // At once: the next tick knows when it is really due.
             (table::Keep::Yes, (streams, self.enliven(binding, now)))
@@ -257,8 +265,8 @@ impl Affinity {
         let key = hold.streams.end();
         let revived = self.alter(key, |binding| {
             self.sign_of_life(binding, None, now);
-            if binding.flags.rare && self.rare.tidy(key) {
-                binding.flags.rare = false;
+            if binding.flags.has(table::Flags::RARE) && self.rare.tidy(key) {
+                binding.flags.set(table::Flags::RARE, false);
             }
             // The session may have ended and begun anew since the stream was opened.
             (table::Keep::Yes, self.enliven(binding, now))
@@ -283,13 +291,14 @@ impl Affinity {
 
     /// Entries of everything that could grow, and what bounds them: see [`Sizes`]. For tests of bounds.
     pub fn sizes(&self) -> Sizes {
-        let (past, past_queue) = self.after.len();
+        let (ended, ended_queue) = self.after.len();
+        let (aliases, names, alias_queue) = self.aliases.len();
         Sizes {
             table: self.table.len(),
             rare: self.rare.len(),
             pins: self.pins.len(),
-            past,
-            past_queue,
+            past: ended + aliases + names,
+            past_queue: ended_queue + alias_queue,
             late: self.late.len(),
             live_wheel: lock(&self.live).len(),
             retained_wheel: lock(&self.retained).len(),
@@ -307,7 +316,7 @@ pub struct Sizes {
     pub rare: usize,
     /// Requests' keys that have no home yet.
     pub pins: usize,
-    /// Replaced and ended ids.
+    /// Replaced ids, what they lead to, and ended ids.
     pub past: usize,
     /// Times at which one of them is to be forgotten.
     pub past_queue: usize,

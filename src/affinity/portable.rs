@@ -11,10 +11,11 @@ use std::{
 };
 
 use super::{
-    Affinity, Change, EndReason, Member, MoveReason, SessionKey, Settings, Slot, Tick,
+    Affinity, Change, EndReason, Member, MoveReason, Scope, SessionKey, Settings, Slot, Tick,
     afterlife::Kind,
     expiry::Entry,
     lifecycle::lock,
+    rename::NewId,
     table::{Binding, Flags, Home, Keep},
 };
 
@@ -35,6 +36,8 @@ pub struct Record {
     pub ttl: Option<Duration>,
     /// Accepted by a backend, never set by one.
     pub unlearned: bool,
+    /// Which of the client's cookies holds its id.
+    pub scope: Scope,
 }
 
 /// What is known of a key.
@@ -48,8 +51,6 @@ pub enum Trace {
         to: SessionKey,
         /// Until when that is remembered.
         until: Tick,
-        /// Whether it is remembered for as long as the session lives.
-        lasting: bool,
     },
     /// Its session ended a moment ago.
     Ended {
@@ -101,27 +102,30 @@ impl Affinity {
     /// What is known of a key now.
     pub fn trace(&self, key: SessionKey, now: Tick) -> Trace {
         let record = self.table.look(key, |binding| {
-            (!binding.flags.leaving && self.ledger.knows(binding.home))
+            (!binding.flags.has(Flags::LEAVING) && self.ledger.knows(binding.home))
                 .then(|| self.record(key, binding, now))
         });
         // Neither a ghost nor one that is being renamed, which is remembered as such already.
         if let Some(Some(record)) = record {
             return Trace::Bound(record);
         }
-        let Some(past) = self.after.find(key, now) else { return Trace::Unknown };
-        match past.kind {
-            Kind::Renamed(to) => Trace::Renamed { to, until: past.until, lasting: past.lasting },
-            Kind::Ended(home) if self.ledger.knows(home) => {
-                Trace::Ended { home: home.slot, until: past.until }
+        match self.resolve(key, now) {
+            Some((Kind::Renamed(to), until)) => Trace::Renamed { to, until },
+            Some((Kind::Ended(home), until)) if self.ledger.knows(home) => {
+                Trace::Ended { home: home.slot, until }
             }
-            Kind::Ended(_) => Trace::Unknown,
+            Some((Kind::Ended(_), _)) | None => Trace::Unknown,
         }
     }
 
     /// Shows all there is, sessions first, until `look` is false. No lock is held while it looks; a session
     /// that comes or changes meanwhile is shown as it was or as it is, and is in the journal.
     pub fn each(&self, now: Tick, mut look: impl FnMut(SessionKey, Trace) -> bool) {
-        for keys in [Self::session_keys, |affinity: &Self| affinity.after.keys()] {
+        for keys in [
+            Self::session_keys,
+            |affinity: &Self| affinity.aliases.keys(),
+            |affinity: &Self| affinity.after.keys(),
+        ] {
             for key in keys(self) {
                 match self.trace(key, now) {
                     Trace::Unknown => {}
@@ -178,7 +182,7 @@ impl Affinity {
         if gone <= now {
             return Absorbed::Expired;
         }
-        match self.after.find(key, now).map(|past| past.kind) {
+        match self.resolve(key, now).map(|(kind, _)| kind) {
             Some(Kind::Ended(_)) if rule == Rule::Newer => return Absorbed::Ended,
             Some(Kind::Renamed(_)) if rule == Rule::Newer => return Absorbed::Older,
             _ => {}
@@ -196,7 +200,7 @@ impl Affinity {
             let done = self.table.upsert(
                 key,
                 |binding| {
-                    if binding.flags.leaving {
+                    if binding.flags.has(Flags::LEAVING) {
                         return None;
                     }
                     let due = self.first_due(settings, binding.created, now);
@@ -210,9 +214,11 @@ impl Affinity {
                         self.counters.unlearned.fetch_add(1, Relaxed);
                     }
                     let rare = self.remember_rare(key, record, member, created);
-                    let flags =
-                        Flags { retained: idle, unlearned: record.unlearned, rare, ..Flags::default() };
-                    let mut binding = Binding::new(home, seen, due, flags);
+                    let flags = Flags::NONE
+                        .with(Flags::RETAINED, idle)
+                        .with(Flags::UNLEARNED, record.unlearned)
+                        .with(Flags::RARE, rare);
+                    let mut binding = Binding::new(home, seen, due, record.scope, flags);
                     binding.created = created;
                     (Some(binding), Some((Absorbed::New, due)))
                 },
@@ -239,6 +245,7 @@ impl Affinity {
         }
         if matches!(absorbed, Absorbed::New | Absorbed::Moved) {
             self.after.forget(key);
+            self.aliases.forget(key);
             self.journal.changed(key);
         }
         absorbed
@@ -251,36 +258,39 @@ impl Affinity {
         old: SessionKey,
         new: SessionKey,
         until: Tick,
-        lasting: bool,
         now: Tick,
     ) -> Absorbed {
+        // That key may have been replaced, too.
+        let new = self.resolved(new, now).unwrap_or(new);
         if old == new || until <= now {
             return Absorbed::Unknown;
         }
-        let home_of =
-            |key| self.table.look(key, |binding| (!binding.flags.leaving).then_some(binding.home)).flatten();
+        let home_of = |key| {
+            self.table
+                .look(key, |binding| (!binding.flags.has(Flags::LEAVING)).then_some(binding.home))
+                .flatten()
+        };
         // What is known by the new key is known better.
         let home = home_of(old).map(|home| home_of(new).unwrap_or(home));
         if let Some(member) = home.and_then(|home| self.ledger.member(home.slot)) {
-            return match self.rename(settings, &member, old, new, lasting, None, now) {
+            let scope = self.table.look(old, |binding| binding.scope).unwrap_or_default();
+            return match self.rename(settings, &member, old, NewId { key: new, scope, lasts: None }, now) {
                 Some(settled) if settled.change == Change::Renamed => Absorbed::Moved,
                 Some(_) => Absorbed::Same,
                 None => Absorbed::Older,
             };
         }
-        if self
-            .after
-            .find(old, now)
-            .is_some_and(|past| past.kind == Kind::Renamed(new) && past.until >= until)
-        {
-            return Absorbed::Same;
+        match self.resolve(old, now) {
+            Some((Kind::Renamed(known), remembered)) if known == new && remembered >= until => {
+                return Absorbed::Same;
+            }
+            // It leads to a session here.
+            Some((Kind::Renamed(known), _)) if known != new && self.table.contains(known) => {
+                return Absorbed::Older;
+            }
+            _ => {}
         }
-        let short = until.min(now.after(settings.grace));
-        if lasting {
-            self.after.remember_long(old, Kind::Renamed(new), until, short);
-        } else {
-            self.after.remember(old, Kind::Renamed(new), until);
-        }
+        self.aliases.rename(old, new, until, settings.max_sessions.get());
         self.journal.changed(old);
         Absorbed::New
     }
@@ -299,11 +309,11 @@ impl Affinity {
             return Absorbed::Ended;
         }
         let Some(member) = self.ledger.member(home) else { return Absorbed::Unknown };
-        if until <= now || self.after.find(key, now).is_some() {
+        if until <= now || self.resolve(key, now).is_some() {
             return Absorbed::Same;
         }
         let home = Home { slot: home, generation: member.generation() };
-        self.after.remember(key, Kind::Ended(home), until);
+        self.after.remember(key, home, until);
         self.journal.changed(key);
         Absorbed::Ended
     }
@@ -314,7 +324,8 @@ impl Affinity {
 
     /// Under the lock of the binding's shard.
     fn record(&self, key: SessionKey, binding: &Binding, now: Tick) -> Record {
-        let extra = if binding.flags.rare { self.rare.of(key) } else { super::rare::Extra::default() };
+        let extra =
+            if binding.flags.has(Flags::RARE) { self.rare.of(key) } else { super::rare::Extra::default() };
         let moved = extra.moves.last().filter(|step| step.to == binding.home.slot);
         Record {
             home: binding.home.slot,
@@ -324,7 +335,8 @@ impl Affinity {
             // An open stream is a use of it all the time.
             last_seen: if extra.held() > 0 { now } else { binding.last_seen() },
             ttl: extra.ttl,
-            unlearned: binding.flags.unlearned,
+            unlearned: binding.flags.has(Flags::UNLEARNED),
+            scope: binding.scope,
         }
     }
 
@@ -342,6 +354,7 @@ impl Affinity {
     ) -> Absorbed {
         if binding.home == home {
             binding.created = binding.created.min(record.created);
+            binding.scope = binding.scope.and(record.scope);
             self.acknowledge(binding, record);
             return Absorbed::Same;
         }
@@ -361,8 +374,8 @@ impl Affinity {
 
     /// An id that a backend set, as the other side knows, takes up none of the quota for made-up ones.
     fn acknowledge(&self, binding: &mut Binding, record: &Record) {
-        if binding.flags.unlearned && !record.unlearned {
-            binding.flags.unlearned = false;
+        if binding.flags.has(Flags::UNLEARNED) && !record.unlearned {
+            binding.flags.set(Flags::UNLEARNED, false);
             self.counters.unlearned.fetch_sub(1, Relaxed);
         }
     }
@@ -371,10 +384,10 @@ impl Affinity {
     fn outlast(&self, key: SessionKey, ttl: Option<Duration>) -> bool {
         ttl.is_some()
             && self.alter(key, |binding| {
-                let known = if binding.flags.rare { self.rare.of(key).ttl } else { None };
+                let known = if binding.flags.has(Flags::RARE) { self.rare.of(key).ttl } else { None };
                 let longer = ttl > known;
                 if longer {
-                    binding.flags.rare = true;
+                    binding.flags.set(Flags::RARE, true);
                     self.rare.change(key, |extra| extra.ttl = ttl);
                 }
                 (Keep::Yes, longer)

@@ -3,28 +3,32 @@
 use std::{sync::atomic::Ordering::Relaxed, time::Duration};
 
 use super::{
-    Affinity, Change, EndReason, Member, MoveReason, SessionKey, Settings, Settled, Tick,
+    Affinity, Change, EndReason, Member, MoveReason, Scope, SessionKey, Settings, Settled, Tick,
     afterlife::Kind,
     rare::Extra,
     table::{Binding, Flags, Keep},
 };
 
+/// The id that a response gives a session.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct NewId {
+    pub(super) key: SessionKey,
+    pub(super) scope: Scope,
+    pub(super) lasts: Option<Duration>,
+}
+
 impl Affinity {
-    /// The session is known by another id from now on; none when there is none. The old one leads to it for
-    /// a while, since requests that were under way still carry it. When the answer's own request carried an
-    /// even older one, two parallel answers each set an id, and nobody here knows which of them the client
-    /// kept: then the one that is replaced leads to the session for as long as that lives.
-    #[expect(clippy::too_many_arguments, reason = "one call, each argument a fact of its own")]
+    /// The session is known by another id from now on; none when there is none. The old one leads to it for as
+    /// long as that is used, or might be: only the client knows whether it got the new one.
     pub(super) fn rename(
         &self,
         settings: &Settings,
         member: &Member,
         old: SessionKey,
-        new: SessionKey,
-        parallel: bool,
-        lasts: Option<Duration>,
+        new: NewId,
         now: Tick,
     ) -> Option<Settled> {
+        let NewId { key: new, scope, lasts } = new;
         // The old one stays in the table until its successor is there: who looks in between finds it.
         let (copy, extra) = self
             .alter(old, |binding| {
@@ -32,32 +36,40 @@ impl Affinity {
                 if !self.ledger.renamed(binding, at) {
                     return (Keep::Yes, None);
                 }
-                if binding.flags.unlearned {
+                if binding.flags.has(Flags::UNLEARNED) {
                     self.counters.unlearned.fetch_sub(1, Relaxed);
                 }
-                self.remember_renamed(settings, old, new, parallel, now);
-                let extra = if binding.flags.rare { self.rare.take(old) } else { None };
+                let extra = if binding.flags.has(Flags::RARE) { self.rare.take(old) } else { None };
+                let ttl = extra.as_ref().and_then(|extra| extra.ttl);
+                self.aliases.rename(
+                    old,
+                    new,
+                    self.alias_until(settings, ttl, now),
+                    settings.max_sessions.get(),
+                );
                 if let Some(extra) = &extra {
                     extra.renamed(new);
                 }
                 let due = self.first_due(settings, binding.created, now);
-                let flags = Flags { rare: extra.is_some(), ..Flags::default() };
-                let mut copy = Binding::new(binding.home, at, due, flags);
+                let flags = Flags::NONE.with(Flags::RARE, extra.is_some());
+                let mut copy = Binding::new(binding.home, at, due, scope, flags);
                 copy.created = binding.created;
-                binding.flags = Flags { leaving: true, ..Flags::default() };
+                binding.flags = Flags::LEAVING;
                 (Keep::Yes, Some((copy, extra)))
             })
             .flatten()?;
         let (home, due) = (copy.home, copy.due);
         let twin = self.put_renamed(new, copy, extra);
         // Unless another session has got this id meanwhile.
-        self.table.change(old, |binding| (if binding.flags.leaving { Keep::No } else { Keep::Yes }, ()));
+        self.table.change(old, |binding| {
+            (if binding.flags.has(Flags::LEAVING) { Keep::No } else { Keep::Yes }, ())
+        });
         self.after.forget(new);
         self.journal.changed(old);
         self.journal.changed(new);
         if twin {
             // Somebody bound the new key before: two sessions have become one.
-            return Some(self.learn(settings, member, new, lasts, now));
+            return Some(self.learn(settings, member, NewId { key: new, scope, lasts }, now));
         }
         self.schedule_live(new, due);
         self.lengthen(settings, new, lasts);
@@ -76,7 +88,7 @@ impl Affinity {
             &mut Some((copy, extra)),
             |put, binding| {
                 let Some((copy, extra)) = put.take() else { return false };
-                if binding.flags.leaving {
+                if binding.flags.has(Flags::LEAVING) {
                     *binding = copy;
                     if let Some(extra) = extra {
                         self.rare.put(key, extra);
@@ -84,7 +96,7 @@ impl Affinity {
                     return false;
                 }
                 if let Some(extra) = extra {
-                    binding.flags.rare = true;
+                    binding.flags.set(Flags::RARE, true);
                     self.rare.change(key, |own| own.adopt(extra));
                 }
                 self.ledger.ended(&copy, EndReason::Logout);
@@ -100,49 +112,33 @@ impl Affinity {
         )
     }
 
-    fn remember_renamed(
-        &self,
-        settings: &Settings,
-        old: SessionKey,
-        new: SessionKey,
-        lasts: bool,
-        now: Tick,
-    ) {
-        let (short, long) = (now.after(settings.grace), now.after(settings.ttl));
-        if lasts {
-            self.after.remember_long(old, Kind::Renamed(new), long.max(short), short);
-        } else {
-            self.after.remember(old, Kind::Renamed(new), short);
-        }
+    /// Until when a replaced id of a session with this TTL of its own is remembered, if it is used now.
+    pub(super) fn alias_until(&self, settings: &Settings, own_ttl: Option<Duration>, now: Tick) -> Tick {
+        now.after(settings.ttl.max(own_ttl.unwrap_or_default().min(settings.max_ttl)))
     }
 
-    /// A client that uses a replaced id well after it was replaced, and is `served`, never got the new one:
-    /// that id leads to the session from now on, for as long as either is used. One that lasts already, does
-    /// so whenever it is used.
+    /// A request came with a replaced id of the session that has this key now.
     pub(super) fn prolong(
         &self,
         settings: &Settings,
         alias: SessionKey,
+        until: Tick,
         key: SessionKey,
-        served: bool,
         now: Tick,
     ) {
-        let Some(past) = self.after.find(alias, now) else { return };
-        let left = past.until.since(now);
-        let prolongs = if past.lasting {
-            left < settings.ttl - settings.ttl / 8
-        } else {
-            served && left <= settings.grace / 2
-        };
-        if prolongs && alias != key && matches!(past.kind, Kind::Renamed(_)) {
-            self.remember_renamed(settings, alias, key, true, now);
+        let rare = self.table.look(key, |binding| binding.flags.has(Flags::RARE)) == Some(true);
+        let own_ttl = if rare { self.rare.of(key).ttl } else { None };
+        let later = self.alias_until(settings, own_ttl, now);
+        // Not at every request: each time is an entry to expire, and one to write down.
+        if later.since(until) > settings.ttl / 8 {
+            self.aliases.prolong(alias, later, settings.max_sessions.get());
             self.journal.changed(alias);
         }
     }
 
     /// The key by which a session is known now; none when it has ended.
     pub(super) fn current(&self, key: SessionKey, now: Tick) -> Option<SessionKey> {
-        while let Some(leaving) = self.table.look(key, |binding| binding.flags.leaving) {
+        while let Some(leaving) = self.table.look(key, |binding| binding.flags.has(Flags::LEAVING)) {
             if !leaving {
                 return Some(key);
             }
@@ -153,9 +149,9 @@ impl Affinity {
     }
 
     pub(super) fn resolved(&self, key: SessionKey, now: Tick) -> Option<SessionKey> {
-        match self.resolve(key, now)? {
-            Kind::Renamed(key) => Some(key),
-            Kind::Ended(_) => None,
+        match self.aliases.find(key, now)? {
+            (Kind::Renamed(key), _) => Some(key),
+            (Kind::Ended(_), _) => None,
         }
     }
 }

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use dashmap::{DashMap, Entry};
 
-use super::{KeyBuildHasher, SessionKey, Slot, Tick};
+use super::{KeyBuildHasher, Scope, SessionKey, Slot, Tick};
 
 /// Where a session lives: a backend, and which instance of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,21 +26,14 @@ pub(super) struct Binding {
     pub(super) due: Tick,
     pub(super) created: Tick,
     pub(super) home: Home,
+    /// Which of the client's cookies holds its id.
+    pub(super) scope: Scope,
     pub(super) flags: Flags,
 }
 
-/// What a binding is beside its home.
+/// What a binding is beside its home: a set of marks in one byte, which leaves room for the scope.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Flags {
-    /// Idle for longer than the session timeout. Its valid entry is in the wheel of retained ones.
-    pub(super) retained: bool,
-    /// Bound because a backend accepted it, never set by one: counts against a quota.
-    pub(super) unlearned: bool,
-    /// Something about it is kept in [`Rare`](super::rare).
-    pub(super) rare: bool,
-    /// Being renamed: it is about to go, and whoever set this is making its successor.
-    pub(super) leaving: bool,
-}
+pub(super) struct Flags(u8);
 
 /// A copy of what a request needs to know.
 #[derive(Clone, Copy, Debug)]
@@ -62,11 +55,38 @@ pub(super) struct Table {
 /// Enough that growing one shard, or sweeping it, delays nobody for long.
 const SHARDS: usize = 256;
 
+// === impl Flags ===
+
+impl Flags {
+    /// Nothing of all that.
+    pub(super) const NONE: Self = Self(0);
+    /// Idle for longer than the session timeout. Its valid entry is in the wheel of retained ones.
+    pub(super) const RETAINED: Self = Self(1);
+    /// Bound because a backend accepted it, never set by one: counts against a quota.
+    pub(super) const UNLEARNED: Self = Self(1 << 1);
+    /// Something about it is kept in [`Rare`](super::rare).
+    pub(super) const RARE: Self = Self(1 << 2);
+    /// Being renamed: it is about to go, and the thread that set this is making its successor.
+    pub(super) const LEAVING: Self = Self(1 << 3);
+
+    pub(super) const fn has(self, mark: Self) -> bool {
+        self.0 & mark.0 != 0
+    }
+
+    pub(super) fn set(&mut self, mark: Self, is: bool) {
+        *self = self.with(mark, is);
+    }
+
+    pub(super) const fn with(self, mark: Self, is: bool) -> Self {
+        Self(if is { self.0 | mark.0 } else { self.0 & !mark.0 })
+    }
+}
+
 // === impl Binding ===
 
 impl Binding {
-    pub(super) fn new(home: Home, now: Tick, due: Tick, flags: Flags) -> Self {
-        Self { last_seen: AtomicU32::new(now.get()), due, created: now, home, flags }
+    pub(super) fn new(home: Home, now: Tick, due: Tick, scope: Scope, flags: Flags) -> Self {
+        Self { last_seen: AtomicU32::new(now.get()), due, created: now, home, scope, flags }
     }
 
     pub(super) fn last_seen(&self) -> Tick {

@@ -7,8 +7,8 @@ mod rules;
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use super::{
-    Affinity, Answer, Ask, Balance, Change, Decision, Effect, KeySource, Keys, Member, OnDown, PathPattern,
-    Roster, SessionKey, Settings, Settled, Slot, Stats, Tick, Verdict,
+    Affinity, Answer, Ask, Balance, Change, Decision, Effect, Effects, KeySource, Keys, Member, OnDown,
+    PathPattern, Roster, Scope, SessionKey, Settings, Settled, Slot, Stats, Tick, Verdict,
 };
 
 /// A pool with a few backends at tick `now`.
@@ -24,12 +24,29 @@ pub(super) fn key(number: u32) -> SessionKey {
     SessionKey::from_words([number; 4])
 }
 
-pub(super) fn set(number: u32) -> Effect {
-    Effect::Set { key: key(number), lasts: None }
+/// The cookie of `Path=/`, as most applications set it.
+pub(super) const ROOT: Scope = Scope::from_bits(1_000);
+/// Another cookie of that name.
+pub(super) const SHOP: Scope = Scope::from_bits(2_000);
+
+pub(super) fn set(number: u32) -> Effects {
+    set_in(ROOT, number)
 }
 
-pub(super) fn lasting(number: u32, seconds: u64) -> Effect {
-    Effect::Set { key: key(number), lasts: Some(Duration::from_secs(seconds)) }
+pub(super) fn set_in(scope: Scope, number: u32) -> Effects {
+    Effect::Set { key: key(number), scope, lasts: None }.into()
+}
+
+pub(super) fn lasting(number: u32, seconds: u64) -> Effects {
+    Effect::Set { key: key(number), scope: ROOT, lasts: Some(Duration::from_secs(seconds)) }.into()
+}
+
+pub(super) fn deleted() -> Effects {
+    deleted_in(ROOT)
+}
+
+pub(super) fn deleted_in(scope: Scope) -> Effects {
+    Effect::Deleted { scope }.into()
 }
 
 impl Pool {
@@ -119,11 +136,11 @@ impl Pool {
         decision: Decision,
         numbers: &[u32],
         status: u16,
-        effect: Effect,
+        effects: Effects,
     ) -> Settled {
         let keys = Self::keys(numbers);
         let slot = decision.pick.expect("a backend");
-        let answer = Answer { slot, status, effect, keys: &keys, now: self.at() };
+        let answer = Answer { slot, status, effects: &effects, keys: &keys, now: self.at() };
         self.affinity.settle(&self.settings, &self.roster, decision.claim, &answer)
     }
 
@@ -132,11 +149,11 @@ impl Pool {
         &mut self,
         numbers: &[u32],
         status: u16,
-        effect: Effect,
+        effects: Effects,
     ) -> (Slot, Verdict, Change) {
         let decision = self.ask(numbers);
         let (slot, verdict) = (decision.pick.expect("a backend"), decision.verdict);
-        let settled = self.settle(decision, numbers, status, effect);
+        let settled = self.settle(decision, numbers, status, effects);
         (slot, verdict, settled.change)
     }
 

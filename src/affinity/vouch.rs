@@ -2,9 +2,10 @@
 //! or when the table was full.
 
 use super::{
-    Affinity, Ask, Change, Decision, Member, MoveReason, Reason, Roster, SessionKey, Settings, Settled, Tick,
+    Affinity, Ask, Change, Decision, Member, MoveReason, Reason, Roster, Scope, SessionKey, Settings,
+    Settled, Tick,
+    bind::Origin,
     decide::{ClaimKind, home},
-    settle::Origin,
 };
 
 impl Affinity {
@@ -34,7 +35,7 @@ impl Affinity {
         if self.table.contains(key) {
             return Settled { key: Some(key), change: Change::Touched };
         }
-        self.bind(settings, member, key, Origin::Set, now)
+        self.bind(settings, member, key, Scope::WHOLE, Origin::Set, now)
     }
 }
 
@@ -43,7 +44,7 @@ mod tests {
     use std::{num::NonZeroUsize, time::Duration};
 
     use super::*;
-    use crate::affinity::{Admin, Answer, Balance, Effect, Keys, OnDown, Slot, Verdict};
+    use crate::affinity::{Admin, Answer, Balance, Effects, Keys, OnDown, Slot, Verdict};
 
     struct Pool {
         affinity: Affinity,
@@ -81,7 +82,8 @@ mod tests {
             let decision = self.choose(&keys, hint);
             let Decision { pick, wait_for, verdict, reason, claim } = decision;
             let slot = pick.unwrap();
-            let answer = Answer { slot, status: 404, effect: Effect::Silent, keys: &keys, now: Tick::ZERO };
+            let answer =
+                Answer { slot, status: 404, effects: &Effects::SILENT, keys: &keys, now: Tick::ZERO };
             let settled = self.affinity.settle(&self.settings, &self.roster, claim, &answer);
             let claim = crate::affinity::Claim::FREE;
             (Decision { pick, wait_for, verdict, reason, claim }, settled)

@@ -7,7 +7,7 @@ use std::{io, time::Duration};
 
 use super::link::MAX_FRAME;
 use crate::{
-    affinity::SessionKey,
+    affinity::{Scope, SessionKey},
     clock::millis,
     store::{Entry, Session},
 };
@@ -66,6 +66,7 @@ impl Entries {
                         | flag(session.ttl.is_some(), OWN_TTL)
                         | flag(session.unlearned, UNLEARNED),
                 );
+                out.extend_from_slice(&session.scope.to_bits().to_be_bytes());
                 put_name(out, &session.home);
                 for number in [session.instance, session.created, session.placed, session.seen] {
                     out.extend_from_slice(&number.to_be_bytes());
@@ -77,11 +78,10 @@ impl Entries {
                     out.extend_from_slice(&millis(ttl).to_be_bytes());
                 }
             }
-            Entry::Renamed { to, until, lasting } => {
+            Entry::Renamed { to, until } => {
                 out.push(RENAMED);
                 out.extend_from_slice(&to.to_bytes());
                 out.extend_from_slice(&until.to_be_bytes());
-                out.push(u8::from(*lasting));
             }
             Entry::Ended { home, until } => {
                 out.push(ENDED);
@@ -141,7 +141,7 @@ impl<'a> Reader<'a> {
             SESSION => Entry::Session(self.session()?),
             RENAMED => {
                 let to = SessionKey::from_bytes(self.array()?);
-                Entry::Renamed { to, until: self.number()?, lasting: self.byte()? != 0 }
+                Entry::Renamed { to, until: self.number()? }
             }
             ENDED => Entry::Ended { until: self.number()?, home: self.name()?.into() },
             GONE => Entry::Gone,
@@ -152,7 +152,9 @@ impl<'a> Reader<'a> {
 
     fn session(&mut self) -> io::Result<Session> {
         let flags = self.byte()?;
+        let scope = Scope::from_bits(self.array().map(u16::from_be_bytes)?);
         Ok(Session {
+            scope,
             home: self.name()?.into(),
             instance: self.number()?,
             created: self.number()?,
@@ -197,6 +199,7 @@ mod tests {
             seen: 3_000 + n,
             ttl: (n % 3 == 1).then(|| Duration::from_secs(n)),
             unlearned: n % 5 == 1,
+            scope: Scope::from_bits((n % 4) as u16),
         })
     }
 
@@ -212,7 +215,7 @@ mod tests {
 
     fn all() -> Vec<(SessionKey, Entry)> {
         let mut all: Vec<_> = (0..30).map(|n| (key(n), session(u64::from(n)))).collect();
-        all.push((key(100), Entry::Renamed { to: key(1), until: 7, lasting: true }));
+        all.push((key(100), Entry::Renamed { to: key(1), until: 7 }));
         all.push((key(101), Entry::Ended { home: "app-1".into(), until: 8 }));
         all.push((key(102), Entry::Gone));
         all

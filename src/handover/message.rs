@@ -8,7 +8,7 @@ use std::{io, time::Duration};
 use serde::{Deserialize, Serialize};
 
 /// The version of all that follows the greeting.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
 /// What a greeting begins with.
 const MAGIC: &[u8] = b"homing hand-over";
 

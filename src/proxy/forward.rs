@@ -19,7 +19,7 @@ use super::{
     request_body::{RequestBody, Tally},
 };
 use crate::{
-    affinity::{Answer, Ask, Claim, Decision, Effect, Keys, OnDown, Reason, Settled, Slot, Verdict},
+    affinity::{Answer, Ask, Claim, Decision, Effects, Keys, OnDown, Reason, Settled, Slot, Verdict},
     backend::{Backend, Evidence, InFlight},
     clock,
     error::Fault,
@@ -289,9 +289,15 @@ impl Held {
     }
 
     /// Tells affinity how the answer turned out, before its head goes on to the client.
-    pub(super) fn settle(mut self, slot: Slot, status: u16, effect: Effect, keys: &Keys) -> Option<Settled> {
+    pub(super) fn settle(
+        mut self,
+        slot: Slot,
+        status: u16,
+        effects: &Effects,
+        keys: &Keys,
+    ) -> Option<Settled> {
         let claim = self.claim.take()?;
-        let answer = Answer { slot, status, effect, keys, now: clock::tick() };
+        let answer = Answer { slot, status, effects, keys, now: clock::tick() };
         Some(self.pool.affinity.settle(&self.pool.settings, &self.pool.roster, claim, &answer))
     }
 }

@@ -11,7 +11,7 @@ use memchr::memmem;
 use tokio::time::Instant;
 
 use crate::{
-    affinity::{Affinity, Effect, KeyHasher, Keys, Token, TokenId, value_if_named},
+    affinity::{Affinity, Effects, KeyHasher, Keys, Token, TokenId, value_if_named},
     clock,
     issue::{self, Issuer},
     world::Pool,
@@ -100,10 +100,10 @@ impl<'a> OwnCookie<'a> {
     }
 
     /// What an answer of this status changes: a session begins with the first one that is no failure.
-    pub(super) fn effect(&self, hasher: &KeyHasher, status: u16) -> Effect {
+    pub(super) fn effects(&self, hasher: &KeyHasher, status: u16) -> Effects {
         match &self.brought {
-            Brought::Nothing(id, _) if status < 500 => Effect::Set { key: id.key(hasher), lasts: None },
-            _ => Effect::Silent,
+            Brought::Nothing(id, _) if status < 500 => Effects::begins(id.key(hasher)),
+            _ => Effects::SILENT,
         }
     }
 

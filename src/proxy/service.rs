@@ -24,7 +24,7 @@ use super::{
     upgrade::Tunnel,
 };
 use crate::{
-    affinity::{Answerer, Carrier, Effect, Keys, SessionKey},
+    affinity::{Answerer, Carrier, Effects, Exchange, Keys, SessionKey, Target},
     backend::{Evidence, InFlight},
     clock,
     error::Fault,
@@ -196,7 +196,8 @@ async fn handle(
     }
     let outgoing = head.finish(body, length.is_some());
     let method = std::mem::take(&mut parts.method);
-    // All that is needed of it has been written.
+    let uri = std::mem::take(&mut parts.uri);
+    // All else that is needed of it has been written.
     drop(parts);
 
     // A session that another process of ours has only just begun is looked for there first.
@@ -229,20 +230,22 @@ async fn handle(
     }
 
     // Before the head goes on to the client: its next request, on any worker, must find the binding.
-    let effect = match &own {
-        Some(own) => own.effect(hasher, status),
-        None if skip => Effect::Silent,
-        None => Effect::of(
-            &pool.settings.keys,
-            keys.source(),
-            hasher,
-            method.as_str(),
-            &Told { headers: response.headers(), status },
-            unix_seconds(),
-        ),
+    let effects = match &own {
+        Some(own) => own.effects(hasher, status),
+        None => {
+            let host = target::without_port(host.to_str().unwrap_or_default());
+            let exchange = Exchange {
+                carried: keys.source(),
+                method: method.as_str(),
+                target: Target { host: host.as_bytes(), path: uri.path().as_bytes() },
+                wall_unix: unix_seconds(),
+            };
+            let told = Told { headers: response.headers(), status };
+            Effects::of(&pool.settings.keys, hasher, &exchange, &told)
+        }
     };
     let slot = backend.member.slot();
-    let settled = held.settle(slot, status, effect, &keys);
+    let settled = held.settle(slot, status, &effects, &keys);
     let key = settled.and_then(|settled| settled.key);
     if let (Some(shared), Some(settled), Some(budget)) = (shared, settled, &mut budget) {
         Box::pin(shared.publish(pool, &keys, settled, own.is_some(), budget)).await;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::{
-    affinity::{Absorbed, Record, Rule, SessionKey, Slot, Tick, Trace},
+    affinity::{Absorbed, Record, Rule, Scope, SessionKey, Slot, Tick, Trace},
     backend::Told,
     clock,
     world::Pool,
@@ -20,8 +20,6 @@ pub enum Entry {
         to: SessionKey,
         /// Until when that matters, in Unix milliseconds.
         until: u64,
-        /// Whether it matters for as long as the session lives.
-        lasting: bool,
     },
     /// Its session ended a moment ago.
     Ended {
@@ -53,6 +51,8 @@ pub struct Session {
     pub ttl: Option<Duration>,
     /// Accepted by a backend, never set by one.
     pub unlearned: bool,
+    /// Which of the client's cookies holds its id.
+    pub scope: Scope,
 }
 
 /// How long a home that only another replica has may take to be configured here: longer than names of discovered
@@ -74,10 +74,10 @@ impl Entry {
         let affinity = &pool.affinity;
         match self {
             Self::Session(session) => session.absorb(pool, key, rule, now),
-            Self::Renamed { to, until, lasting } => {
+            Self::Renamed { to, until } => {
                 let until = now.after(Duration::from_millis(until.saturating_sub(clock::unix_ms())));
                 let until = until.min(now.after(pool.settings.max_ttl));
-                affinity.absorb_renamed(&pool.settings, key, *to, until, *lasting, now)
+                affinity.absorb_renamed(&pool.settings, key, *to, until, now)
             }
             Self::Ended { home, until } => {
                 let left = until.saturating_sub(clock::unix_ms());
@@ -108,9 +108,7 @@ impl Entry {
     fn from_trace(pool: &Pool, trace: Trace) -> Self {
         match trace {
             Trace::Bound(record) => Session::of(pool, &record).map_or(Self::Gone, Self::Session),
-            Trace::Renamed { to, until, lasting } => {
-                Self::Renamed { to, until: clock::unix_ms_of_tick(until), lasting }
-            }
+            Trace::Renamed { to, until } => Self::Renamed { to, until: clock::unix_ms_of_tick(until) },
             Trace::Ended { home, until } => match name(pool, home) {
                 Some(home) => Self::Ended { home, until: clock::unix_ms_of_tick(until) },
                 None => Self::Gone,
@@ -142,6 +140,7 @@ impl Session {
             seen: clock::unix_ms_of_tick(record.last_seen),
             ttl: record.ttl,
             unlearned: record.unlearned,
+            scope: record.scope,
         })
     }
 
@@ -165,6 +164,7 @@ impl Session {
             last_seen: clock::tick_of_unix_ms(self.seen),
             ttl: self.ttl,
             unlearned: self.unlearned,
+            scope: self.scope,
         };
         pool.affinity.absorb(&pool.settings, &member, key, &record, rule, now)
     }

@@ -6,8 +6,14 @@ use prometheus::Registry;
 
 use super::{Entry, Session};
 use crate::{
-    affinity::SessionKey, backend::Families, clock, config::Config, control, demo, materials::Materials,
-    tls::Ticketer, world::Snapshot,
+    affinity::{Scope, SessionKey},
+    backend::Families,
+    clock,
+    config::Config,
+    control, demo,
+    materials::Materials,
+    tls::Ticketer,
+    world::Snapshot,
 };
 
 /// The world of one pool with these backends.
@@ -52,5 +58,6 @@ pub(crate) fn session(home: &str) -> Entry {
         seen: now,
         ttl: None,
         unlearned: false,
+        scope: Scope::from_bits(7),
     })
 }

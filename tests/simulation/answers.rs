@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use homing::affinity::{Change, EndReason, MoveReason, Settings};
+use homing::affinity::{Change, EndReason, MoveReason, Scope, Settings};
 
-use super::model::{About, Home, Id, Model, NOTHING, Outcome, Past, PastKind, Says, Session, ticks};
+use super::model::{About, Alias, Home, Id, Leads, Model, NOTHING, Outcome, PastKind, Says, Session, ticks};
 
 /// An answer, and what only the core can tell: whether an id is bound there now.
 pub(crate) struct Answered<'a> {
@@ -21,31 +21,27 @@ pub(crate) struct Answered<'a> {
 impl Model {
     pub(crate) fn settle(&mut self, about: About, answer: &Answered<'_>) -> Outcome {
         match (about, answer.says) {
-            (About::Skipped, _) => NOTHING,
+            (About::Skipped, Says::Set(id, lasts)) => match self.sessions.get_mut(&id) {
+                Some(session) => {
+                    session.seen = self.now;
+                    (Some(id), Change::Touched)
+                }
+                None => self.learn(answer, id, lasts),
+            },
             (About::Nothing | About::Ending, Says::Set(id, lasts)) => self.learn(answer, id, lasts),
-            (About::Nothing | About::Ending, _) => NOTHING,
-            (About::Known { id, alias }, _) => self.settle_known(answer, id, alias),
-            (About::Moving { id, alias, .. }, Says::Deleted) => self.settle_known(answer, id, alias),
-            (About::Moving { .. }, Says::Silent) if answer.status >= 500 => NOTHING,
-            (About::Moving { id, alias, from, reason }, Says::Silent) => {
-                let outcome = self.rehome(answer, id, Some(from), reason);
-                if let (Some(alias), Some(id)) = (alias, outcome.0) {
-                    self.prolong(answer.settings, alias, id, answer.status < 400);
-                }
-                outcome
-            }
-            (About::Moving { id, alias, from, reason }, Says::Set(..)) => {
-                let moved = self.rehome(answer, id, Some(from), reason);
-                match self.settle_known(answer, id, alias) {
-                    (_, Change::Refreshed) if moved.1 == Change::Moved => moved,
-                    settled => settled,
-                }
+            (About::Nothing | About::Ending | About::Skipped, _) => NOTHING,
+            (About::Known { id, .. }, _) => self.settle_known(answer, id),
+            (About::Moving { id, from, reason, .. }, says) => {
+                self.settle_moving(answer, id, from, reason, says)
             }
             (About::Unknown { id }, Says::Set(set, lasts)) => {
                 if id == set {
                     self.count_late(id);
                 }
-                self.learn(answer, set, lasts)
+                match self.learn(answer, set, lasts) {
+                    NOTHING => (None, Change::Forgotten),
+                    outcome => outcome,
+                }
             }
             (About::Unknown { id }, Says::Silent) if answer.status < 400 => self.confirm(answer, id),
             (About::Unknown { .. }, _) => (None, Change::Forgotten),
@@ -56,47 +52,80 @@ impl Model {
         self.late_hits += u64::from(self.late.remove(&id).is_some());
     }
 
-    fn settle_known(&mut self, answer: &Answered<'_>, id: Id, alias: Option<Id>) -> Outcome {
-        let (id, alias) = match self.current(id) {
-            Some(current) if current != id => (current, alias.or(Some(id))),
-            _ => (id, alias),
-        };
-        match answer.says {
-            Says::Silent => {
-                if let Some(alias) = alias {
-                    self.prolong(answer.settings, alias, id, answer.status < 400);
-                }
-                let now = self.now;
-                match self.sessions.get_mut(&id) {
-                    Some(session) => {
-                        session.seen = now;
-                        (Some(id), Change::Touched)
-                    }
-                    None => NOTHING,
-                }
+    fn settle_moving(
+        &mut self,
+        answer: &Answered<'_>,
+        id: Id,
+        from: Home,
+        reason: MoveReason,
+        says: Says,
+    ) -> Outcome {
+        if matches!(says, Says::Deleted) {
+            let outcome = self.settle_known(answer, id);
+            if outcome.1 == Change::Ended {
+                return outcome;
             }
+        }
+        let sets = matches!(says, Says::Set(..));
+        if !sets && answer.status >= 500 {
+            return NOTHING;
+        }
+        if let Says::Set(set, lasts) = says
+            && !self.sessions.contains_key(&self.current(id).unwrap_or(id))
+        {
+            return self.learn(answer, set, lasts);
+        }
+        let moved = self.rehome(answer, id, Some(from), reason);
+        if !sets {
+            return moved;
+        }
+        match self.settle_known(answer, id) {
+            (_, Change::Refreshed | Change::Touched) if moved.1 == Change::Moved => moved,
+            settled => settled,
+        }
+    }
+
+    fn settle_known(&mut self, answer: &Answered<'_>, id: Id) -> Outcome {
+        let id = self.current(id).unwrap_or(id);
+        let now = self.now;
+        let touched = match self.sessions.get_mut(&id) {
+            Some(session) => {
+                session.seen = now;
+                (Some(id), Change::Touched)
+            }
+            None => NOTHING,
+        };
+        let kept = self.kept(id, answer.carried);
+        match answer.says {
+            Says::Silent => touched,
             Says::Deleted => {
-                let Some(session) = self.sessions.get(&id) else { return NOTHING };
-                let kind = PastKind::Ended(session.home);
-                let until = self.now + ticks(answer.settings.grace);
-                self.end(id, EndReason::Logout);
-                for id in [Some(id), alias].into_iter().flatten() {
-                    self.past.insert(id, Past { until, kind, lasting: false });
-                }
-                (None, Change::Ended)
+                let Some(old) = kept else { return touched };
+                let home = self.sessions[&old].home;
+                let until = now + ticks(answer.settings.grace);
+                self.lead(old, Leads::Ended(home, until));
+                self.end(old, EndReason::Logout);
+                self.past.insert(old, (home, until));
+                if old == id { (None, Change::Ended) } else { touched }
             }
             Says::Set(set, lasts) => {
-                let beside = answer.carried.contains(&set) && alias != Some(set);
-                if set == id || (beside && self.sessions.contains_key(&set)) {
-                    return self.learn(answer, set, lasts);
+                let beside = answer.carried.contains(&set) && self.sessions.contains_key(&set);
+                match kept {
+                    Some(old) if set != id && !beside => self.rename(answer, old, set, lasts),
+                    _ => self.learn(answer, set, lasts),
                 }
-                self.rename(answer, id, set, alias.is_some(), lasts)
             }
         }
     }
 
+    /// The session of a request whose id is in the cookie that all answers speak of.
+    fn kept(&self, id: Id, carried: &[Id]) -> Option<Id> {
+        let is_kept = |id: &Id| self.sessions.get(id).is_some_and(|session| session.scope == SCOPE);
+        let others = carried.iter().filter_map(|&id| self.current(id));
+        std::iter::once(id).chain(others).find(is_kept)
+    }
+
     fn learn(&mut self, answer: &Answered<'_>, id: Id, lasts: Option<Duration>) -> Outcome {
-        let outcome = self.bind(answer, id, true);
+        let outcome = self.bind(answer, id, true, SCOPE);
         if outcome.0.is_some() {
             self.lengthen(answer.settings, id, lasts);
         }
@@ -112,7 +141,7 @@ impl Model {
     }
 
     fn confirm(&mut self, answer: &Answered<'_>, id: Id) -> Outcome {
-        match self.past.get(&id).map(|past| past.kind) {
+        match self.resolve(id) {
             Some(PastKind::Ended(_)) => return (None, Change::Forgotten),
             Some(PastKind::Renamed(_)) => {
                 let id = self.current(id);
@@ -128,13 +157,13 @@ impl Model {
                 return (None, Change::Forgotten);
             }
         }
-        match self.bind(answer, id, false) {
+        match self.bind(answer, id, false, Scope::UNKNOWN) {
             (id, Change::Learned) => (id, Change::Confirmed),
             outcome => outcome,
         }
     }
 
-    fn bind(&mut self, answer: &Answered<'_>, id: Id, set: bool) -> Outcome {
+    fn bind(&mut self, answer: &Answered<'_>, id: Id, set: bool, scope: Scope) -> Outcome {
         let now = self.now;
         if !self.sessions.contains_key(&id) {
             if answer.instance.is_none() {
@@ -149,6 +178,7 @@ impl Model {
         let change = match self.sessions.get_mut(&id) {
             Some(session) => {
                 session.unlearned &= !set;
+                session.scope = session.scope.and(scope);
                 if Some(session.home) == home || !set {
                     session.seen = now;
                     Change::Refreshed
@@ -168,6 +198,7 @@ impl Model {
                     ttl: None,
                     streams: Vec::new(),
                     unlearned: !set,
+                    scope,
                 };
                 self.sessions.insert(id, session);
                 Change::Learned
@@ -177,6 +208,7 @@ impl Model {
             return NOTHING;
         }
         self.past.remove(&id);
+        self.aliases.remove(&id);
         (Some(id), change)
     }
 
@@ -235,6 +267,7 @@ impl Model {
     ) -> Outcome {
         let id = self.current(id).unwrap_or(id);
         let (now, home) = (self.now, answer.home());
+        let known = self.resolve(id).is_some();
         match self.sessions.get_mut(&id) {
             Some(session) if Some(session.home) == home || from.is_some_and(|from| from != session.home) => {
                 session.seen = now;
@@ -244,8 +277,8 @@ impl Model {
                 session.seen = now;
                 (Some(id), self.move_session(id, home, reason))
             }
-            None if self.past.contains_key(&id) => NOTHING,
-            None => self.bind(answer, id, true),
+            None if known => NOTHING,
+            None => self.bind(answer, id, true, Scope::UNKNOWN),
         }
     }
 
@@ -267,24 +300,20 @@ impl Model {
         Change::Moved
     }
 
-    fn rename(
-        &mut self,
-        answer: &Answered<'_>,
-        old: Id,
-        new: Id,
-        lasting: bool,
-        lasts: Option<Duration>,
-    ) -> Outcome {
+    fn rename(&mut self, answer: &Answered<'_>, old: Id, new: Id, lasts: Option<Duration>) -> Outcome {
         let alive = self.sessions.get(&old).is_some_and(|session| !self.is_ghost(session.home));
         if !alive {
             return self.learn(answer, new, lasts);
         }
-        let mut session = self.sessions.remove(&old).expect("it is bound");
+        let mut session = self.forget(old, Leads::To(new)).expect("it is bound");
         self.renamed += 1;
-        self.remember_renamed(answer.settings, old, new, lasting);
+        let until = self.alias_until(answer.settings, &session);
+        self.aliases.insert(old, Alias { until, leads: Leads::To(new) });
+        self.aliases.remove(&new);
         self.past.remove(&new);
         session.seen = self.now;
         session.unlearned = false;
+        session.scope = SCOPE;
         for stream in &session.streams {
             self.streams.insert(*stream, new);
         }
@@ -305,24 +334,15 @@ impl Model {
         (Some(new), Change::Renamed)
     }
 
-    fn remember_renamed(&mut self, settings: &Settings, old: Id, new: Id, lasting: bool) {
-        let wait = if lasting { settings.ttl.max(settings.grace) } else { settings.grace };
-        let past = Past { until: self.now + ticks(wait), kind: PastKind::Renamed(new), lasting };
-        self.past.insert(old, past);
+    fn alias_until(&self, settings: &Settings, session: &Session) -> u32 {
+        self.now + ticks(settings.ttl.max(session.ttl.unwrap_or_default().min(settings.max_ttl)))
     }
 
-    pub(crate) fn prolong(&mut self, settings: &Settings, alias: Id, id: Id, served: bool) {
-        let Some(past) = self.past.get(&alias) else { return };
-        if !matches!(past.kind, PastKind::Renamed(_)) || past.until <= self.now {
-            return;
-        }
-        let left = Duration::from_millis(100) * (past.until - self.now);
-        let prolongs = match past.lasting {
-            true => left < settings.ttl * 7 / 8,
-            false => served && left <= settings.grace / 2,
-        };
-        if prolongs {
-            self.remember_renamed(settings, alias, id, true);
+    pub(crate) fn prolong(&mut self, settings: &Settings, alias: Id, id: Id) {
+        let later = self.alias_until(settings, &self.sessions[&id]);
+        let known = self.aliases.get_mut(&alias).expect("it led there");
+        if Duration::from_millis(100) * later.saturating_sub(known.until) > settings.ttl / 8 {
+            known.until = later;
         }
     }
 }
@@ -333,5 +353,7 @@ impl Answered<'_> {
     }
 }
 
+/// The one cookie that backends set here.
+pub(crate) const SCOPE: Scope = Scope::from_bits(1_000);
 /// Sessions that fall idle within a few ticks of one another go in any order.
 const EVICTION_SLACK: u32 = 64;

@@ -1,8 +1,14 @@
 //! What must be true after every step.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
-use crate::{model::ticks, world::World};
+use crate::{
+    model::{Leads, ticks},
+    world::World,
+};
 
 impl World {
     pub(crate) fn check(&self) {
@@ -54,7 +60,12 @@ impl World {
         let sizes = self.affinity.sizes();
         assert_eq!(sizes.table, self.model.sessions.len(), "table");
         assert!(sizes.rare <= sizes.table, "{sizes:?}");
-        assert_eq!(sizes.past, self.model.past.len());
+        let names = self.model.aliases.values().filter_map(|alias| match alias.leads {
+            Leads::To(id) => Some(id),
+            _ => None,
+        });
+        let names: HashSet<u32> = names.collect();
+        assert_eq!(sizes.past, self.model.past.len() + self.model.aliases.len() + names.len());
         assert!(sizes.past_queue <= 2 * 131_072);
         assert!(sizes.live_wheel.max(sizes.retained_wheel) <= 2 * sizes.table + 4096, "{sizes:?}");
         assert!(sizes.late <= 16_384);

@@ -3,7 +3,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use homing::affinity::{Change, EndReason, Member, MoveReason, OnDown, Reason, Settings, Verdict};
+use homing::affinity::{Change, EndReason, Member, MoveReason, OnDown, Reason, Scope, Settings, Verdict};
 
 /// The number of a session id.
 pub(crate) type Id = u32;
@@ -33,15 +33,25 @@ pub(crate) struct Session {
     pub(crate) ttl: Option<Duration>,
     pub(crate) streams: Vec<u32>,
     pub(crate) unlearned: bool,
+    pub(crate) scope: Scope,
 }
 
+/// A replaced id.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Past {
+pub(crate) struct Alias {
     pub(crate) until: u32,
-    pub(crate) kind: PastKind,
-    pub(crate) lasting: bool,
+    pub(crate) leads: Leads,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Leads {
+    To(Id),
+    /// Its session ended there, which matters until then.
+    Ended(Home, u32),
+    Nowhere,
+}
+
+/// What became of an id that is no session's.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum PastKind {
     Renamed(Id),
@@ -83,7 +93,9 @@ pub(crate) struct Model {
     pub(crate) now: u32,
     pub(crate) backends: Vec<Backend>,
     pub(crate) sessions: HashMap<Id, Session>,
-    pub(crate) past: HashMap<Id, Past>,
+    pub(crate) aliases: HashMap<Id, Alias>,
+    /// Ids whose session ended, where, and until when that matters.
+    pub(crate) past: HashMap<Id, (Home, u32)>,
     pub(crate) late: HashMap<Id, (Home, u32)>,
     /// Where requests under way with an id that has no home go, and how many there are.
     pub(crate) pins: HashMap<Id, (usize, u32)>,
@@ -148,18 +160,33 @@ impl Model {
         for id in gone {
             self.end(id, EndReason::Expired);
         }
-        self.past.retain(|_, past| past.until > self.now);
+        self.past.retain(|_, (_, until)| *until > self.now);
+        self.aliases.retain(|_, alias| alias.until > self.now);
     }
 
     /// Takes a session out; books its end if it counts.
     pub(crate) fn end(&mut self, id: Id, reason: EndReason) {
-        let Some(session) = self.sessions.remove(&id) else { return };
+        let Some(session) = self.forget(id, Leads::Nowhere) else { return };
         if self.counts(&session) {
             self.backends[session.home.0].ended[reason as usize] += 1;
             self.ended += 1;
             if reason == EndReason::Expired {
                 self.late.insert(id, (session.home, session.seen));
             }
+        }
+    }
+
+    /// Takes a session out; this is where its earlier ids lead.
+    pub(crate) fn forget(&mut self, id: Id, leads: Leads) -> Option<Session> {
+        let session = self.sessions.remove(&id)?;
+        self.lead(id, leads);
+        Some(session)
+    }
+
+    /// The ids that lead to this one lead there from now on.
+    pub(crate) fn lead(&mut self, id: Id, leads: Leads) {
+        for alias in self.aliases.values_mut().filter(|alias| alias.leads == Leads::To(id)) {
+            alias.leads = leads;
         }
     }
 
@@ -192,15 +219,13 @@ impl Model {
         }
     }
 
-    fn resolve(&self, id: Id) -> Option<PastKind> {
-        let mut kind = self.past.get(&id).filter(|past| past.until > self.now)?.kind;
-        while let PastKind::Renamed(next) = kind {
-            if self.sessions.contains_key(&next) {
-                break;
-            }
-            kind = self.past.get(&next).filter(|past| past.until > self.now)?.kind;
+    pub(crate) fn resolve(&self, id: Id) -> Option<PastKind> {
+        match self.aliases.get(&id).filter(|alias| alias.until > self.now).map(|alias| alias.leads) {
+            Some(Leads::To(id)) => return Some(PastKind::Renamed(id)),
+            Some(Leads::Ended(home, until)) if until > self.now => return Some(PastKind::Ended(home)),
+            _ => {}
         }
-        Some(kind)
+        self.past.get(&id).filter(|(_, until)| *until > self.now).map(|(home, _)| PastKind::Ended(*home))
     }
 
     /// What a session is called now.
@@ -259,7 +284,7 @@ impl Model {
         });
         if let Some((id, alias)) = known {
             if let Some(alias) = alias {
-                self.prolong(settings, alias, id, false);
+                self.prolong(settings, alias, id);
             }
             return self.known(settings, id, alias, tried, waited);
         }

@@ -2,10 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use homing::affinity::{Admin, Answer, Ask, Change, Effect, EndReason, MoveReason, Slot, Verdict};
+use homing::affinity::{Admin, Answer, Ask, Change, Effect, Effects, EndReason, MoveReason, Slot, Verdict};
 
 use crate::{
-    answers::Answered,
+    answers::{Answered, SCOPE},
     model::{About, Id, Says, ticks},
     world::{Flight, Held, World, settings},
 };
@@ -202,17 +202,22 @@ impl World {
         let says = self.says(&flight);
         let same = self.same_session(&flight);
         let others = self.others(&flight, says);
-        let effect = match says {
-            Says::Silent => Effect::Silent,
-            Says::Deleted => Effect::Deleted,
-            Says::Set(id, lasts) => Effect::Set { key: self.key(id), lasts },
+        let effects = match says {
+            Says::Silent => Effects::SILENT,
+            Says::Deleted => Effect::Deleted { scope: SCOPE }.into(),
+            Says::Set(id, lasts) => Effect::Set { key: self.key(id), scope: SCOPE, lasts }.into(),
         };
         self.log.push(format!(
             "{:>8} backend {} answers {status} {says:?} to client {:?} {:?} {:?}",
             self.model.now, flight.backend, flight.client, flight.carried, flight.about
         ));
-        let answer =
-            Answer { slot: flight.member.slot(), status, effect, keys: &flight.keys, now: self.now() };
+        let answer = Answer {
+            slot: flight.member.slot(),
+            status,
+            effects: &effects,
+            keys: &flight.keys,
+            now: self.now(),
+        };
         let settled = self.affinity.settle(&self.settings, &flight.roster, flight.claim, &answer);
         let backend = &self.model.backends[flight.backend];
         let current = backend.member.as_ref().is_some_and(|member| Arc::ptr_eq(member, &flight.member));
@@ -244,7 +249,7 @@ impl World {
             others.into_iter().for_each(|other| self.lose(other));
         }
         if let Some(client) = flight.client {
-            self.receive(client, &flight.carried, says, same, flight.about == About::Skipped, outcome);
+            self.receive(client, &flight.carried, says, same, outcome);
         }
         if let Some(id) = outcome.0
             && self.chance(8)
@@ -298,7 +303,6 @@ impl World {
         carried: &[Id],
         says: Says,
         same: bool,
-        skipped: bool,
         (id, change): (Option<Id>, Change),
     ) {
         let lost = self.chance(2);
@@ -316,9 +320,8 @@ impl World {
                 let others = whose.filter(|(at, other)| *at != client && other.jar == Some(set));
                 let others: Vec<usize> = others.map(|(at, _)| at).collect();
                 if !keeps {
-                    // Of what a skipped path sets, the core learns nothing.
                     self.clients[client].jar = Some(set);
-                    self.clients[client].lost = skipped || !others.is_empty();
+                    self.clients[client].lost = !others.is_empty();
                 }
                 others.into_iter().for_each(|other| self.lose(other));
             }

@@ -3,7 +3,7 @@
 use homing::affinity::{Absorbed, Affinity, Rule, SessionKey, Trace};
 
 use crate::{
-    model::{Model, PastKind, ticks},
+    model::{Leads, Model, ticks},
     world::World,
 };
 
@@ -41,12 +41,7 @@ impl World {
         for at in 0..self.model.backends.len() {
             let name = &self.model.backends[at].name;
             let knows = self.model.sessions.values().any(|session| session.home.0 == at);
-            let knows = knows
-                || self
-                    .model
-                    .past
-                    .values()
-                    .any(|past| matches!(past.kind, PastKind::Ended(home) if home.0 == at));
+            let knows = knows || self.model.past.values().any(|(home, _)| home.0 == at);
             if knows {
                 self.model.backends[at].member = self.affinity.home_named(name, &self.settings);
             }
@@ -63,9 +58,7 @@ impl World {
             Trace::Bound(record) => {
                 self.affinity.absorb(settings, &home(record.home), key, &record, Rule::Newer, now)
             }
-            Trace::Renamed { to, until, lasting } => {
-                self.affinity.absorb_renamed(settings, key, to, until, lasting, now)
-            }
+            Trace::Renamed { to, until } => self.affinity.absorb_renamed(settings, key, to, until, now),
             Trace::Ended { home: slot, until } => {
                 match self.affinity.absorb_ended(settings, key, home(slot).slot(), until, now) {
                     Absorbed::Ended => Absorbed::New,
@@ -82,13 +75,16 @@ impl World {
         let instances: Vec<u32> = model.backends.iter().map(|backend| backend.instance).collect();
         model.sessions.retain(|_, session| instances[session.home.0] == session.home.1);
         let latest = model.now + ticks(self.settings.grace);
-        for past in model.past.values_mut().filter(|past| matches!(past.kind, PastKind::Ended(_))) {
-            past.until = past.until.min(latest);
+        // Each of the earlier ids of a session that ended is remembered by itself.
+        for (id, alias) in std::mem::take(&mut model.aliases) {
+            match alias.leads {
+                Leads::To(_) => _ = model.aliases.insert(id, alias),
+                Leads::Ended(home, until) if until > model.now => _ = model.past.insert(id, (home, until)),
+                _ => {}
+            }
         }
-        model.past.retain(|_, past| match past.kind {
-            PastKind::Ended(home) => instances[home.0] == home.1,
-            PastKind::Renamed(_) => true,
-        });
+        model.past.values_mut().for_each(|(_, until)| *until = latest.min(*until));
+        model.past.retain(|_, (home, _)| instances[home.0] == home.1);
         for backend in &mut model.backends {
             backend.member = None;
             (backend.up, backend.draining, backend.maintenance) = (true, false, false);
@@ -101,6 +97,7 @@ impl World {
             backends: std::mem::take(&mut self.model.backends),
             sessions: std::mem::take(&mut self.model.sessions),
             past: std::mem::take(&mut self.model.past),
+            aliases: std::mem::take(&mut self.model.aliases),
             restored: counted as u64,
             ..Model::default()
         };

@@ -8,7 +8,7 @@ use homing::affinity::{
     SessionKey, Settings, Tick,
 };
 
-use crate::model::{About, Backend, Home, Id, Model};
+use crate::model::{About, Backend, Home, Id, Leads, Model};
 
 pub(crate) struct World {
     pub(crate) rng: Rng,
@@ -203,7 +203,7 @@ impl World {
                 .map(|(&id, _)| id)
                 .collect();
             for id in uncounted {
-                self.model.sessions.remove(&id);
+                self.model.forget(id, Leads::Nowhere);
             }
         }
         // A ghost goes when the core comes across it; nobody counts it.
@@ -216,7 +216,7 @@ impl World {
             .filter(|&id| !self.is_bound(id))
             .collect();
         for id in ghosts {
-            self.model.sessions.remove(&id);
+            self.model.forget(id, Leads::Nowhere);
         }
     }
 

@@ -24,15 +24,154 @@ fn another_value_renames_the_session_and_the_count_stays() {
 }
 
 #[test]
-fn a_replaced_id_leads_home_within_the_grace() {
+fn a_replaced_id_leads_home_for_the_ttl_after_its_last_use() {
     let mut pool = Pool::new(3);
     let home = pool.login(1);
     pool.exchange(&[1], 200, set(2));
-    let decision = pool.ask(&[1]);
-    assert_eq!((decision.pick, decision.reason), (Some(home), Reason::Renamed));
-    pool.affinity.abandon(decision.claim);
-    pool.pass(5);
+    for _ in 0..3 {
+        pool.pass(80);
+        let decision = pool.ask(&[1]);
+        assert_eq!((decision.pick, decision.reason), (Some(home), Reason::Renamed));
+        pool.affinity.abandon(decision.claim);
+    }
+    for _ in 0..3 {
+        pool.pass(35);
+        assert_eq!(pool.exchange(&[2], 200, Effects::SILENT).0, home);
+    }
     assert_eq!(pool.look(&[1]).1, Verdict::Provisional);
+}
+
+#[test]
+fn a_replaced_id_of_a_session_that_lasts_longer_leads_home_for_longer() {
+    let mut pool = Pool::new(3);
+    let home = pool.login(1);
+    pool.exchange(&[1], 200, lasting(1, 300));
+    pool.exchange(&[1], 200, set(2));
+    pool.pass(250);
+    assert_eq!(pool.look(&[1]), (Some(home), Verdict::Home));
+}
+
+#[test]
+fn every_id_of_a_long_chain_leads_home() {
+    let mut pool = Pool::new(3);
+    let home = pool.login(1);
+    for number in 1..200 {
+        assert_eq!(pool.exchange(&[number], 200, set(number + 1)).2, Change::Renamed);
+    }
+    pool.pass(20);
+    for number in 1..=200 {
+        assert_eq!(pool.look(&[number]), (Some(home), Verdict::Home), "{number}");
+    }
+    assert_eq!(pool.counts(), (1, 0));
+}
+
+#[test]
+fn all_values_of_parallel_rotations_lead_home() {
+    let mut pool = Pool::new(5);
+    let home = pool.login(0);
+    let mut next = 1;
+    // A client that keeps any of the values, and sends the next sixteen requests with that.
+    let mut kept = 0;
+    for round in 0..5 {
+        let decisions: Vec<_> = (0..16).map(|_| pool.ask(&[kept])).collect();
+        for decision in decisions {
+            assert_eq!(pool.settle(decision, &[kept], 200, set(next)).change, Change::Renamed);
+            next += 1;
+        }
+        kept = next - 1 - (round * 5) % 16;
+        pool.pass(11);
+    }
+    for number in 0..next {
+        assert_eq!(pool.look(&[number]), (Some(home), Verdict::Home), "{number} of {next}");
+    }
+    assert_eq!(pool.counts(), (1, 0));
+}
+
+#[test]
+fn a_cookie_of_another_scope_begins_a_session_beside() {
+    let mut pool = Pool::new(3);
+    let home = pool.login(1);
+    assert_eq!(pool.exchange(&[1], 200, set_in(SHOP, 2)), (home, Verdict::Home, Change::Learned));
+    assert_eq!((pool.counts(), pool.stats().renamed), ((2, 0), 0));
+    pool.pass(6);
+    for carried in [&[1][..], &[2], &[2, 1]] {
+        assert_eq!(pool.look(carried), (Some(home), Verdict::Home), "{carried:?}");
+    }
+}
+
+#[test]
+fn of_several_ids_the_one_of_the_same_scope_is_renamed() {
+    let mut pool = Pool::new(3);
+    pool.login(1);
+    pool.exchange(&[1], 200, set_in(SHOP, 2));
+    assert_eq!(pool.exchange(&[2, 1], 200, set(3)).2, Change::Renamed);
+    assert_eq!(pool.exchange(&[2, 3], 200, set_in(SHOP, 4)).2, Change::Renamed);
+    assert_eq!((pool.counts(), pool.stats().renamed), ((2, 0), 2));
+    // Each ends by itself, and by no deletion of the other.
+    assert_eq!(pool.exchange(&[4, 3], 200, deleted()).2, Change::Touched);
+    assert_eq!((pool.counts(), pool.ended(EndReason::Logout)), ((1, 0), 1));
+    assert_eq!(pool.exchange(&[4], 200, deleted()).2, Change::Touched);
+    assert_eq!(pool.exchange(&[4], 200, deleted_in(SHOP)).2, Change::Ended);
+    assert_eq!(pool.counts(), (0, 0));
+}
+
+#[test]
+fn a_deletion_for_another_scope_ends_nothing() {
+    let mut pool = Pool::new(3);
+    let home = pool.login(1);
+    assert_eq!(pool.exchange(&[1], 200, deleted_in(SHOP)).2, Change::Touched);
+    pool.pass(6);
+    assert_eq!((pool.look(&[1]), pool.counts()), ((Some(home), Verdict::Home), (1, 0)));
+}
+
+#[test]
+fn an_id_whose_scope_nobody_told_is_never_renamed_nor_ended() {
+    let mut pool = Pool::new(3);
+    let (home, _, change) = pool.exchange(&[1], 200, Effects::SILENT);
+    assert_eq!(change, Change::Confirmed);
+    assert_eq!(pool.exchange(&[1], 200, deleted()).2, Change::Touched);
+    assert_eq!(pool.exchange(&[1], 200, set(2)), (home, Verdict::Home, Change::Learned));
+    // Once it is told, it is renamed like any other.
+    assert_eq!(pool.exchange(&[1], 200, set(1)).2, Change::Refreshed);
+    assert_eq!(pool.exchange(&[1], 200, set(3)).2, Change::Renamed);
+    assert_eq!(pool.counts(), (2, 0));
+}
+
+#[test]
+fn an_id_that_is_kept_in_two_cookies_ends_with_neither() {
+    let mut pool = Pool::new(3);
+    pool.login(1);
+    assert_eq!(pool.exchange(&[1], 200, set_in(SHOP, 1)).2, Change::Refreshed);
+    assert_eq!(pool.exchange(&[1], 200, deleted()).2, Change::Touched);
+    assert_eq!(pool.exchange(&[1], 200, deleted_in(SHOP)).2, Change::Touched);
+    assert_eq!(pool.exchange(&[1], 200, set(2)).2, Change::Learned);
+    assert_eq!(pool.counts(), (2, 0));
+}
+
+#[test]
+fn a_session_of_a_header_field_is_renamed_although_it_was_only_accepted() {
+    let mut pool = Pool::new(3);
+    pool.settings.keys = vec![KeySource::Header("mcp-session-id".into())];
+    assert_eq!(pool.exchange(&[1], 200, Effects::SILENT).2, Change::Confirmed);
+    assert_eq!(pool.exchange(&[1], 200, Effects::begins(key(2))).2, Change::Renamed);
+    assert_eq!(pool.counts(), (1, 0));
+}
+
+#[test]
+fn all_ids_of_a_session_that_ended_lead_home_within_the_grace() {
+    let mut pool = Pool::new(3);
+    let home = pool.login(1);
+    for number in 1..4 {
+        pool.exchange(&[number], 200, set(number + 1));
+    }
+    assert_eq!(pool.exchange(&[4], 200, deleted()).2, Change::Ended);
+    for number in 1..=4 {
+        let decision = pool.ask(&[number]);
+        assert_eq!((decision.pick, decision.reason), (Some(home), Reason::Ending), "{number}");
+        assert_eq!(pool.settle(decision, &[number], 200, Effects::SILENT).change, Change::None);
+    }
+    pool.pass(5);
+    assert!((1..=4).all(|number| pool.look(&[number]).1 == Verdict::Provisional));
 }
 
 #[test]
@@ -44,7 +183,7 @@ fn of_two_parallel_rotations_either_id_leads_home() {
     assert_eq!(pool.settle(second, &[1], 200, set(3)).change, Change::Renamed);
     for _ in 0..20 {
         pool.pass(50);
-        assert_eq!(pool.exchange(&[2], 200, Effect::Silent), (home, Verdict::Home, Change::Touched));
+        assert_eq!(pool.exchange(&[2], 200, Effects::SILENT), (home, Verdict::Home, Change::Touched));
     }
     assert_eq!(pool.look(&[3]), (Some(home), Verdict::Home));
     assert_eq!(pool.counts(), (1, 0));
@@ -56,10 +195,10 @@ fn a_client_that_never_got_its_new_id_keeps_its_session() {
     let home = pool.login(1);
     pool.exchange(&[1], 200, set(2));
     pool.pass(4);
-    pool.exchange(&[1], 200, Effect::Silent);
+    pool.exchange(&[1], 200, Effects::SILENT);
     for _ in 0..20 {
         pool.pass(55);
-        assert_eq!(pool.exchange(&[1], 200, Effect::Silent).0, home);
+        assert_eq!(pool.exchange(&[1], 200, Effects::SILENT).0, home);
     }
     assert_eq!(pool.counts(), (1, 0));
 }
@@ -115,12 +254,12 @@ fn a_deletion_ends_the_session_after_the_grace() {
     let mut pool = Pool::new(3);
     let home = pool.login(1);
     let late = pool.ask(&[1]);
-    assert_eq!(pool.exchange(&[1], 200, Effect::Deleted).2, Change::Ended);
+    assert_eq!(pool.exchange(&[1], 200, deleted()).2, Change::Ended);
     assert_eq!((pool.counts(), pool.ended(EndReason::Logout)), ((0, 0), 1));
     let decision = pool.ask(&[1]);
     assert_eq!((decision.pick, decision.reason), (Some(home), Reason::Ending));
-    assert_eq!(pool.settle(decision, &[1], 200, Effect::Silent).change, Change::None);
-    assert_eq!(pool.settle(late, &[1], 200, Effect::Silent).change, Change::None);
+    assert_eq!(pool.settle(decision, &[1], 200, Effects::SILENT).change, Change::None);
+    assert_eq!(pool.settle(late, &[1], 200, Effects::SILENT).change, Change::None);
     pool.pass(5);
     assert_eq!(pool.look(&[1]).1, Verdict::Provisional);
     assert_eq!(pool.stats().learned, 1);
@@ -133,8 +272,8 @@ fn a_move_that_was_under_way_does_not_bring_a_session_back_from_its_logout() {
     let out = pool.ask(&[1]);
     pool.member(home).set_up(false, pool.at());
     let moving = pool.ask(&[1]);
-    assert_eq!(pool.settle(out, &[1], 200, Effect::Deleted).change, Change::Ended);
-    assert_eq!(pool.settle(moving, &[1], 200, Effect::Silent).change, Change::None);
+    assert_eq!(pool.settle(out, &[1], 200, deleted()).change, Change::Ended);
+    assert_eq!(pool.settle(moving, &[1], 200, Effects::SILENT).change, Change::None);
     assert_eq!(pool.counts(), (0, 0));
 }
 
@@ -143,7 +282,7 @@ fn a_deletion_by_the_backend_it_moves_to_is_a_logout_and_no_move() {
     let mut pool = Pool::new(3);
     let home = pool.login(1);
     pool.member(home).set_up(false, pool.at());
-    assert_eq!(pool.exchange(&[1], 302, Effect::Deleted).2, Change::Ended);
+    assert_eq!(pool.exchange(&[1], 302, deleted()).2, Change::Ended);
     assert_eq!((pool.moved(MoveReason::Down), pool.ended(EndReason::Logout)), (0, 1));
 }
 
@@ -153,7 +292,7 @@ fn a_silent_answer_is_a_sign_of_life() {
     pool.login(1);
     let decision = pool.ask(&[1]);
     pool.pass(50);
-    assert_eq!(pool.settle(decision, &[1], 200, Effect::Silent).change, Change::Touched);
+    assert_eq!(pool.settle(decision, &[1], 200, Effects::SILENT).change, Change::Touched);
     pool.pass(50);
     assert_eq!(pool.counts(), (1, 0));
 }

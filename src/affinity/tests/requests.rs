@@ -36,7 +36,7 @@ fn a_known_id_whose_home_is_down_moves_on_success() {
     assert_eq!((decision.verdict, decision.reason), (Verdict::Moved, Reason::Down));
     let new = decision.pick.unwrap();
     assert_ne!(new, home);
-    assert_eq!(pool.settle(decision, &[1], 200, Effect::Silent).change, Change::Moved);
+    assert_eq!(pool.settle(decision, &[1], 200, Effects::SILENT).change, Change::Moved);
     pool.member(home).set_up(true, pool.at());
     assert_eq!(pool.look(&[1]), (Some(new), Verdict::Home));
     assert_eq!((pool.counts(), pool.moved(MoveReason::Down)), ((1, 0), 1));
@@ -47,7 +47,7 @@ fn a_move_that_fails_moves_nothing() {
     let mut pool = Pool::new(3);
     let home = pool.login(1);
     pool.member(home).set_up(false, pool.at());
-    assert_eq!(pool.exchange(&[1], 503, Effect::Silent).2, Change::None);
+    assert_eq!(pool.exchange(&[1], 503, Effects::SILENT).2, Change::None);
     pool.look(&[1]);
     pool.member(home).set_up(true, pool.at());
     assert_eq!(pool.look(&[1]), (Some(home), Verdict::Home));
@@ -89,7 +89,7 @@ fn a_known_id_whose_home_left_the_configuration_moves() {
     assert_eq!(pool.counts(), (0, 0));
     let decision = pool.ask(&[1]);
     assert_eq!((decision.verdict, decision.reason), (Verdict::Moved, Reason::Removed));
-    assert_eq!(pool.settle(decision, &[1], 200, Effect::Silent).change, Change::Moved);
+    assert_eq!(pool.settle(decision, &[1], 200, Effects::SILENT).change, Change::Moved);
     assert_eq!((pool.counts(), pool.moved(MoveReason::Removed)), ((1, 0), 1));
 }
 
@@ -132,7 +132,7 @@ fn an_unknown_id_goes_where_every_replica_sends_it() {
 #[test]
 fn an_unknown_id_is_bound_when_its_backend_accepts_it() {
     let mut pool = Pool::new(3);
-    let (slot, verdict, change) = pool.exchange(&[1], 200, Effect::Silent);
+    let (slot, verdict, change) = pool.exchange(&[1], 200, Effects::SILENT);
     assert_eq!((verdict, change), (Verdict::Provisional, Change::Confirmed));
     assert_eq!(pool.look(&[1]), (Some(slot), Verdict::Home));
     assert_eq!(pool.stats().unlearned, 1);
@@ -141,8 +141,8 @@ fn an_unknown_id_is_bound_when_its_backend_accepts_it() {
 #[test]
 fn an_unknown_id_is_forgotten_when_its_backend_refuses_it_or_sets_another() {
     let mut pool = Pool::new(3);
-    assert_eq!(pool.exchange(&[1], 404, Effect::Silent).2, Change::Forgotten);
-    assert_eq!(pool.exchange(&[1], 200, Effect::Deleted).2, Change::Forgotten);
+    assert_eq!(pool.exchange(&[1], 404, Effects::SILENT).2, Change::Forgotten);
+    assert_eq!(pool.exchange(&[1], 200, deleted()).2, Change::Forgotten);
     assert_eq!(pool.exchange(&[1], 200, set(2)).2, Change::Learned);
     assert_eq!(pool.look(&[1]).1, Verdict::Provisional);
     assert_eq!(pool.look(&[2]).1, Verdict::Home);
@@ -166,19 +166,32 @@ fn an_id_that_has_just_ended_does_not_go_before_a_living_one() {
             break number;
         }
     };
-    assert_eq!(pool.exchange(&[other], 200, Effect::Deleted).2, Change::Ended);
+    assert_eq!(pool.exchange(&[other], 200, deleted()).2, Change::Ended);
     assert_eq!(pool.look(&[other, 1]), (Some(home), Verdict::Home));
 }
 
 #[test]
-fn a_skipped_path_is_balanced_and_teaches_nothing() {
+fn a_session_that_begins_on_a_skipped_path_is_learned() {
     let mut pool = Pool::new(3);
-    pool.login(1);
-    let decision = pool.ask_with(&[1], |ask| ask.skip = true);
+    let decision = pool.ask_with(&[], |ask| ask.skip = true);
+    let home = decision.pick;
     assert_eq!(decision.verdict, Verdict::Skipped);
-    assert_eq!(pool.settle(decision, &[1], 200, set(2)).change, Change::None);
-    assert_eq!(pool.look(&[2]).1, Verdict::Provisional);
-    assert_eq!(pool.look(&[1]).1, Verdict::Home);
+    assert_eq!(pool.settle(decision, &[], 200, set(1)).change, Change::Learned);
+    assert_eq!(pool.look(&[1]), (home, Verdict::Home));
+}
+
+#[test]
+fn a_skipped_path_neither_moves_nor_ends_a_session() {
+    let mut pool = Pool::new(2);
+    let home = pool.login(1);
+    for effects in [set(1), deleted(), Effects::SILENT] {
+        for _ in 0..8 {
+            let decision = pool.ask_with(&[1], |ask| ask.skip = true);
+            assert_ne!(pool.settle(decision, &[1], 200, effects).change, Change::Moved);
+        }
+        assert_eq!(pool.look(&[1]), (Some(home), Verdict::Home));
+    }
+    assert_eq!(pool.counts(), (1, 0));
 }
 
 #[test]

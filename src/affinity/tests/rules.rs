@@ -12,9 +12,9 @@ fn parallel_requests_with_one_unknown_id_agree() {
     pool.reload(&["a", "b", "c", "d", "e", "f", "g", "h"]);
     let more: Vec<_> = (0..4).map(|_| pool.ask(&[1])).collect();
     assert!(more.iter().all(|decision| decision.pick == Some(slot)));
-    assert_eq!(pool.settle(first, &[1], 200, Effect::Silent).change, Change::Confirmed);
+    assert_eq!(pool.settle(first, &[1], 200, Effects::SILENT).change, Change::Confirmed);
     for decision in more {
-        assert_eq!(pool.settle(decision, &[1], 200, Effect::Silent).change, Change::Refreshed);
+        assert_eq!(pool.settle(decision, &[1], 200, Effects::SILENT).change, Change::Refreshed);
     }
     assert_eq!((pool.stats().pins, pool.counts()), (0, (1, 0)));
 }
@@ -26,8 +26,8 @@ fn of_parallel_answers_to_an_unknown_id_the_first_decides() {
     let slot = first.pick.unwrap();
     let second = pool.ask_but(&[1], &[slot]);
     assert_ne!(second.pick, Some(slot));
-    pool.settle(first, &[1], 200, Effect::Silent);
-    pool.settle(second, &[1], 200, Effect::Silent);
+    pool.settle(first, &[1], 200, Effects::SILENT);
+    pool.settle(second, &[1], 200, Effects::SILENT);
     assert_eq!(pool.look(&[1]), (Some(slot), Verdict::Home));
     assert_eq!(pool.moved(MoveReason::Relearned), 0);
 }
@@ -41,7 +41,7 @@ fn parallel_requests_of_a_session_that_moves_agree() {
     let new = decisions[0].pick;
     assert!(decisions.iter().all(|decision| decision.pick == new));
     for decision in decisions {
-        pool.settle(decision, &[1], 200, Effect::Silent);
+        pool.settle(decision, &[1], 200, Effects::SILENT);
     }
     assert_eq!(pool.moved(MoveReason::Down), 1);
     assert!(pool.roster.members().iter().all(|member| member.placing() == 0));
@@ -54,7 +54,7 @@ fn a_session_that_is_renamed_while_it_moves_stays_one() {
     pool.member(home).set_up(false, pool.at());
     let (first, second) = (pool.ask(&[1]), pool.ask(&[1]));
     assert_eq!(pool.settle(first, &[1], 200, set(2)).change, Change::Renamed);
-    pool.settle(second, &[1], 200, Effect::Silent);
+    pool.settle(second, &[1], 200, Effects::SILENT);
     assert_eq!((pool.counts(), pool.stats().learned), ((1, 0), 1));
 }
 
@@ -134,7 +134,7 @@ fn a_session_in_use_ends_at_its_max_age() {
 fn made_up_ids_cannot_fill_a_table() {
     let mut pool = Pool::new(3);
     for number in 0..5_000 {
-        pool.exchange(&[number], 200, Effect::Silent);
+        pool.exchange(&[number], 200, Effects::SILENT);
     }
     assert_eq!(pool.counts(), (500, 0));
     for number in 10_000..10_500 {
@@ -201,7 +201,7 @@ fn another_instance_ends_the_sessions_of_the_first() {
     assert_eq!((pool.counts(), pool.ended(EndReason::Restarted)), ((10 - on_it, 0), on_it));
     let decision = pool.ask(&[3]);
     assert_eq!((decision.verdict, decision.reason), (Verdict::Moved, Reason::Restarted));
-    assert_eq!(pool.settle(decision, &[3], 200, Effect::Silent).change, Change::Moved);
+    assert_eq!(pool.settle(decision, &[3], 200, Effects::SILENT).change, Change::Moved);
     assert_eq!(pool.look(&[3]).1, Verdict::Home);
 }
 
@@ -214,7 +214,7 @@ fn a_home_that_blinked_gets_back_what_did_not_have_to_move() {
     let home = pool.look(&[0]).0.unwrap();
     let its: Vec<u32> = (0..20).filter(|&number| pool.look(&[number]).0 == Some(home)).collect();
     pool.member(home).set_up(false, pool.at());
-    pool.exchange(&[its[0]], 200, Effect::Silent);
+    pool.exchange(&[its[0]], 200, Effects::SILENT);
     pool.member(home).set_up(true, pool.at());
     assert_ne!(pool.look(&[its[0]]).0, Some(home));
     for &number in &its[1..] {
@@ -259,7 +259,7 @@ fn a_drain_is_over_when_the_last_live_session_is_idle() {
     sound(eta(&pool), 60);
     pool.pass(10);
     sound(eta(&pool), 50);
-    pool.exchange(&[2], 200, Effect::Deleted);
+    pool.exchange(&[2], 200, deleted());
     sound(eta(&pool), 40);
     pool.settings.session_timeout = Duration::from_secs(80);
     pool.reload(&["a"]);
@@ -288,7 +288,7 @@ fn an_expired_id_that_is_still_good_is_advice() {
     pool.pass(100);
     let decision = pool.ask(&[1]);
     assert_eq!((decision.pick, decision.reason), (Some(home), Reason::Expired));
-    pool.settle(decision, &[1], 200, Effect::Silent);
+    pool.settle(decision, &[1], 200, Effects::SILENT);
     let stats = pool.stats();
     assert_eq!((stats.late, stats.longest_late), (1, Duration::from_secs(100)));
 }
@@ -320,7 +320,7 @@ fn the_last_four_moves_are_remembered() {
     let mut home = pool.login(1);
     for _ in 0..6 {
         pool.member(home).set_up(false, pool.at());
-        let new = pool.exchange(&[1], 200, Effect::Silent).0;
+        let new = pool.exchange(&[1], 200, Effects::SILENT).0;
         pool.member(home).set_up(true, pool.at());
         home = new;
     }

@@ -25,13 +25,15 @@ pub(super) struct Binding {
     pub(super) ttl: Option<Duration>,
     /// Whether the application has never set it here.
     pub(super) unlearned: bool,
+    /// Which of the client's cookies holds its id; 0 for unknown.
+    pub(super) scope: u16,
 }
 
 /// What is left of an id that was replaced or ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Alias {
     /// It leads to this key.
-    Renamed { to: [u8; 16], until: u64, lasting: bool },
+    Renamed { to: [u8; 16], until: u64 },
     /// Requests that were under way still go to this backend.
     Ended { home: u32, until: u64 },
 }
@@ -92,7 +94,7 @@ pub(super) struct Malformed;
 struct Reader<'a>(&'a [u8]);
 
 /// The longest binding: flags, seven numbers.
-pub(super) const BINDING_MAX: usize = 1 + 5 + 8 + 5 + 3 * 10 + 10;
+pub(super) const BINDING_MAX: usize = 1 + 5 + 8 + 5 + 3 * 10 + 10 + 2;
 /// Past the year 10000: no time of ours.
 const TIME_MAX: u64 = 1 << 48;
 /// Longer than any TTL that can be configured.
@@ -104,9 +106,11 @@ const UNLEARNED: u8 = 1;
 const HAS_INSTANCE: u8 = 1 << 1;
 const HAS_FROM: u8 = 1 << 2;
 const HAS_TTL: u8 = 1 << 3;
+const HAS_SCOPE: u8 = 1 << 4;
 
-const RENAMED: u8 = 0;
-const RENAMED_LASTING: u8 = 1;
+/// Read only: format 1 told ids that last from those that did not.
+const RENAMED_BRIEFLY: u8 = 0;
+const RENAMED: u8 = 1;
 const ENDED: u8 = 2;
 
 const HAS_DEADLINE: u8 = 1 << 4;
@@ -123,7 +127,8 @@ impl Binding {
             flag(self.unlearned, UNLEARNED)
                 | flag(self.instance != 0, HAS_INSTANCE)
                 | flag(self.from.is_some(), HAS_FROM)
-                | flag(self.ttl.is_some(), HAS_TTL),
+                | flag(self.ttl.is_some(), HAS_TTL)
+                | flag(self.scope != 0, HAS_SCOPE),
         );
         number(into, u64::from(self.home));
         if self.instance != 0 {
@@ -138,13 +143,16 @@ impl Binding {
         if let Some(ttl) = self.ttl {
             number(into, millis(ttl));
         }
+        if self.scope != 0 {
+            into.extend(self.scope.to_be_bytes());
+        }
     }
 
     /// Reads what [`encode`](Self::encode) wrote.
     pub(super) fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         let mut reader = Reader(bytes);
         let flags = reader.byte()?;
-        if flags & !(UNLEARNED | HAS_INSTANCE | HAS_FROM | HAS_TTL) != 0 {
+        if flags & !(UNLEARNED | HAS_INSTANCE | HAS_FROM | HAS_TTL | HAS_SCOPE) != 0 {
             return Err(Malformed);
         }
         let home = reader.small()?;
@@ -154,8 +162,19 @@ impl Binding {
         let placed = reader.time_from(created)?;
         let seen = reader.time_from(created)?;
         let ttl = (flags & HAS_TTL != 0).then(|| reader.ttl()).transpose()?;
+        let scope = if flags & HAS_SCOPE != 0 { reader.scope()? } else { 0 };
         reader.end()?;
-        Ok(Self { home, instance, from, created, placed, seen, ttl, unlearned: flags & UNLEARNED != 0 })
+        Ok(Self {
+            home,
+            instance,
+            from,
+            created,
+            placed,
+            seen,
+            ttl,
+            unlearned: flags & UNLEARNED != 0,
+            scope,
+        })
     }
 }
 
@@ -165,8 +184,8 @@ impl Alias {
     /// Its bytes.
     pub(super) fn encode(&self, into: &mut Vec<u8>) {
         match *self {
-            Self::Renamed { to, until, lasting } => {
-                into.push(if lasting { RENAMED_LASTING } else { RENAMED });
+            Self::Renamed { to, until } => {
+                into.push(RENAMED);
                 number(into, until);
                 into.extend(to);
             }
@@ -184,9 +203,7 @@ impl Alias {
         let kind = reader.byte()?;
         let until = reader.time()?;
         let alias = match kind {
-            RENAMED | RENAMED_LASTING => {
-                Self::Renamed { to: reader.array()?, until, lasting: kind == RENAMED_LASTING }
-            }
+            RENAMED_BRIEFLY | RENAMED => Self::Renamed { to: reader.array()?, until },
             ENDED => Self::Ended { home: reader.small()?, until },
             _ => return Err(Malformed),
         };
@@ -296,6 +313,12 @@ impl Reader<'_> {
         let instance = u64::from_be_bytes(self.array()?);
         // Zero is written as no instance at all.
         if instance == 0 { Err(Malformed) } else { Ok(instance) }
+    }
+
+    fn scope(&mut self) -> Result<u16, Malformed> {
+        let scope = u16::from_be_bytes(self.array()?);
+        // Zero is written as no scope at all.
+        if scope == 0 { Err(Malformed) } else { Ok(scope) }
     }
 
     fn time(&mut self) -> Result<u64, Malformed> {

@@ -189,8 +189,8 @@ fn encode(names: &mut Names, pool: &str, entry: &Entry, bytes: &mut Vec<u8>) -> 
             binding(names, pool, session)?.encode(bytes);
             Some(Kind::Session)
         }
-        Entry::Renamed { to, until, lasting } => {
-            Alias::Renamed { to: to.to_bytes(), until: time(*until), lasting: *lasting }.encode(bytes);
+        Entry::Renamed { to, until } => {
+            Alias::Renamed { to: to.to_bytes(), until: time(*until) }.encode(bytes);
             Some(Kind::Alias)
         }
         Entry::Ended { home, until } => {
@@ -211,6 +211,7 @@ fn binding(names: &mut Names, pool: &str, session: &Session) -> Option<Binding> 
         seen: time(session.seen),
         ttl: session.ttl,
         unlearned: session.unlearned,
+        scope: session.scope.to_bits(),
     })
 }
 

@@ -80,7 +80,8 @@ pub(super) enum WriteError {
 /// What the file is written under: a keyed hash of a constant, which tells nothing of the key.
 pub(super) type Fingerprint = [u8; 16];
 
-const FORMAT: u32 = 1;
+/// What is written. Format 1, whose bindings have no scope, is read as well.
+const FORMAT: u32 = 2;
 const FORMAT_KEY: &str = "homing state format";
 const SECRET_KEY: &str = "secret fingerprint";
 /// Memory for pages.
@@ -169,17 +170,25 @@ impl Database {
     }
 
     fn verify(&mut self, fingerprint: &Fingerprint) -> Result<(), OpenError> {
-        self.identify(fingerprint)?;
+        let format = self.identify(fingerprint)?;
         let redb = self.redb.as_mut().expect("taken by the drop only");
-        match redb.check_integrity() {
-            // It can be repaired when only its books about free pages are wrong; what is left is whole.
-            Ok(_) => Ok(()),
-            Err(error) => Err(OpenError::of(error)),
+        // It can be repaired when only its books about free pages are wrong; what is left is whole.
+        redb.check_integrity().map_err(OpenError::of)?;
+        if format < FORMAT {
+            // What is written from now on is of this format.
+            self.upgrade().map_err(OpenError::of_redb)?;
         }
+        Ok(())
     }
 
-    /// Whether it is ours.
-    fn identify(&self, fingerprint: &Fingerprint) -> Result<(), OpenError> {
+    fn upgrade(&self) -> Result<(), redb::Error> {
+        let transaction = self.redb().begin_write()?;
+        transaction.open_table(META)?.insert(FORMAT_KEY, &FORMAT.to_be_bytes()[..])?;
+        Ok(transaction.commit()?)
+    }
+
+    /// The format of the file, if it is ours.
+    fn identify(&self, fingerprint: &Fingerprint) -> Result<u32, OpenError> {
         let transaction = self.read().map_err(OpenError::of_redb)?;
         let meta = match transaction.open_table(META) {
             Ok(meta) => meta,
@@ -194,13 +203,13 @@ impl Database {
             return Err(OpenError::Damage(Damage::Foreign));
         };
         let found = u32::from_be_bytes(format);
-        if found != FORMAT {
+        if !(1..=FORMAT).contains(&found) {
             return Err(OpenError::Damage(Damage::OtherFormat { found }));
         }
         if value(SECRET_KEY)?.as_deref() != Some(fingerprint) {
             return Err(OpenError::Damage(Damage::OtherSecret));
         }
-        Ok(())
+        Ok(found)
     }
 
     fn redb(&self) -> &redb::Database {

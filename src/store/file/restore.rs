@@ -14,7 +14,7 @@ use super::{
     names::Names,
 };
 use crate::{
-    affinity::{Absorbed, Rule, SessionKey},
+    affinity::{Absorbed, Rule, Scope, SessionKey},
     clock,
     store::{Entry, Session},
     world::{Pool, Snapshot},
@@ -244,14 +244,13 @@ impl Reader<'_> {
             seen: binding.seen,
             ttl: binding.ttl,
             unlearned: binding.unlearned,
+            scope: Scope::from_bits(binding.scope),
         })
     }
 
     fn entry_of(&self, pool: u16, alias: Alias) -> Result<Entry, Malformed> {
         Ok(match alias {
-            Alias::Renamed { to, until, lasting } => {
-                Entry::Renamed { to: SessionKey::from_bytes(to), until, lasting }
-            }
+            Alias::Renamed { to, until } => Entry::Renamed { to: SessionKey::from_bytes(to), until },
             Alias::Ended { home, until } => Entry::Ended { home: self.name(pool, home)?.into(), until },
         })
     }

@@ -169,6 +169,7 @@ async fn values_that_make_no_sense_are_counted_and_removed() {
         seen: now,
         ttl: None,
         unlearned: false,
+        scope: 0,
     };
     binding.encode(&mut unknown_home);
     let spoilt = database.write(|transaction| {
@@ -207,6 +208,7 @@ async fn a_clock_that_went_back_makes_nothing_immortal() {
         seen: now + year,
         ttl: None,
         unlearned: false,
+        scope: 0,
     };
     let mut value = Vec::new();
     future.encode(&mut value);

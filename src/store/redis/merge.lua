@@ -58,6 +58,9 @@ if agreed and was.home then
   if new.unlearned and not was.unlearned then
     value = value:gsub(',"unlearned":true', '')
   end
+  if was.scope and not new.scope then
+    value = value:gsub('}$', (',"scope":%.0f}'):format(number(was.scope)))
+  end
   if since(was) > since(new) then
     value = value:gsub('"placed":%d+', ('"placed":%.0f'):format(since(was)), 1)
   end

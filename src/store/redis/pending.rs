@@ -132,9 +132,10 @@ fn digest(entry: &Entry) -> u64 {
     match entry {
         Entry::Session(session) => {
             // Not since when: a tick's wall-clock time is only known to a tick.
-            (0, &session.home, session.instance, session.ttl, session.unlearned).hash(&mut hasher);
+            (0, &session.home, session.instance, session.ttl, session.unlearned, session.scope.to_bits())
+                .hash(&mut hasher);
         }
-        Entry::Renamed { to, lasting, .. } => (1, to, lasting).hash(&mut hasher),
+        Entry::Renamed { to, .. } => (1, to).hash(&mut hasher),
         Entry::Ended { home, .. } => (2, home).hash(&mut hasher),
         Entry::Gone => 3.hash(&mut hasher),
     }

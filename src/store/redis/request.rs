@@ -41,9 +41,10 @@ impl Shared {
         }
         let wanted: Vec<SessionKey> = keys.as_slice().iter().filter_map(missing).collect();
         budget.asked = true;
-        let aliases = self.fetch(pool, &wanted, budget).await;
-        if !aliases.is_empty() {
-            self.fetch(pool, &aliases, budget).await;
+        // A replaced id leads to the key that the session had when it was last told, which may have been replaced.
+        let mut wanted = self.fetch(pool, &wanted, budget).await;
+        while !wanted.is_empty() && !budget.left.is_zero() {
+            wanted = self.fetch(pool, &wanted, budget).await;
         }
     }
 

@@ -7,7 +7,7 @@ use std::{borrow::Cow, time::Duration};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    affinity::{SessionKey, Settings},
+    affinity::{Scope, SessionKey, Settings},
     clock::millis,
     store::{Entry, Session},
 };
@@ -47,11 +47,15 @@ struct Wire<'a> {
     ttl: Option<u64>,
     #[serde(default, skip_serializing_if = "is_false")]
     unlearned: bool,
+    /// Which of the client's cookies holds the id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    scope: Option<u16>,
     /// When it was renamed or ended.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     at: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     until: Option<u64>,
+    /// For replicas that know replaced ids that do not last; not read.
     #[serde(default, skip_serializing_if = "is_false")]
     lasting: bool,
 }
@@ -162,13 +166,14 @@ fn wire<'a>(entry: &'a Entry, settings: &Settings) -> Wire<'a> {
             seen: Some(session.seen),
             ttl: session.ttl.map(millis),
             unlearned: session.unlearned,
+            scope: Some(session.scope.to_bits()).filter(|scope| *scope != 0),
             ..Wire::default()
         },
-        Entry::Renamed { to, until, lasting } => Wire {
+        Entry::Renamed { to, until } => Wire {
             renamed: Some(Cow::Owned(hex(*to))),
-            at: earlier(*until, if *lasting { settings.ttl.max(settings.grace) } else { settings.grace }),
+            at: earlier(*until, settings.ttl),
             until: Some(*until),
-            lasting: *lasting,
+            lasting: true,
             ..Wire::default()
         },
         Entry::Ended { home, until } => Wire {
@@ -201,10 +206,9 @@ fn entry(wire: Wire<'_>, now: u64) -> Option<Entry> {
             seen: past(wire.seen)?,
             ttl: wire.ttl.map(Duration::from_millis),
             unlearned: wire.unlearned,
+            scope: wire.scope.map_or(Scope::UNKNOWN, Scope::from_bits),
         })),
-        (None, Some(to), None) => {
-            Some(Entry::Renamed { to: key(to)?, until: wire.until?, lasting: wire.lasting })
-        }
+        (None, Some(to), None) => Some(Entry::Renamed { to: key(to)?, until: wire.until? }),
         (None, None, Some(home)) => Some(Entry::Ended { home: name(home)?, until: wire.until? }),
         _ => None,
     }

@@ -12,7 +12,7 @@ fn encoded(binding: &Binding) -> Vec<u8> {
 
 fn binding() -> impl Strategy<Value = Binding> {
     let times = (0..TIME_MAX, 0..TIME_MAX, 0..TIME_MAX);
-    let rest = (any::<u32>(), any::<u64>(), any::<Option<u32>>(), any::<bool>());
+    let rest = (any::<u32>(), any::<u64>(), any::<Option<u32>>(), any::<bool>(), any::<u16>());
     (times, rest, proptest::option::of(0..=TTL_MAX)).prop_map(|(times, rest, ttl)| Binding {
         created: times.0,
         placed: times.1,
@@ -21,17 +21,14 @@ fn binding() -> impl Strategy<Value = Binding> {
         instance: rest.1,
         from: rest.2,
         unlearned: rest.3,
+        scope: rest.4,
         ttl: ttl.map(Duration::from_millis),
     })
 }
 
 fn alias() -> impl Strategy<Value = Alias> {
     prop_oneof![
-        (any::<[u8; 16]>(), 0..TIME_MAX, any::<bool>()).prop_map(|(to, until, lasting)| Alias::Renamed {
-            to,
-            until,
-            lasting
-        }),
+        (any::<[u8; 16]>(), 0..TIME_MAX).prop_map(|(to, until)| Alias::Renamed { to, until }),
         (any::<u32>(), 0..TIME_MAX).prop_map(|(home, until)| Alias::Ended { home, until }),
     ]
 }
@@ -101,8 +98,9 @@ fn a_common_binding_is_small() {
         seen: NOW + 60_000,
         ttl: None,
         unlearned: false,
+        scope: 0x0304,
     };
-    assert_eq!(encoded(&binding).len(), 20);
+    assert_eq!(encoded(&binding).len(), 22);
 }
 
 #[test]
@@ -116,10 +114,13 @@ fn the_format_does_not_change_between_releases() {
         seen: NOW - 1,
         ttl: Some(Duration::from_secs(1)),
         unlearned: true,
+        scope: 0,
     };
     let golden =
         [0x0f, 0xac, 2, 1, 2, 3, 4, 5, 6, 7, 8, 2, 0x80, 0xbc, 0xd9, 0xf2, 0x9e, 0x34, 10, 1, 0xe8, 7];
     assert_eq!(encoded(&binding), golden);
+    let scoped = encoded(&Binding { scope: 0x0304, ..binding });
+    assert_eq!(scoped, [&[0x1f], &golden[1..], &[3, 4]].concat());
 }
 
 #[test]

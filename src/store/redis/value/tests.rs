@@ -20,6 +20,7 @@ fn session() -> Session {
         seen: NOW - MINUTE,
         ttl: None,
         unlearned: false,
+        scope: Scope::from_bits(7),
     }
 }
 
@@ -47,8 +48,7 @@ fn what_is_written_comes_back() {
             unlearned: true,
             ..session()
         }),
-        Entry::Renamed { to: testing::key(7), until, lasting: true },
-        Entry::Renamed { to: testing::key(7), until, lasting: false },
+        Entry::Renamed { to: testing::key(7), until },
         Entry::Ended { home: "app \"one\"".into(), until },
     ];
     for entry in entries {
