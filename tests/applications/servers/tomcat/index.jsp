@@ -1,0 +1,1 @@
+<%@ page contentType="application/json" pageEncoding="UTF-8" session="false" %><%@ include file="state.jspf" %>
