@@ -68,7 +68,8 @@ class Chromium:
              "--disable-extensions", "--disable-background-networking", "--disable-background-timer-throttling",
              "--disable-renderer-backgrounding", "--disable-backgrounding-occluded-windows",
              "--ignore-certificate-errors", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost, EXCLUDE 127.0.0.1",
-             "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"], folder / "chromium.log")
+             "--remote-debugging-port=0", f"--user-data-dir={profile}", "about:blank"], folder / "chromium.log",
+            env={"HOME": str(folder)})
         port = profile / "DevToolsActivePort"
         wait_until(lambda: port.exists() and port.read_text().count("\n"), 60, "Chromium")
         number, path = port.read_text().split("\n")[:2]
@@ -131,7 +132,7 @@ class PageUser(User):
         self.count = 0
         self.context = self.context or self.chromium.context()
         self.page = self.chromium.open(self.context, f"https://localhost:{self.homing.port}{self.path}?user={self.name}")
-        state = self.await_state(lambda state: state["user"] == self.name and state["count"] == 0, 60)
+        state = self.await_state(lambda state: state["user"] == self.name and state["count"] == 0, 120)
         if not state:
             raise self.lost()
         self.instance = state["instance"]

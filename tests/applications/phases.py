@@ -1,9 +1,11 @@
 """The life of a proxy in phases, and who keeps their session in each."""
 
 import concurrent.futures
+import http.client
 import threading
 import time
 import traceback
+import urllib.request
 
 from application import Lost, Unserved
 from homing import DRAIN, SESSION_TIMEOUT, Homing
@@ -61,14 +63,12 @@ class Run:
         application.prepare(self.started, self.homing, self.folder)
 
     def healthy(self, name, port):
-        import urllib.error
-        import urllib.request
         if not self.servers[name].running():
             raise Failed(f"{name} has ended, see {self.servers[name].log}")
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}{self.application.health}", timeout=5) as response:
                 return response.status < 400
-        except (OSError, urllib.error.URLError):
+        except (OSError, http.client.HTTPException):
             return False
 
     # Users
@@ -190,7 +190,7 @@ class Run:
     def drain(self):
         name = self.drained = self.busiest()
         users = list(self.users)
-        newcomers = [self.application.user(self.homing, 1000 + number) for number in range(min(6, self.wanted))]
+        newcomers = [self.application.user(self.homing, 1000 + number) for number in range(min(6, self.wanted // 2))]
 
         def action():
             code, text = self.homing.operate("drain", name)

@@ -1,7 +1,7 @@
 """Jupyter: a password, a kernel, and its variables over a WebSocket."""
 
 import json
-import re
+import subprocess
 import time
 import uuid
 
@@ -9,7 +9,6 @@ import websockets.exceptions
 
 import install
 from application import Application, Browser, Lost, Unserved, User
-from processes import Failed
 
 PASSWORD = "the same everywhere"
 STATE = """import json as _json, os as _os
@@ -120,7 +119,6 @@ class App(Application):
 
     def start(self, started, instance, port, folder):
         if not hasattr(self, "hashed"):
-            import subprocess
             self.hashed = subprocess.run(
                 [self.python, "-c", f"from jupyter_server.auth import passwd; print(passwd({PASSWORD!r}, 'sha256'))"],
                 check=True, capture_output=True, text=True).stdout.strip()
