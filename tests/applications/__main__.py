@@ -12,8 +12,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from apps import APPLICATIONS  # noqa: E402
 from homing import BINARY  # noqa: E402
-from phases import PHASES, Run  # noqa: E402
-from processes import Started  # noqa: E402
+from phases import LONGEST, PHASES, Run  # noqa: E402
+from processes import Failed, Started  # noqa: E402
 
 
 def arguments():
@@ -30,6 +30,10 @@ def row(cells):
     return " | ".join(f"{cell:<{width}}" for cell, width in zip(cells, widths)).rstrip()
 
 
+def too_long(*_):
+    raise Failed(f"not through after {LONGEST} s")
+
+
 def main():
     options = arguments()
     if options.list:
@@ -44,6 +48,7 @@ def main():
     if not BINARY.exists():
         print(f"{BINARY} is missing: cargo build --release, or set HOMING_BIN", file=sys.stderr)
         return 2
+    signal.signal(signal.SIGALRM, too_long)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     work = Path(tempfile.mkdtemp(prefix="homing-applications-"))
     rows, faults = [], {}
@@ -57,6 +62,7 @@ def main():
             try:
                 run.go()
             finally:
+                signal.alarm(0)
                 started.end()
             cells = [run.application.title, *(run.cells.get(phase, "-") for phase in PHASES),
                      f"{time.monotonic() - began:.0f} s"]

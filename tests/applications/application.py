@@ -52,6 +52,10 @@ class User:
     def use(self):
         raise NotImplementedError
 
+    def places(self):
+        """The instances that have state of this user."""
+        return {self.instance}
+
     def leave(self):
         """Closes what is open, and keeps cookies."""
 

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import http.client
+import signal
 import threading
 import time
 import traceback
@@ -14,6 +15,8 @@ from processes import Failed, free_port, wait_until
 PHASES = ("login", "use", "reload", "take-over", "drain", "kill")
 # People read a page before they open the next; longer than a proxy could think of requests that were under way.
 PAUSE = 11
+# Seconds for one application, once it is installed.
+LONGEST = 600
 INSTANCES = ("app-1", "app-2", "app-3")
 
 
@@ -28,6 +31,8 @@ class Run:
 
     def go(self):
         try:
+            self.application.install()
+            signal.alarm(LONGEST)
             self.set_up()
             for phase in PHASES:
                 self.phase = phase
@@ -46,7 +51,6 @@ class Run:
 
     def set_up(self):
         application = self.application
-        application.install()
         self.homing = Homing(self.started, self.folder)
         self.ports = {name: free_port() for name in INSTANCES}
         application.port = self.homing.port
@@ -139,7 +143,7 @@ class Run:
                 time.sleep(0.3)
 
     def at(self, instance):
-        return [user for user in self.users if user.instance == instance]
+        return [user for user in self.users if instance in user.places()]
 
     def busiest(self, *but):
         return max((name for name in INSTANCES if name not in but), key=lambda name: len(self.at(name)))
@@ -205,7 +209,7 @@ class Run:
                 self.fault(f"drain --wait with {len(self.at(name))} users: exit code {code}, not 3: {text.strip()[-200:]}")
 
         wrong = self.during(users, action)
-        astray = [user.name for user in newcomers if user.instance == name]
+        astray = [user.name for user in newcomers if name in user.places()]
         if astray:
             self.fault(f"{len(astray)} of {len(newcomers)} newcomers began at {name}, which drains")
         for user in newcomers:
@@ -250,7 +254,7 @@ class Run:
         wrong = self.during(others, action)
         wrong.update(self.each([user for user in self.users if user not in wrong and user not in victims],
                                lambda user: user.use()))
-        stay = [user.name for user in victims if user.instance == name]
+        stay = [user.name for user in victims if name in user.places()]
         if stay:
             self.fault(f"{stay} are said to be at {name}, which is dead")
         self.cells[self.phase] = f"{len(others) - len(wrong)}/{len(others)}, {self.back}/{len(victims)} anew"

@@ -39,6 +39,9 @@ class TomcatUser(WebUser):
                 finally:
                     self.instance, self.counts[context] = home, self.count
 
+    def places(self):
+        return set(self.homes.values())
+
 
 class App(Application):
     name, title = "tomcat", "Tomcat, two contexts"
