@@ -233,7 +233,7 @@ async fn handle(
     let effects = match &own {
         Some(own) => own.effects(hasher, status),
         None => {
-            let host = target::without_port(host.to_str().unwrap_or_default());
+            let host = host::without_port(host.to_str().unwrap_or_default());
             let exchange = Exchange {
                 carried: keys.source(),
                 method: method.as_str(),
