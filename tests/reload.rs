@@ -18,6 +18,7 @@ use tokio_tungstenite::tungstenite::Message;
 
 use self::support::{
     app,
+    backend::{Backend, answer},
     client::{BOTH, Client},
     eventually,
     metrics::Metrics,
@@ -434,6 +435,65 @@ fn renew(homing: &Homing) -> Leaf {
     let renewed = Authority::get().leaf(&["localhost", "127.0.0.1"]);
     write(homing, &renewed);
     renewed
+}
+
+#[tokio::test]
+async fn a_hung_backend_goes_down_under_steady_reloads() {
+    let hung = Arc::new(AtomicBool::new(false));
+    let hangs = Arc::clone(&hung);
+    let backend = Backend::start("app-1", move |_| {
+        let hangs = Arc::clone(&hangs);
+        async move {
+            if hangs.load(Ordering::Relaxed) {
+                std::future::pending::<()>().await;
+            }
+            answer(StatusCode::OK, "ok")
+        }
+    });
+    let check =
+        "[pool.health]\npath = \"/healthz\"\ninterval = \"100ms\"\ntimeout = \"600ms\"\nrise = 1\nfall = 2";
+    let homing = Setup::new([&backend]).pool_section(check).start().await;
+    eventually("it is checked", async || !backend.seen_at("/healthz").is_empty()).await;
+    hung.store(true, Ordering::Relaxed);
+    eventually("it is down", async || {
+        homing.process.signal("HUP");
+        homing.metric("homing_backend_up", &[("backend", "app-1")]).await == 0.0
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_reload_makes_no_health_check_out_of_turn() {
+    let backend = Backend::plain("app-1");
+    let check = "[pool.health]\npath = \"/healthz\"\ninterval = \"1h\"";
+    let homing = Setup::new([&backend]).pool_section(check).start().await;
+    eventually("it is checked once", async || backend.seen_at("/healthz").len() == 1).await;
+    for number in 1..=20 {
+        rewrite(&homing, |text| {
+            let plain = text.replace("weight = 1\n", "").replace("weight = 2\n", "");
+            plain.replace("name = \"app-1\"\n", &format!("name = \"app-1\"\nweight = {}\n", 1 + number % 2))
+        });
+        homing.process.signal("HUP");
+        homing.wait_for_metric(RELOADS, &[("result", "ok")], f64::from(number)).await;
+    }
+    assert_eq!(backend.seen_at("/healthz").len(), 1);
+}
+
+#[tokio::test]
+async fn a_shorter_interval_and_another_path_are_taken_up_by_the_watch_that_runs() {
+    let backend = Backend::start("app-1", |request| async move {
+        let good = request.uri().path() != "/bad";
+        answer(if good { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, "")
+    });
+    let check = "[pool.health]\npath = \"/good\"\ninterval = \"1h\"\nrise = 1\nfall = 2";
+    let homing = Setup::new([&backend]).pool_section(check).start().await;
+    eventually("it is checked", async || backend.seen_at("/good").len() == 1).await;
+    rewrite(&homing, |text| text.replace("\"/good\"", "\"/bad\"").replace("\"1h\"", "\"200ms\""));
+    homing.process.signal("HUP");
+    homing.wait_for_metric("homing_backend_up", &[("backend", "app-1")], 0.0).await;
+    rewrite(&homing, |text| text.replace("\"/bad\"", "\"/good\""));
+    homing.process.signal("HUP");
+    homing.wait_for_metric("homing_backend_up", &[("backend", "app-1")], 1.0).await;
 }
 
 /// Writes this one in place of the first.

@@ -276,6 +276,36 @@ async fn requests_to_a_backend_are_counted_by_class() {
     }
 }
 
+#[tokio::test]
+async fn a_health_check_fails_where_a_request_would() {
+    for wrong in [
+        "HTTP/1.1 200 OK\nContent-Length: 0\n\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+    ] {
+        let backend = RawBackend::answering("app-1", wrong);
+        let homing = Setup::new([&backend]).checked().start().await;
+        homing.process.stderr.wait_for("health check failed").await;
+        homing.wait_for_metric("homing_backend_up", &[("backend", "app-1")], 0.0).await;
+    }
+}
+
+#[tokio::test]
+async fn a_health_check_passes_over_interim_responses_and_reads_the_rest() {
+    let response = "HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\nHTTP/1.1 200 OK\r\n\
+                    Transfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n";
+    let backend = RawBackend::start("app-1", move |mut connection| async move {
+        connection.head().await;
+        connection.write(response).await;
+        connection.read_to_end().await;
+        connection.mark("closed");
+    });
+    let homing = Setup::new([&backend]).checked().start().await;
+    support::eventually("checks end", async || backend.count("closed") > 3).await;
+    assert_eq!(homing.metric("homing_backend_up", &[("backend", "app-1")]).await, 1.0);
+    assert!(!homing.process.stderr.text().contains("health check failed"));
+}
+
 async fn serve(mut connection: RawConnection) {
     while connection.head().await.is_some() {
         connection.write(OK).await;

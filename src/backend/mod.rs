@@ -343,6 +343,12 @@ impl Backend {
         self.standing.suspicion.notified().await;
     }
 
+    /// Whether it is the same server at the same address as `other`, perhaps with other settings: what is found out
+    /// about one holds for both.
+    pub fn is_where(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.standing, &other.standing) && self.epoch == other.epoch
+    }
+
     /// The last requests to an earlier address say nothing about this one.
     fn is_current(&self) -> bool {
         self.epoch == self.standing.address()

@@ -11,6 +11,7 @@ mod health;
 mod plan;
 mod reload;
 mod signals;
+mod supervisor;
 
 pub use self::{
     advice::advise,

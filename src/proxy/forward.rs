@@ -262,7 +262,7 @@ impl Forward<'_> {
             // The body's own account comes first: a client that breaks off looks like anything.
             _ if self.tally.fault().is_some() => (self.tally.fault().unwrap_or(Fault::ClientGone), None),
             Exchange::Failed(ExchangeError::Body(fault)) => (fault, None),
-            Exchange::Failed(ExchangeError::BadAnswer) => (Fault::BadAnswer, None),
+            Exchange::Failed(ExchangeError::BadAnswer(_)) => (Fault::BadAnswer, None),
             Exchange::Failed(ExchangeError::Closed | ExchangeError::Unsent(_)) => {
                 (Fault::BackendClosed, copy)
             }

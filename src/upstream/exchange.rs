@@ -78,8 +78,8 @@ pub enum ExchangeError<B> {
     Unsent(Box<Request<B>>),
     /// The backend closed or reset the connection; it may have processed the request.
     Closed,
-    /// The backend's answer breaks a rule of HTTP.
-    BadAnswer,
+    /// The backend's answer breaks this rule of HTTP.
+    BadAnswer(Malformed),
     /// The request's own body failed: the client's doing.
     Body(Fault),
 }
@@ -180,7 +180,7 @@ impl Connection {
 
     fn refused<B>(&self, rule: Malformed) -> ExchangeError<B> {
         tracing::debug!(backend = self.backend.name(), %rule, "answer refused");
-        ExchangeError::BadAnswer
+        ExchangeError::BadAnswer(rule)
     }
 }
 
@@ -204,13 +204,13 @@ impl<B> Body<B> {
     /// What carries the bytes of the protocol that was switched to, from the first one on. None if it broke.
     pub fn into_stream(self) -> Option<Stream> {
         let Connection { stream, open, .. } = self.connection?;
-        Some(stream.upgraded(self.buffer, open))
+        Some(stream.upgraded(self.buffer, open?))
     }
 
     fn refused(&self, rule: Malformed) -> ExchangeError<B> {
         match &self.connection {
             Some(connection) => connection.refused(rule),
-            None => ExchangeError::BadAnswer,
+            None => ExchangeError::BadAnswer(rule),
         }
     }
 

@@ -44,8 +44,8 @@ pub struct Connection {
     backend: Arc<Backend>,
     /// Whether it served a request before, and so may have been closed by the backend meanwhile.
     reused: bool,
-    /// It counts as one of its backend's connections.
-    open: Open,
+    /// It counts as one of its backend's connections; none for that of a health check.
+    open: Option<Open>,
 }
 
 #[derive(Debug)]
@@ -79,7 +79,7 @@ impl Connections {
         match connect(backend, limit).await {
             Ok(stream) => {
                 backend.metrics.connected.inc();
-                let open = Open::enter(&backend.metrics.connections);
+                let open = Some(Open::enter(&backend.metrics.connections));
                 Ok(Connection { stream, backend: Arc::clone(backend), reused: false, open })
             }
             Err(error) => {

@@ -1,17 +1,18 @@
-//! One health check: a `GET` on a connection of its own, its answer's head parsed and bounded.
+//! One health check: a `GET` on a connection of its own, by the same exchange as traffic.
 
-use std::time::Duration;
+use std::{convert::Infallible, sync::Arc, time::Duration};
 
-use http::{HeaderName, StatusCode};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    time::timeout,
-};
+use bytes::Bytes;
+use http::{HeaderName, Method, Response, StatusCode};
+use http_body_util::{BodyExt as _, Empty, combinators::MapErr};
+use tokio::time::timeout;
 
-use super::{ConnectError, connect};
+use super::{Body, ConnectError, Connection, ExchangeError, RequestHead, connect};
 use crate::{
     backend::Backend,
     config::{HealthCheck, format_duration},
+    error::Fault,
+    http1::fields::Malformed,
 };
 
 /// Why a check failed.
@@ -20,19 +21,13 @@ pub enum ProbeError {
     /// No connection.
     #[error("{0}")]
     Connect(#[from] ConnectError),
-    /// The connection broke.
-    #[error("{0}")]
-    Io(#[from] std::io::Error),
     /// No whole head within the deadline.
     #[error("no answer within {}", format_duration(*.0))]
     Timeout(Duration),
-    /// The answer is not HTTP.
-    #[error("the answer is not HTTP: {0}")]
-    NotHttp(#[from] httparse::Error),
-    /// The head is larger than a check needs.
-    #[error("the head of the answer is larger than {MAX_HEAD} bytes")]
-    TooLarge,
-    /// It closed before the head was whole.
+    /// The response breaks a rule of HTTP: requests that get it fail as well.
+    #[error("the answer is not valid HTTP: {0}")]
+    BadAnswer(Malformed),
+    /// It closed, or reset, before the head was whole.
     #[error("closed before the head was whole")]
     Closed,
     /// A status that is not expected.
@@ -40,126 +35,72 @@ pub enum ProbeError {
     Status(u16),
 }
 
-/// Bytes of head that a check reads.
-const MAX_HEAD: usize = 16 * 1024;
-/// Fields of head that a check reads.
-const MAX_FIELDS: usize = 64;
+/// The body of a check.
+type Nothing = MapErr<Empty<Bytes>, fn(Infallible) -> Fault>;
 
-/// The head of a check's answer, as far as it matters.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Head {
-    status: u16,
-    /// Value of the field that was asked for.
-    field: Option<Vec<u8>>,
-}
+/// How long the rest of a response is read, and how many bytes of it, so that the backend sees no reset.
+const REST: Duration = Duration::from_millis(100);
+const MAX_REST: usize = 64 * 1024;
 
-/// Checks a backend once, all within the check's timeout; gives the value of `field`, if the answer has it.
+/// Checks a backend once, within the check's timeout; gives the value of `field`, if the response has it.
 ///
 /// # Errors
 ///
 /// When the check failed, and why.
 pub async fn probe(
-    backend: &Backend,
+    backend: &Arc<Backend>,
     check: &HealthCheck,
     field: Option<&HeaderName>,
 ) -> Result<Option<Vec<u8>>, ProbeError> {
-    match timeout(check.timeout, attempt(backend, check, field)).await {
-        Ok(result) => result,
-        Err(_) => Err(ProbeError::Timeout(check.timeout)),
+    let Ok(result) = timeout(check.timeout, ask(backend, check)).await else {
+        return Err(ProbeError::Timeout(check.timeout));
+    };
+    let mut response = result?;
+    // The status decides, whatever becomes of the rest.
+    let _ = timeout(REST, read_rest(response.body_mut())).await;
+    if !expected(check, response.status()) {
+        return Err(ProbeError::Status(response.status().as_u16()));
     }
+    Ok(field.and_then(|name| response.headers().get(name)).map(|value| value.as_bytes().to_vec()))
 }
 
-async fn attempt(
-    backend: &Backend,
+async fn ask(
+    backend: &Arc<Backend>,
     check: &HealthCheck,
-    field: Option<&HeaderName>,
-) -> Result<Option<Vec<u8>>, ProbeError> {
-    let mut stream = connect(backend, check.timeout).await?;
-    let mut request = Vec::with_capacity(256);
-    request.extend_from_slice(b"GET ");
-    request.extend_from_slice(check.path.as_bytes());
-    request.extend_from_slice(b" HTTP/1.1\r\nhost: ");
+) -> Result<Response<Box<Body<Nothing>>>, ProbeError> {
+    let stream = connect(backend, check.timeout).await?;
+    let connection = Connection { stream, backend: Arc::clone(backend), reused: false, open: None };
+    let mut head = RequestHead::new(Method::GET, &check.path, 256);
+    let fields = head.fields();
+    fields.extend_from_slice(b"host: ");
     match &check.host {
-        Some(host) => request.extend_from_slice(host.as_bytes()),
-        None => request.extend_from_slice(backend.authority.as_bytes()),
+        Some(host) => fields.extend_from_slice(host.as_bytes()),
+        None => fields.extend_from_slice(backend.authority.as_bytes()),
     }
-    request.extend_from_slice(b"\r\nuser-agent: homing-health\r\naccept: */*\r\nconnection: close\r\n\r\n");
-    stream.write_all(&request).await?;
+    fields.extend_from_slice(b"\r\nuser-agent: homing-health\r\naccept: */*\r\nconnection: close\r\n");
+    let request = head.finish(Empty::new().map_err(as_fault as fn(Infallible) -> Fault), false);
+    connection.exchange(request, true, |_, _| ()).await.map_err(|error| match error {
+        ExchangeError::BadAnswer(rule) => ProbeError::BadAnswer(rule),
+        ExchangeError::Unsent(_) | ExchangeError::Closed | ExchangeError::Body(_) => ProbeError::Closed,
+    })
+}
 
-    let mut head = Vec::with_capacity(1024);
-    loop {
-        if stream.read_buf(&mut head).await? == 0 {
-            return Err(ProbeError::Closed);
-        }
-        if let Some(Head { status, field }) = head_of(&head, field)? {
-            return if expected(check, status) { Ok(field) } else { Err(ProbeError::Status(status)) };
-        }
-        if head.len() > MAX_HEAD {
-            return Err(ProbeError::TooLarge);
-        }
+async fn read_rest<B>(body: &mut Body<B>)
+where
+    B: http_body::Body<Data = Bytes, Error = Fault> + Unpin,
+{
+    let mut read = 0;
+    while let Some(Ok(frame)) = body.frame().await
+        && read < MAX_REST
+    {
+        read += frame.data_ref().map_or(0, Bytes::len);
     }
 }
 
-/// A whole head; none while it is partial. Interim answers (1xx) are passed over.
-fn head_of(mut head: &[u8], field: Option<&HeaderName>) -> Result<Option<Head>, httparse::Error> {
-    loop {
-        let mut fields = [httparse::EMPTY_HEADER; MAX_FIELDS];
-        let mut answer = httparse::Response::new(&mut fields);
-        match answer.parse(head)? {
-            httparse::Status::Partial => return Ok(None),
-            httparse::Status::Complete(length) => match answer.code {
-                Some(100..=199) => head = &head[length..],
-                code => {
-                    let value = field.and_then(|name| {
-                        let named =
-                            |field: &&httparse::Header<'_>| field.name.eq_ignore_ascii_case(name.as_str());
-                        answer.headers.iter().find(named).map(|field| field.value.to_vec())
-                    });
-                    return Ok(code.map(|status| Head { status, field: value }));
-                }
-            },
-        }
-    }
+fn as_fault(never: Infallible) -> Fault {
+    match never {}
 }
 
-fn expected(check: &HealthCheck, status: u16) -> bool {
-    StatusCode::from_u16(status)
-        .is_ok_and(|status| check.expect.iter().any(|(from, to)| (*from..=*to).contains(&status)))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn status_of(head: &[u8]) -> Result<Option<u16>, httparse::Error> {
-        Ok(head_of(head, None)?.map(|head| head.status))
-    }
-
-    #[test]
-    fn the_field_that_is_asked_for_is_found_in_any_case() {
-        let name = HeaderName::from_static("x-instance");
-        let head = head_of(b"HTTP/1.1 200 OK\r\nX-INSTANCE: abc\r\n\r\n", Some(&name));
-        assert_eq!(head, Ok(Some(Head { status: 200, field: Some(b"abc".to_vec()) })));
-    }
-
-    #[test]
-    fn a_partial_head_has_no_status_yet() {
-        assert_eq!(status_of(b"HTTP/1.1 200 OK\r\ncontent-le"), Ok(None));
-    }
-
-    #[test]
-    fn a_whole_head_has_one() {
-        assert_eq!(status_of(b"HTTP/1.1 503 \r\n\r\nbody"), Ok(Some(503)));
-    }
-
-    #[test]
-    fn interim_answers_are_passed_over() {
-        assert_eq!(status_of(b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\n"), Ok(None));
-        assert_eq!(status_of(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 204 No Content\r\n\r\n"), Ok(Some(204)));
-    }
-
-    #[test]
-    fn what_is_not_http_is_an_error() {
-        assert!(status_of(b"SSH-2.0-OpenSSH_9.2\r\n").is_err());
-    }
+fn expected(check: &HealthCheck, status: StatusCode) -> bool {
+    check.expect.iter().any(|(from, to)| (*from..=*to).contains(&status))
 }

@@ -12,16 +12,16 @@ mod metrics;
 mod pace;
 
 use std::{
-    collections::{HashMap, hash_map},
+    collections::HashMap,
     net::{IpAddr, SocketAddr},
     sync::Arc,
+    time::Duration,
 };
 
 use futures_util::future::join_all;
 use tokio::{
-    sync::mpsc,
-    task::{AbortHandle, JoinSet},
-    time::sleep,
+    sync::{mpsc, watch},
+    time::{sleep, sleep_until},
 };
 
 pub(super) use self::known::{Change, Entry, Found, Known, MAX_ADDRESSES, entries};
@@ -31,8 +31,10 @@ use self::{
     metrics::{Counts, Outcome},
     pace::Pace,
 };
+use super::supervisor::Supervisor;
 use crate::{
     backend::{Backend, Listed},
+    clock,
     config::Config,
     upstream::probe,
     world::World,
@@ -53,11 +55,13 @@ pub fn written(config: &Config) -> Vec<Vec<Listed>> {
     Known::default().lists(config)
 }
 
-/// An entry, and the server that is asked.
-#[derive(Clone, PartialEq, Eq, Hash)]
-struct Followed {
-    entry: Entry,
+/// How entries are followed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct How {
+    /// The server that is asked; none for those of the system.
     server: Option<SocketAddr>,
+    /// How long an answer is good for at most.
+    refresh: Duration,
 }
 
 /// Findings that wait to be taken up; whoever has more waits.
@@ -75,36 +79,22 @@ impl Discovery {
     /// Follows for as long as the process runs. Ends only when a task does, which none should.
     pub async fn run(self) {
         let mut published = self.world.published();
-        let mut tasks = JoinSet::new();
-        let mut running: HashMap<Followed, AbortHandle> = HashMap::new();
+        let mut followers = Supervisor::new();
         loop {
             published.borrow_and_update();
-            let config = Arc::clone(&self.world.snapshot.load().config);
-            let server = config.resolver;
-            let wanted: Vec<_> = entries(&config).map(|entry| Followed { entry, server }).collect();
-            running.retain(|followed, task| {
-                let stays = wanted.contains(followed);
-                if !stays {
-                    task.abort();
-                    self.metrics.forget(&followed.entry);
-                }
-                stays
-            });
-            for followed in wanted {
-                if let hash_map::Entry::Vacant(place) = running.entry(followed) {
-                    let Followed { entry, server } = place.key().clone();
-                    let counts = self.metrics.of(&entry);
-                    let task = follow(Arc::clone(&self.world), entry, server, counts, self.found.clone());
-                    place.insert(tasks.spawn_local(task));
-                }
+            {
+                let config = Arc::clone(&self.world.snapshot.load().config);
+                let how = How { server: config.resolver, refresh: config.dns_refresh };
+                let wanted = entries(&config).map(|entry| (entry, how));
+                let start = |entry: &Entry, how, _| {
+                    let counts = self.metrics.of(entry);
+                    follow(Arc::clone(&self.world), entry.clone(), how, counts, self.found.clone())
+                };
+                followers.settle(wanted, start, |entry| self.metrics.forget(entry));
             }
             tokio::select! {
                 _ = published.changed() => {}
-                Some(ended) = tasks.join_next() => {
-                    if !ended.is_err_and(|error| error.is_cancelled()) {
-                        return;
-                    }
-                }
+                () = followers.ended() => return,
             }
         }
     }
@@ -114,11 +104,12 @@ impl Discovery {
 async fn follow(
     world: Arc<World>,
     entry: Entry,
-    server: Option<SocketAddr>,
+    mut how: watch::Receiver<How>,
     counts: Counts,
     found: mpsc::Sender<(Entry, Found)>,
 ) {
-    let mut lookup = Lookup::new(server);
+    let mut asked = *how.borrow_and_update();
+    let mut lookup = Lookup::new(asked.server);
     let mut pace = Pace::default();
     let mut last = Outcome::Ok;
     loop {
@@ -130,17 +121,28 @@ async fn follow(
             last = outcome;
         }
         let wait = match outcome {
-            Outcome::Ok => pace.answered(answer.ttl, world.snapshot.load().config.dns_refresh),
+            Outcome::Ok => pace.answered(answer.ttl, asked.refresh),
             Outcome::Empty | Outcome::Failed => pace.failed(),
         };
         answer.found.told = ask_returning(&world, &entry, &answer.found).await;
+        let next = clock::now() + wait;
         if found.send((entry.clone(), answer.found)).await.is_err() {
             return;
         }
         tokio::select! {
-            () = sleep(wait) => {}
+            () = sleep_until(next) => {}
             // Not more often than names are looked up anyway.
             () = world.sought.notified() => sleep(wait.min(pace::FLOOR)).await,
+            Ok(()) = how.changed() => {
+                let new = *how.borrow_and_update();
+                if new.server == asked.server {
+                    // Nothing of what is known has become wrong; only the time for which it is good may be shorter.
+                    sleep_until(next.min(clock::now() + new.refresh)).await;
+                } else {
+                    (lookup, pace) = (Lookup::new(new.server), Pace::default());
+                }
+                asked = new;
+            }
         }
     }
 }
