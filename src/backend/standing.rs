@@ -1,9 +1,12 @@
 //! What is known of a backend beyond one configuration of it: shared by every [`Backend`](super::Backend)
 //! of its name, so that a new address, or another setting, loses none of it.
 
-use std::sync::{
-    Mutex, PoisonError,
-    atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+use std::{
+    net::SocketAddr,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::Relaxed},
+    },
 };
 
 use tokio::sync::Notify;
@@ -29,6 +32,8 @@ pub struct Standing {
     pub(super) turned: Notify,
     /// Counts its addresses: what is told of an earlier one tells nothing of the present one.
     address: AtomicU64,
+    /// Of the addresses that its name has, the one that a connection was made to last.
+    preferred: Mutex<Option<SocketAddr>>,
 }
 
 // === impl Standing ===
@@ -41,6 +46,16 @@ impl Standing {
     /// The number of the address in use.
     pub(super) fn address(&self) -> u64 {
         self.address.load(Relaxed)
+    }
+
+    /// The address that a connection was made to last, if its name has several.
+    pub fn preferred(&self) -> Option<SocketAddr> {
+        *self.preferred.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A connection was made to this address of its name; none when one was made that was of no use.
+    pub fn prefer(&self, address: Option<SocketAddr>) {
+        *self.preferred.lock().unwrap_or_else(PoisonError::into_inner) = address;
     }
 
     /// It has another address from now on, or another process may have its address, about which nothing is

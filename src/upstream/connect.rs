@@ -3,6 +3,7 @@
 use std::{
     fmt::Display,
     io,
+    net::SocketAddr,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -10,13 +11,17 @@ use std::{
 use rustls::{AlertDescription, CertificateError, OtherError, pki_types::UnixTime};
 use tokio::{
     net::{TcpStream, lookup_host},
-    time::timeout,
+    time::{Instant, timeout_at},
 };
 use tokio_rustls::TlsConnector;
 
-use super::Stream;
+use super::{
+    Stream,
+    race::{order, race},
+};
 use crate::{
     backend::{Backend, Evidence},
+    clock,
     error::Fault,
     socket::tune,
     tls::BackendTls,
@@ -52,31 +57,34 @@ pub enum ConnectError {
 ///
 /// Why there is none.
 pub async fn connect(backend: &Backend, limit: Duration) -> Result<Stream, ConnectError> {
+    let deadline = clock::now() + limit;
+    let addresses = match backend.address {
+        Some(address) => vec![address],
+        None => look_up(backend, deadline).await?,
+    };
     let whole = async {
-        let tcp = attempt(backend).await.map_err(|error| ConnectError::from_io(&error))?;
+        let (tcp, address) = race(addresses).await.map_err(|error| ConnectError::from_io(&error))?;
         tune(&tcp).map_err(|error| ConnectError::from_io(&error))?;
-        match &backend.tls {
+        let stream = match &backend.tls {
             None => Ok(Stream::Plain(tcp)),
             Some(tls) => secure(tls, tcp).await,
+        };
+        if backend.address.is_none() {
+            backend.standing.prefer(stream.is_ok().then_some(address));
         }
+        stream
     };
-    timeout(limit, whole).await.unwrap_or(Err(ConnectError::Timeout))
+    timeout_at(deadline, whole).await.unwrap_or(Err(ConnectError::Timeout))
 }
 
-async fn attempt(backend: &Backend) -> io::Result<TcpStream> {
-    if let Some(address) = backend.address {
-        return TcpStream::connect(address).await;
+/// The addresses of a backend's name, in the order in which they are tried. A name that cannot be looked up, or not in
+/// time, must not take a living backend out.
+async fn look_up(backend: &Backend, deadline: Instant) -> Result<Vec<SocketAddr>, ConnectError> {
+    match timeout_at(deadline, lookup_host((&*backend.host, backend.port))).await {
+        Ok(Ok(found)) => Ok(order(found, backend.standing.preferred())),
+        Ok(Err(error)) => Err(ConnectError::Local(error.kind())),
+        Err(_) => Err(ConnectError::Local(io::ErrorKind::TimedOut)),
     }
-    let mut last = io::Error::from(io::ErrorKind::NotFound);
-    let addresses = lookup_host((&*backend.host, backend.port)).await;
-    // A name that cannot be looked up has no errno of its own; it must not take a living backend out.
-    for address in addresses.map_err(io::Error::other)? {
-        match TcpStream::connect(address).await {
-            Ok(stream) => return Ok(stream),
-            Err(error) => last = error,
-        }
-    }
-    Err(last)
 }
 
 async fn secure(tls: &BackendTls, tcp: TcpStream) -> Result<Stream, ConnectError> {

@@ -8,6 +8,7 @@
 mod connect;
 mod exchange;
 mod probe;
+mod race;
 mod request;
 mod sending;
 mod stream;
