@@ -3,6 +3,7 @@
 #[expect(dead_code, reason = "each test file uses its part of the harness")]
 mod support;
 
+use homing::clock;
 use http::{Method, StatusCode};
 use http_body_util::BodyExt;
 
@@ -304,6 +305,78 @@ async fn a_health_check_passes_over_interim_responses_and_reads_the_rest() {
     support::eventually("checks end", async || backend.count("closed") > 3).await;
     assert_eq!(homing.metric("homing_backend_up", &[("backend", "app-1")]).await, 1.0);
     assert!(!homing.process.stderr.text().contains("health check failed"));
+}
+
+#[tokio::test]
+async fn the_only_backend_serves_as_soon_as_it_is_back_however_long_retry_is() {
+    for on_down in ["move", "refuse", "wait:5s"] {
+        let mut app = app::start("app-1");
+        let setup = Setup::new([&app]).affinity(&format!("on_down = \"{on_down}\""));
+        let homing = setup.pool_section("[pool.passive]\nretry = \"1h\"").start().await;
+        let client = Client::h1(&homing);
+        let (jar, _) = app::login(&client, "anna").await;
+        app.stop().await;
+        client.get("/public").send().await;
+        homing.wait_for_metric("homing_backend_up", &[("backend", "app-1")], 0.0).await;
+        app.restart();
+        support::eventually(&format!("{on_down}: a new client is served"), async || {
+            client.get("/public").send().await.status == StatusCode::OK
+        })
+        .await;
+        assert_ne!(client.get("/whoami").jar(&jar).send().await.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_waits_for_its_home_notices_that_it_is_back() {
+    let mut apps = app::several(2);
+    let setup = Setup::new(&apps).affinity("on_down = \"wait:5s\"");
+    let homing = setup.pool_section("[pool.passive]\nretry = \"1h\"").start().await;
+    let client = Client::h1(&homing);
+    let (jar, home) = app::login(&client, "anna").await;
+    let at_home = apps.iter_mut().find(|app| app.name == home).expect("one of them");
+    at_home.stop().await;
+    let waiting = tokio::spawn({
+        let (client, jar) = (Client::h1(&homing), jar.clone());
+        async move { client.get("/whoami").jar(&jar).send().await }
+    });
+    homing.wait_for_metric("homing_backend_up", &[("backend", &home)], 0.0).await;
+    at_home.restart();
+    support::eventually("its next request goes home", async || {
+        client.get("/whoami").jar(&jar).send().await.header("x-backend") == home
+    })
+    .await;
+    assert_eq!(within("the answer", waiting).await.expect("no panic").header("x-backend"), home);
+}
+
+#[tokio::test]
+async fn trials_do_not_grow_apart_while_nothing_else_serves() {
+    // It takes connections and ends each before TLS comes about: they can be counted.
+    let backend = RawBackend::start("app-1", |connection| async move { connection.reset() });
+    let url = format!("https://{}", backend.address());
+    let passive = "[pool.passive]\nfall = 1\nretry = \"50ms\"";
+    let homing = Setup::new::<&Backend>([]).backend_at("app-1", &url, "").pool_section(passive).start().await;
+    Client::h1(&homing).get("/").send().await;
+    homing.wait_for_metric("homing_backend_up", &[("backend", "app-1")], 0.0).await;
+    // Apart as far as they could be, these would take 33 s.
+    support::eventually("it is tried again and again", async || backend.arrived().len() >= 40).await;
+}
+
+#[tokio::test]
+async fn a_dead_backend_is_tried_once_at_a_time_however_many_ask() {
+    let backend = RawBackend::start("app-1", |connection| async move { connection.reset() });
+    let url = format!("https://{}", backend.address());
+    let passive = "[pool.passive]\nfall = 1\nretry = \"1h\"";
+    let homing = Setup::new::<&Backend>([]).backend_at("app-1", &url, "").pool_section(passive).start().await;
+    let client = Client::h1(&homing).connect().await;
+    client.get("/").send().await;
+    homing.wait_for_metric("homing_backend_up", &[("backend", "app-1")], 0.0).await;
+    let before = (backend.arrived().len(), clock::now());
+    for _ in 0..300 {
+        assert_eq!(client.get("/").send().await.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+    let (trials, took) = (backend.arrived().len() - before.0, before.1.elapsed());
+    assert!(trials as u128 <= took.as_millis() / 100 + 2, "{trials} in {took:?}");
 }
 
 async fn serve(mut connection: RawConnection) {

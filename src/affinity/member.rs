@@ -266,6 +266,12 @@ impl Member {
         self.state().takes_new()
     }
 
+    /// Whether it would serve if it were up.
+    pub fn is_down_only(&self) -> bool {
+        let state = self.state();
+        !state.up && state.admin != Admin::Maintenance
+    }
+
     /// Whether the sessions that live here may be sent here.
     pub fn serves_home(&self) -> bool {
         let state = self.state();

@@ -12,11 +12,13 @@ mod room;
 mod standing;
 mod steering;
 mod tokens;
+mod trial;
 
 use std::{
     fmt::Display,
     net::{IpAddr, SocketAddr},
     sync::{Arc, atomic::Ordering},
+    time::Duration,
 };
 
 use http::HeaderValue;
@@ -32,6 +34,7 @@ pub use self::{
     standing::Standing,
     steering::{Cut, CutBy, Deadline, Steering},
     tokens::TokenMetrics,
+    trial::{Trial, Trials},
 };
 use crate::{
     affinity::{Left, Member},
@@ -341,6 +344,16 @@ impl Backend {
     /// Resolves when passing requests raise a suspicion, or the backend has gone down.
     pub async fn suspected(&self) {
         self.standing.suspicion.notified().await;
+    }
+
+    /// A check or a trial is to look at it, out of turn.
+    pub fn suspect(&self) {
+        self.standing.suspicion.notify_one();
+    }
+
+    /// The right to try it although it is down, for a request that nothing else serves; `pause` follows the trial.
+    pub fn begin_trial(&self, pause: Duration) -> Option<Trial> {
+        Trial::begin(&self.standing, pause)
     }
 
     /// Whether it is the same server at the same address as `other`, perhaps with other settings: what is found out

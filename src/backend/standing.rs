@@ -11,7 +11,7 @@ use std::{
 
 use tokio::sync::Notify;
 
-use super::{Health, History, Instances, Steering};
+use super::{Health, History, Instances, Steering, Trials};
 
 /// A backend's standing.
 #[derive(Debug, Default)]
@@ -34,6 +34,8 @@ pub struct Standing {
     address: AtomicU64,
     /// Of the addresses that its name has, the one that a connection was made to last.
     preferred: Mutex<Option<SocketAddr>>,
+    /// Trials that requests make when nothing else serves them.
+    pub(super) trials: Trials,
 }
 
 // === impl Standing ===

@@ -305,7 +305,7 @@ pub struct HealthCheck {
 pub struct PassiveHealth {
     /// Failures in a row (connect, reset or deadline; a refused connect counts as all of them).
     pub fall: NonZeroU32,
-    /// Wait before the first trial connection; doubles up to 16 times this.
+    /// Wait before the first trial connection; doubles up to 16 times this while other backends serve.
     pub retry: Duration,
 }
 

@@ -13,6 +13,7 @@ use tokio::{
 
 use super::supervisor::Supervisor;
 use crate::{
+    affinity::OnDown,
     backend::{Backend, Evidence, Standing},
     clock,
     config::HealthCheck,
@@ -87,6 +88,12 @@ pub async fn watch_health(world: Arc<World>) {
 // === impl Watched ===
 
 impl Watched {
+    /// Whether a session that lives here could go elsewhere, so that this backend is not missed much.
+    fn is_replaced(&self) -> bool {
+        self.pool.settings.on_down == OnDown::Move
+            && self.pool.backends.iter().any(|other| other.member.takes_new())
+    }
+
     /// Whether a check of `other` asks what one of this asks.
     fn asks_as(&self, other: &Self) -> bool {
         let question = |watched: &Self| {
@@ -252,7 +259,8 @@ impl Watch {
         }
     }
 
-    /// Waits until a backend that is down is to be tried again: `backoff` times `retry`. False when there is no need to, since it is up or checked actively by now.
+    /// Waits until a backend that is down is to be tried again: `retry`, and up to `backoff` times that while others
+    /// serve in its place. False when there is no need to, since it is up or checked actively by now.
     async fn hold_off(&mut self, backoff: u32) -> bool {
         for _ in 0..backoff {
             let retry = self.current().backend.passive.retry;
@@ -272,8 +280,12 @@ impl Watch {
                     }
                 }
             }
-            if self.current().backend.member.is_up() {
+            let now = self.current();
+            if now.backend.member.is_up() {
                 return false;
+            }
+            if !now.is_replaced() {
+                break;
             }
         }
         true

@@ -84,6 +84,7 @@ impl Forward<'_> {
         let mut attempts = 0;
         let mut failed = None;
         let mut waited = false;
+        let mut revived = false;
         let mut paid = 0;
         let mut patience = Patience::default();
         self.pool.budget.request(clock::now());
@@ -92,9 +93,16 @@ impl Forward<'_> {
             record.decided(&self.pool.name, decision.verdict, decision.reason);
             let held = Held::new(self.pool, decision.claim);
             let Some(slot) = decision.pick else {
+                if !revived {
+                    revived = true;
+                    // Boxed, as all that most requests do without.
+                    if Box::pin(self.revive(decision.wait_for, &tried[..attempts])).await {
+                        continue;
+                    }
+                }
                 if let Some(home) = decision.wait_for {
                     waited = true;
-                    self.wait_for(home).await;
+                    Box::pin(self.wait_for(home)).await;
                     continue;
                 }
                 self.pool.refused.inc();
@@ -178,8 +186,14 @@ impl Forward<'_> {
     async fn wait_for(&self, home: Slot) {
         let OnDown::Wait(limit) = self.pool.settings.on_down else { return };
         if let Some(index) = self.pool.roster.index_of(home) {
+            let back = async {
+                tokio::select! {
+                    () = self.pool.backends[index].back() => {}
+                    () = self.keep_trying(home) => {}
+                }
+            };
             // Either way the next choice says what follows.
-            let _ = timeout_at(clock::now() + limit, self.pool.backends[index].back()).await;
+            let _ = timeout_at(clock::now() + limit, back).await;
         }
     }
 

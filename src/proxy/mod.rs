@@ -37,6 +37,7 @@ mod record;
 mod redirect;
 mod request_body;
 mod respond;
+mod revive;
 mod service;
 mod socket;
 mod stall;
