@@ -266,6 +266,22 @@ async fn requests_without_an_id_follow_the_first_of_their_connection() {
 }
 
 #[tokio::test]
+async fn requests_that_become_no_session_are_spread_whoever_has_a_session_less() {
+    let apps = app::several(3);
+    let homing = Setup::new(&apps).affinity("skip = [\"/healthz\"]").start().await;
+    let client = Client::h1(&homing);
+    app::login_all(&client, 11).await;
+    for (path, most) in [("/healthz", 20), ("/public", 36)] {
+        let mut got = BTreeMap::<String, usize>::new();
+        for _ in 0..60 {
+            let answer = client.get(path).send().await;
+            *got.entry(answer.header("x-backend").to_owned()).or_default() += 1;
+        }
+        assert!(got.values().all(|count| *count <= most), "{path}: {got:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_skipped_path_is_balanced_freely() {
     let apps = app::several(3);
     let setup = Setup::new(&apps).pool("balance = \"round-robin\"").affinity("skip = [\"/public\"]");

@@ -6,7 +6,8 @@ use super::{
     Affinity, EndReason, Keys, Member, MoveReason, OnDown, Reason, Roster, SessionKey, Settings, Slot, Tick,
     Verdict,
     afterlife::Kind,
-    placement, rendezvous,
+    placement::{self, What},
+    rendezvous,
     table::{Flags, Home, Seen},
 };
 
@@ -56,6 +57,8 @@ pub struct Claim {
     pub(super) kind: ClaimKind,
     /// The backend at which this request counts as being placed.
     pub(super) placing: Option<Arc<Member>>,
+    /// Whether its answer tells how many requests without an id begin a session.
+    pub(super) guessed: bool,
     /// The key whose pin is held.
     pub(super) pin: Option<SessionKey>,
 }
@@ -81,7 +84,7 @@ pub(super) enum ClaimKind {
 // === impl Claim ===
 
 impl Claim {
-    pub(super) const FREE: Self = Self { kind: ClaimKind::Free, placing: None, pin: None };
+    pub(super) const FREE: Self = Self { kind: ClaimKind::Free, placing: None, guessed: false, pin: None };
 
     const fn of(kind: ClaimKind) -> Self {
         Self { kind, ..Self::FREE }
@@ -252,7 +255,10 @@ impl Affinity {
         from: Option<Home>,
         reason: MoveReason,
     ) -> Decision {
-        let place = || placement::place(settings, roster, ask.tried, ask.random, ask.now, &self.round_robin);
+        let place = || {
+            let (random, turns) = (ask.random, &self.turns);
+            placement::place(What::Session, settings, roster, ask.tried, random, ask.now, turns)
+        };
         let Some((slot, pinned)) = self.pins.enter(key, |slot| usable(roster, ask, slot), place) else {
             return Decision::refused(Reason::NoBackend);
         };
@@ -283,14 +289,14 @@ impl Affinity {
         verdict: Verdict,
         reason: Reason,
     ) -> Decision {
-        match placement::place(settings, roster, ask.tried, ask.random, ask.now, &self.round_robin) {
-            Some(slot) => Decision {
-                pick: Some(slot),
-                wait_for: None,
-                verdict,
-                reason,
-                claim: Claim::FREE.placing(roster.member(slot).filter(|_| verdict == Verdict::Placed)),
-            },
+        let guessed = verdict == Verdict::Placed;
+        let what = if guessed { self.turns.guess(ask.random) } else { What::Request };
+        match placement::place(what, settings, roster, ask.tried, ask.random, ask.now, &self.turns) {
+            Some(slot) => {
+                let mut claim = Claim::FREE.placing(roster.member(slot).filter(|_| guessed));
+                claim.guessed = guessed;
+                Decision { pick: Some(slot), wait_for: None, verdict, reason, claim }
+            }
             None => Decision::refused(Reason::NoBackend),
         }
     }

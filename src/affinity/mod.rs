@@ -63,7 +63,7 @@ use self::{
     ledger::Ledger,
     lifecycle::{Timing, lock},
     pins::Pins,
-    placement::RoundRobin,
+    placement::Turns,
     rare::Rare,
     table::Table,
 };
@@ -112,7 +112,8 @@ pub struct Affinity {
     /// The backends, by name: those of the latest roster, and earlier ones that still have sessions in the
     /// table or whose slot nobody else needed yet.
     names: Mutex<HashMap<Box<str>, Arc<Member>>>,
-    round_robin: RoundRobin,
+    /// For placing.
+    turns: Turns,
     /// For those who keep or share bindings outside the process.
     journal: Journal,
     counters: Counters,
@@ -153,7 +154,7 @@ impl Affinity {
             after: Afterlife::new(),
             late: Late::default(),
             names: Mutex::default(),
-            round_robin: RoundRobin::default(),
+            turns: Turns::default(),
             journal: Journal::default(),
             counters: Counters::default(),
         }

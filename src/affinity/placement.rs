@@ -1,6 +1,11 @@
-//! Where a session begins that has no home yet.
+//! Where a session begins that has no home yet, and where a request goes that has no session.
 //!
-//! The least loaded member for its weight wins, but two things would drown a member that has little:
+//! Sessions are balanced by the sessions that members have, requests without one by what is in flight, and in turn
+//! where that is equal: of what lasts a moment only, a member with a session less would get everything.
+//! Of a request without an id, only its answer tells which of the two it is. So as many of them as have lately
+//! begun a session ([`Odds`]) are placed as sessions are, and the others as requests.
+//!
+//! Of sessions, the least loaded member for its weight wins, but two things would drown a member that has little:
 //! the burst of sessions placed before the first of them is counted, and the rush of *every* new
 //! session to a newcomer until it has caught up. Against the first, sessions count from the moment
 //! they are placed; against the second, a newcomer takes part only in some of the decisions, so that
@@ -8,7 +13,10 @@
 
 use std::{
     cmp::Ordering,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicU32, Ordering::Relaxed},
+    },
 };
 
 use super::{Balance, Member, Roster, Settings, Slot, Tick, member::FULL_SHARE};
@@ -18,54 +26,99 @@ use super::{Balance, Member, Roster, Settings, Slot, Tick, member::FULL_SHARE};
 #[derive(Debug, Default)]
 pub(super) struct RoundRobin(Mutex<Vec<i64>>);
 
-/// The member on which a new session begins: by the pool's balance among those that take new ones
+/// What is placed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum What {
+    /// A session, or what may well become one.
+    Session,
+    /// A request that is over with its answer.
+    Request,
+}
+
+/// What one pool remembers of its placements, of all workers.
+#[derive(Debug, Default)]
+pub(super) struct Turns {
+    sessions: RoundRobin,
+    /// Of their own: who asks for a page and then logs in would otherwise begin every session on the same member.
+    requests: RoundRobin,
+    odds: Odds,
+}
+
+/// How many of the requests without an id that were answered lately have begun a session, in parts of [`ALL`]; those
+/// before them count less and less.
+#[derive(Debug)]
+struct Odds(AtomicU32);
+
+/// The member to which something without a home goes: by the pool's balance among those that take new sessions
 /// and are not in `tried`; one that has room, if there is any. `random` is the only randomness.
 pub(super) fn place(
+    what: What,
     settings: &Settings,
     roster: &Roster,
     tried: &[Slot],
     random: u64,
     now: Tick,
-    turns: &RoundRobin,
+    turns: &Turns,
 ) -> Option<Slot> {
     let takes = |member: &Member| member.takes_new() && !tried.contains(&member.slot());
-    among(settings, roster, |member| takes(member) && member.has_room(), random, now, turns)
-        .or_else(|| among(settings, roster, takes, random, now, turns))
+    among(what, settings, roster, |member| takes(member) && member.has_room(), random, now, turns)
+        .or_else(|| among(what, settings, roster, takes, random, now, turns))
 }
 
 fn among(
+    what: What,
     settings: &Settings,
     roster: &Roster,
     takes: impl Fn(&Member) -> bool + Copy,
     random: u64,
     now: Tick,
-    turns: &RoundRobin,
+    turns: &Turns,
 ) -> Option<Slot> {
+    let lasting = what == What::Session && settings.balance == Balance::LeastSessions;
     let candidates = roster
         .members()
         .iter()
         .filter(move |member| takes(member))
-        .map(|member| Candidate::new(member, settings, now))
+        .map(|member| Candidate::new(member, settings, lasting, now))
         .filter(|candidate| candidate.weight > 0);
     let mut dice = Dice(random);
+    let turns = match what {
+        What::Session => &turns.sessions,
+        What::Request => &turns.requests,
+    };
     if settings.balance == Balance::RoundRobin {
-        turns.next(candidates)
+        turns.next(candidates, None)
     } else if candidates.clone().nth(FULL_SCAN).is_some() {
         two_choices(candidates, &mut dice)
     } else {
         let crowd = Crowd::of(candidates.clone());
-        least_loaded(candidates.clone().filter(|candidate| crowd.admits(candidate, &mut dice)), random)
-            .or_else(|| least_loaded(candidates, random))
+        let admitted = candidates.clone().filter(|candidate| crowd.admits(candidate, &mut dice));
+        let least = least_loaded(admitted, random).or_else(|| least_loaded(candidates.clone(), random))?;
+        if lasting { Some(least.slot) } else { in_turn(candidates, &least, turns, dice) }
+    }
+}
+
+/// Whose turn it is among those whose load equals that of `least`.
+fn in_turn(
+    candidates: impl Iterator<Item = Candidate> + Clone,
+    least: &Candidate,
+    turns: &RoundRobin,
+    dice: Dice,
+) -> Option<Slot> {
+    let mut equals = candidates.filter(|candidate| candidate.compare(least).is_eq());
+    match equals.clone().nth(1) {
+        Some(_) => turns.next(equals, Some(dice)),
+        None => equals.next().map(|only| only.slot),
     }
 }
 
 /// The least loaded candidate; `random` decides between equals.
-fn least_loaded(candidates: impl Iterator<Item = Candidate>, random: u64) -> Option<Slot> {
+fn least_loaded(candidates: impl Iterator<Item = Candidate>, random: u64) -> Option<Candidate> {
     let mut dice = Dice(!random);
     candidates
         .map(|candidate| (candidate, dice.roll()))
         .min_by(|(a, a_tie), (b, b_tie)| a.compare(b).then(a_tie.cmp(b_tie)))
-        .map(|(candidate, _)| candidate.slot)
+        .map(|(candidate, _)| candidate)
 }
 
 /// The less loaded of two candidates drawn by weight: nearly as even as the least loaded of all, and
@@ -113,8 +166,7 @@ struct Dice(u64);
 // === impl Candidate ===
 
 impl Candidate {
-    fn new(member: &Member, settings: &Settings, now: Tick) -> Self {
-        let lasting = settings.balance == Balance::LeastSessions;
+    fn new(member: &Member, settings: &Settings, lasting: bool, now: Tick) -> Self {
         let load = if lasting {
             u64::from(member.live()) + u64::from(member.placing())
         } else {
@@ -133,10 +185,15 @@ impl Candidate {
         self.weight * self.share
     }
 
-    /// Compares the load per capacity that each would have with one more.
+    /// Compares sessions per capacity as each would have them with one more, but requests per weight as they are:
+    /// with one more, a heavy member would get all that come one after another.
     fn compare(&self, other: &Self) -> Ordering {
-        let product = |load: u64, capacity: u64| u128::from(load + 1) * u128::from(capacity);
-        product(self.load, other.capacity()).cmp(&product(other.load, self.capacity()))
+        let product = |load: u64, capacity: u64| u128::from(load) * u128::from(capacity);
+        if self.lasting {
+            product(self.load + 1, other.capacity()).cmp(&product(other.load + 1, self.capacity()))
+        } else {
+            product(self.load, other.weight).cmp(&product(other.load, self.weight))
+        }
     }
 }
 
@@ -174,11 +231,12 @@ impl Crowd {
 // === impl RoundRobin ===
 
 impl RoundRobin {
-    /// Everybody gains their own capacity, the richest has the turn and pays for all.
-    fn next(&self, candidates: impl Iterator<Item = Candidate>) -> Option<Slot> {
+    /// Everybody gains their own capacity, the richest has the turn and pays for all. Of several, the first; with
+    /// `dice`, any: then what comes at regular intervals does not meet the same member each time.
+    fn next(&self, candidates: impl Iterator<Item = Candidate>, mut dice: Option<Dice>) -> Option<Slot> {
         let mut credits = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let mut total = 0;
-        let mut richest: Option<(i64, Slot)> = None;
+        let mut richest: Option<((i64, u64), Slot)> = None;
         for candidate in candidates {
             let index = usize::from(candidate.slot.get());
             if index >= credits.len() {
@@ -188,13 +246,45 @@ impl RoundRobin {
             let gain = candidate.capacity().cast_signed();
             total += gain;
             credits[index] += gain;
-            if richest.is_none_or(|(credit, _)| credits[index] > credit) {
-                richest = Some((credits[index], candidate.slot));
+            let wealth = (credits[index], dice.as_mut().map_or(0, Dice::roll));
+            if richest.is_none_or(|(most, _)| wealth > most) {
+                richest = Some((wealth, candidate.slot));
             }
         }
         let (_, slot) = richest?;
         credits[usize::from(slot.get())] -= total;
         Some(slot)
+    }
+}
+
+// === impl Turns ===
+
+impl Turns {
+    /// What a request without an id is to be taken for.
+    pub(super) fn guess(&self, random: u64) -> What {
+        // Another seed than that of the placement.
+        let part = Dice(random.rotate_left(32)).below(ALL.into());
+        if part < self.odds.0.load(Relaxed).max(FLOOR).into() { What::Session } else { What::Request }
+    }
+
+    /// What it was.
+    pub(super) fn was(&self, what: What) {
+        let before = self.odds.0.load(Relaxed);
+        let gain = if what == What::Session { ALL / MEMORY } else { 0 };
+        let after = before - before / MEMORY + gain;
+        if after != before {
+            // Of two at a time, one may be lost: they are odds.
+            self.odds.0.store(after.min(ALL), Relaxed);
+        }
+    }
+}
+
+// === impl Odds ===
+
+impl Default for Odds {
+    /// All of them, until answers tell otherwise.
+    fn default() -> Self {
+        Self(AtomicU32::new(ALL))
     }
 }
 
@@ -215,6 +305,13 @@ impl Dice {
     }
 }
 
+/// The odds of what is certain.
+const ALL: u32 = 1 << 16;
+/// At least so many requests without an id are placed as sessions, since some begin one, and a member that has fewer
+/// sessions is to catch up.
+const FLOOR: u32 = ALL / 16;
+/// Answers that the odds remember, more or less.
+const MEMORY: u32 = 8;
 /// Up to so many candidates are all looked at.
 const FULL_SCAN: usize = 16;
 /// How many times its fair share of new sessions a member gets at most while it catches up.

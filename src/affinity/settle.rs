@@ -4,6 +4,7 @@ use super::{
     Affinity, Claim, Effect, Effects, EndReason, Keys, Member, MoveReason, Roster, Scope, SessionKey,
     Settings, Slot, Tick,
     decide::ClaimKind,
+    placement::What,
     rename::NewId,
     table::{Flags, Home},
 };
@@ -66,6 +67,9 @@ impl Affinity {
             Some(member) => self.settle_at(settings, member, claim.kind, answer),
             None => Settled::NONE,
         };
+        if claim.guessed {
+            self.turns.was(if settled.key.is_some() { What::Session } else { What::Request });
+        }
         // After the binding is made: who comes in between finds the one or the other.
         self.release_claim(&claim);
         settled

@@ -13,7 +13,8 @@ use super::{
 struct Pool {
     settings: Settings,
     roster: Roster,
-    turns: RoundRobin,
+    what: What,
+    turns: Turns,
     dice: Dice,
     now: Tick,
 }
@@ -38,7 +39,8 @@ impl Pool {
                 slow_start: Duration::from_secs(100),
             },
             roster: Roster::new(members.collect()),
-            turns: RoundRobin::default(),
+            what: What::Session,
+            turns: Turns::default(),
             dice: Dice(1),
             now: Tick::ZERO,
         }
@@ -50,12 +52,42 @@ impl Pool {
 
     fn place_beside(&mut self, tried: &[Slot]) -> Option<usize> {
         let random = self.dice.roll();
-        let slot = place(&self.settings, &self.roster, tried, random, self.now, &self.turns)?;
+        let slot = place(self.what, &self.settings, &self.roster, tried, random, self.now, &self.turns)?;
         Some(usize::from(slot.get()))
     }
 
     fn place(&mut self) -> usize {
         self.place_beside(&[]).expect("there are candidates")
+    }
+
+    /// Places so many requests that begin no session, so many at a time, and returns how many each member got.
+    fn request(&mut self, count: usize, at_once: usize) -> Vec<u32> {
+        self.what = What::Request;
+        let mut got = vec![0; self.members().len()];
+        let mut under_way = std::collections::VecDeque::new();
+        for _ in 0..count {
+            if under_way.len() == at_once {
+                let first: usize = under_way.pop_front().expect("at least one");
+                self.members()[first].leave();
+            }
+            let index = self.place();
+            self.members()[index].enter();
+            under_way.push_back(index);
+            got[index] += 1;
+        }
+        under_way.into_iter().for_each(|index| self.members()[index].leave());
+        self.what = What::Session;
+        got
+    }
+
+    /// A request without an id comes, and begins a session or not; which member got it.
+    fn come(&mut self, begins: bool) -> usize {
+        self.what = self.turns.guess(self.dice.roll());
+        let index = self.place();
+        self.turns.was(if begins { What::Session } else { What::Request });
+        self.members()[index].add_live(begins.into());
+        self.what = What::Session;
+        index
     }
 
     /// Starts so many sessions and returns how many each member got.
@@ -283,7 +315,7 @@ fn a_newcomer_has_fewer_turns() {
 fn the_random_argument_decides_everything() {
     let pool = Pool::new(Balance::LeastSessions, &[1; 30]);
     for random in 0..100 {
-        let place = || place(&pool.settings, &pool.roster, &[], random, pool.now, &pool.turns);
+        let place = || place(What::Session, &pool.settings, &pool.roster, &[], random, pool.now, &pool.turns);
         assert_eq!(place(), place());
     }
 }
@@ -310,4 +342,99 @@ fn who_has_room_comes_before_who_has_few_sessions() {
             assert_eq!(pool.place(), 0);
         }
     }
+}
+
+#[test]
+fn requests_without_a_session_go_round_whoever_has_a_session_less() {
+    for balance in [Balance::LeastSessions, Balance::LeastRequests, Balance::RoundRobin] {
+        let mut pool = Pool::new(balance, &[1, 1, 1]);
+        pool.members()[0].add_live(10);
+        pool.members()[1].add_live(10);
+        assert_eq!(pool.request(240, 1), [80, 80, 80], "{balance:?}");
+        let got = pool.request(240, 8);
+        assert!(got.iter().all(|got| (60..100).contains(got)), "{balance:?}: {got:?}");
+    }
+}
+
+#[test]
+fn requests_without_a_session_follow_the_weights() {
+    for balance in [Balance::LeastSessions, Balance::LeastRequests] {
+        let mut pool = Pool::new(balance, &[1, 2, 5]);
+        assert_eq!(pool.request(800, 1), [100, 200, 500], "{balance:?}");
+        let got = pool.request(800, 16);
+        assert!((70..150).contains(&got[0]) && (450..550).contains(&got[2]), "{balance:?}: {got:?}");
+    }
+}
+
+#[test]
+fn requests_without_a_session_are_spread_over_many_members() {
+    let mut pool = Pool::new(Balance::LeastSessions, &[1; 20]);
+    for member in &pool.members()[1..] {
+        member.add_live(10);
+    }
+    for at_once in [1, 8] {
+        let got = pool.request(2_000, at_once);
+        assert!(got.iter().all(|got| (50..160).contains(got)), "{got:?}");
+    }
+}
+
+#[test]
+fn a_newcomer_is_ramped_for_requests_without_a_session() {
+    for (at_once, most) in [(1, 40), (8, 80)] {
+        let mut pool = Pool::new(Balance::LeastSessions, &[1, 1, 1]);
+        pool.members()[0].start_ramp(Tick::ZERO);
+        let got = pool.request(1_000, at_once)[0];
+        assert!((10..=most * 2).contains(&got), "{got} of 1000 at a tenth, {at_once} at once");
+        pool.now = Tick::new(1_000);
+        let got = pool.request(900, at_once)[0];
+        assert!((250..350).contains(&got), "{got} of 900 at last, {at_once} at once");
+    }
+}
+
+#[test]
+fn a_member_that_takes_nothing_new_gets_no_request_without_a_session() {
+    let mut pool = Pool::new(Balance::LeastSessions, &[1, 1, 1]);
+    pool.members()[1].set_admin(Admin::Draining, Tick::ZERO);
+    assert_eq!(pool.request(100, 1), [50, 0, 50]);
+}
+
+#[test]
+fn what_comes_without_an_id_is_taken_for_what_it_lately_was() {
+    let mut pool = Pool::new(Balance::LeastSessions, &[1, 1, 1]);
+    for _ in 0..29 {
+        pool.come(true);
+    }
+    let sessions: Vec<_> = pool.members().iter().map(|member| member.live()).collect();
+    assert!(sessions.iter().all(|live| (9..=10).contains(live)), "{sessions:?}");
+    let mut got = [0; 3];
+    for _ in 0..240 {
+        got[pool.come(false)] += 1;
+    }
+    assert!(got.iter().all(|got| (60..120).contains(got)), "{got:?}");
+}
+
+#[test]
+fn sessions_stay_even_among_requests_that_begin_none() {
+    for (weights, every) in [(vec![1, 1], 2), (vec![1, 1, 1], 2), (vec![1, 1, 1], 10), (vec![2, 1, 1], 20)] {
+        let mut pool = Pool::new(Balance::LeastSessions, &weights);
+        let total: u32 = weights.iter().sum();
+        for turn in 0..every * 100 * total {
+            pool.come(turn % every == 0);
+        }
+        for (member, weight) in pool.members().iter().zip(&weights) {
+            let off = member.live().abs_diff(100 * weight);
+            assert!(off <= 25, "{} instead of {} with one in {every}", member.live(), 100 * weight);
+        }
+    }
+}
+
+#[test]
+fn who_has_fewer_sessions_catches_up_among_requests_that_begin_none() {
+    let mut pool = Pool::new(Balance::LeastSessions, &[1, 1, 1]);
+    pool.members()[0].add_live(50);
+    pool.members()[1].add_live(50);
+    for turn in 0..4_000 {
+        pool.come(turn % 4 == 0);
+    }
+    assert!(pool.worst_deviation() < 0.05, "{}", pool.worst_deviation());
 }
