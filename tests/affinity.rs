@@ -266,6 +266,25 @@ async fn requests_without_an_id_follow_the_first_of_their_connection() {
 }
 
 #[tokio::test]
+async fn users_one_after_another_over_one_connection_are_spread() {
+    let apps = app::several(4);
+    let homing = Setup::new(&apps).start().await;
+    for protocol in BOTH {
+        let connection = Client::new(&homing, protocol).connect().await;
+        let mut homes = BTreeMap::<String, usize>::new();
+        for number in 0..20 {
+            let user = format!("user-{number}");
+            let login = connection.get(&format!("/login?{user}")).send().await;
+            let mut jar = Jar::default();
+            jar.store(&login.headers);
+            assert_eq!(connection.get("/whoami").jar(&jar).send().await.text(), user);
+            *homes.entry(login.header("x-backend").to_owned()).or_default() += 1;
+        }
+        assert!(homes.len() == 4 && homes.values().all(|users| *users <= 8), "{protocol:?}: {homes:?}");
+    }
+}
+
+#[tokio::test]
 async fn requests_that_become_no_session_are_spread_whoever_has_a_session_less() {
     let apps = app::several(3);
     let homing = Setup::new(&apps).affinity("skip = [\"/healthz\"]").start().await;

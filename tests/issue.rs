@@ -157,6 +157,17 @@ async fn parallel_first_requests_of_one_connection_are_one_session() {
 }
 
 #[tokio::test]
+async fn a_client_that_was_told_its_session_shares_it_with_no_other_on_its_connection() {
+    let backends = backends(3);
+    let homing = Setup::new(&backends).issue("").start().await;
+    let connection = Client::h1(&homing).connect().await;
+    for _ in 0..6 {
+        connection.get("/").send().await;
+    }
+    assert_eq!(homing.metric("homing_sessions", &[]).await, 6.0);
+}
+
+#[tokio::test]
 async fn clients_behind_a_trusted_proxy_are_no_burst() {
     let backends = backends(1);
     let setup = Setup::new(&backends).issue("").top("trusted_proxies = [\"127.0.0.1\"]");

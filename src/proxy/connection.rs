@@ -86,6 +86,7 @@ async fn begin(
             return None;
         }
     }
+    let begun = clock::now();
     let (stream, identity) = match timeout_at(deadline, tls::accept(&front, Socket(stream))).await {
         Ok(Ok(accepted)) => accepted,
         Ok(Err(error)) => {
@@ -113,7 +114,9 @@ async fn begin(
     let http2 = tls.alpn_protocol() == Some(b"h2");
     let server_name = tls.server_name().map(|name| host::canonical(name).into());
     let vetted = Vetted { server_name, identity, way: front.vetting() };
-    let client = Rc::new(Client::new(&worker, peer, vetted, place));
+    // A handshake takes at least one round trip.
+    let round_trip = http2.then(|| clock::now().duration_since(begun));
+    let client = Rc::new(Client::new(&worker, peer, vetted, place, round_trip));
     // What it is handed to would each have room for a whole one.
     let stream = Box::new(stream);
     Some(if http2 {

@@ -169,7 +169,7 @@ impl Forward<'_> {
             keys: self.keys,
             hint: self.hint,
             skip: self.skip,
-            follow: self.alone.then(|| self.client.follows(self.pool)).flatten(),
+            follow: self.alone.then(|| self.client.burst.slot(&self.pool.affinity)).flatten(),
             tried,
             random: fastrand::u64(..),
             now: clock::tick(),
@@ -177,7 +177,7 @@ impl Forward<'_> {
         };
         let decision = self.pool.affinity.choose(&self.pool.settings, &self.pool.roster, &ask);
         if let (Verdict::Placed, Some(slot)) = (decision.verdict, decision.pick) {
-            self.client.follow(self.pool, slot);
+            self.client.burst.follow(&self.pool.affinity, slot);
         }
         decision
     }

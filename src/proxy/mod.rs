@@ -13,6 +13,7 @@ mod activity;
 mod admission;
 mod answer_body;
 mod answers;
+mod burst;
 mod connection;
 mod date;
 mod flood;
@@ -63,13 +64,11 @@ pub use self::{
     connection::{serve_plain, serve_tls},
     metrics::{Metrics, Protocol},
 };
-use self::{activity::Activity, answers::Answers, guard::Gauge, identity::Vetted, pace::Pace};
+use self::{activity::Activity, answers::Answers, burst::Burst, guard::Gauge, identity::Vetted, pace::Pace};
 use crate::{
     admission::Permit,
-    affinity::{Affinity, Slot, Tick},
-    clock,
     upstream::Connections,
-    world::{Pool, World},
+    world::World,
 };
 
 /// What one worker thread owns.
@@ -116,10 +115,8 @@ struct Client {
     tunnels: Rc<Open>,
     /// Its place among the connections, which a WebSocket keeps.
     _place: Place,
-    /// Where a request without a session id was placed, and when, so that a burst of them stays together.
-    placed: Cell<Option<(*const Affinity, Slot, Tick)>>,
-    /// The session of the proxy's own that began last, likewise.
-    latest: own_cookie::Latest,
+    /// Its requests without a session id.
+    burst: Burst,
     /// Requests so far.
     requests: Cell<u32>,
     /// Wakes the guard when no more are to come.
@@ -215,7 +212,13 @@ impl Drop for OpenOne {
 // === impl Client ===
 
 impl Client {
-    fn new(worker: &Rc<Worker>, peer: SocketAddr, vetted: Vetted, place: Place) -> Self {
+    fn new(
+        worker: &Rc<Worker>,
+        peer: SocketAddr,
+        vetted: Vetted,
+        place: Place,
+        round_trip: Option<Duration>,
+    ) -> Self {
         // An IPv4 client of a dual-stack socket is an IPv4 client.
         let address = peer.ip().to_canonical();
         let node = forwarded::node_of(address);
@@ -230,8 +233,7 @@ impl Client {
             answers: Rc::new(Answers::new(Pace::of(&config.timeouts, &config.edge))),
             tunnels: Rc::default(),
             _place: place,
-            placed: Cell::new(None),
-            latest: own_cookie::Latest::default(),
+            burst: Burst::new(round_trip),
             requests: Cell::new(0),
             spent: Rc::default(),
         }
@@ -240,22 +242,4 @@ impl Client {
     fn address(&self) -> IpAddr {
         self.peer.ip()
     }
-
-    /// Where an earlier request of this burst without a session id went.
-    fn follows(&self, pool: &Pool) -> Option<Slot> {
-        let (affinity, slot, at) = self.placed.get()?;
-        let same = affinity == Arc::as_ptr(&pool.affinity) && clock::tick().since(at) < BURST;
-        same.then_some(slot)
-    }
-
-    /// The burst begins with the first that is placed; later ones do not prolong it.
-    fn follow(&self, pool: &Pool, slot: Slot) {
-        if self.follows(pool).is_none() {
-            self.placed.set(Some((Arc::as_ptr(&pool.affinity), slot, clock::tick())));
-        }
-    }
 }
-
-/// How long requests without a session id on one connection stay together: that of a page with all it loads,
-/// before its first answers have set a cookie.
-const BURST: Duration = Duration::from_secs(5);

@@ -1,18 +1,17 @@
 //! The proxy's own cookie on its way: read and taken out of a request, kept from coming out of a backend,
 //! set on an answer.
 
-use std::{cell::Cell, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use http::{
     HeaderMap, HeaderValue,
     header::{COOKIE, SET_COOKIE},
 };
 use memchr::memmem;
-use tokio::time::Instant;
 
+use super::burst::Burst;
 use crate::{
-    affinity::{Affinity, Effects, KeyHasher, Keys, Token, TokenId, value_if_named},
-    clock,
+    affinity::{Effects, KeyHasher, Keys, Token, TokenId, value_if_named},
     issue::{self, Issuer},
     world::Pool,
 };
@@ -24,11 +23,6 @@ pub(super) struct OwnCookie<'a> {
     brought: Brought,
 }
 
-/// The session that began last on a client connection. Requests that come right after its first one get
-/// the same: a browser sends a burst of them before it has any cookie, and only the last answer's stays.
-#[derive(Debug, Default)]
-pub(super) struct Latest(Cell<Option<Began>>);
-
 #[derive(Debug)]
 enum Brought {
     /// A good token.
@@ -39,28 +33,17 @@ enum Brought {
     Skipped,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Began {
-    pool: *const Affinity,
-    id: TokenId,
-    born: Duration,
-    at: Instant,
-}
-
-/// How long a burst lasts. Short, since a connection may be that of many clients behind a proxy of theirs.
-const BURST: Duration = Duration::from_secs(2);
-
 // === impl OwnCookie ===
 
 impl<'a> OwnCookie<'a> {
-    /// Takes the cookie out of a request. None when the pool issues none. `latest` is that of the client's
+    /// Takes the cookie out of a request. None when the pool issues none. `burst` is that of the client's
     /// connection, if the connection is one client's.
     pub(super) fn take(
         pool: &'a Pool,
         headers: &mut HeaderMap,
         hasher: &KeyHasher,
         skip: bool,
-        latest: Option<&Latest>,
+        burst: Option<&Burst>,
     ) -> Option<Self> {
         let issuer = pool.issuer.as_ref()?;
         let mut token = None;
@@ -71,8 +54,8 @@ impl<'a> OwnCookie<'a> {
                 token = issuer.open(value, |id| pool.affinity.knows(id.key(hasher)));
             }
         });
-        let new = || match latest {
-            Some(latest) => latest.session(&pool.affinity),
+        let new = || match burst {
+            Some(burst) => burst.session(&pool.affinity),
             None => issue::begin_session(),
         };
         let brought = match token {
@@ -127,24 +110,6 @@ impl<'a> OwnCookie<'a> {
             headers.append(SET_COOKIE, field);
             counter.inc();
         }
-    }
-}
-
-// === impl Latest ===
-
-impl Latest {
-    /// A session for a request that has none.
-    fn session(&self, pool: &Arc<Affinity>) -> Option<(TokenId, Duration)> {
-        let (pool, now) = (Arc::as_ptr(pool), clock::now());
-        if let Some(began) = self.0.get()
-            && began.pool == pool
-            && now.saturating_duration_since(began.at) < BURST
-        {
-            return Some((began.id, began.born));
-        }
-        let (id, born) = issue::begin_session()?;
-        self.0.set(Some(Began { pool, id, born, at: now }));
-        Some((id, born))
     }
 }
 

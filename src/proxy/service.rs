@@ -158,8 +158,8 @@ async fn handle(
     let hasher = &client.worker.world.hasher;
     // A trusted peer forwards for many clients, which share nothing.
     let alone = !config.trusts(client.address());
-    let latest = alone.then_some(&client.latest);
-    let own = OwnCookie::take(pool, &mut parts.headers, hasher, skip, latest);
+    let burst = alone.then_some(&client.burst);
+    let own = OwnCookie::take(pool, &mut parts.headers, hasher, skip, burst);
     let keys = match &own {
         Some(own) => own.keys(hasher),
         None if skip => Keys::default(),
@@ -168,6 +168,9 @@ async fn handle(
             Keys::find(&pool.settings.keys, hasher, &head)
         }
     };
+    if !keys.is_empty() {
+        client.burst.brought();
+    }
 
     // Only for an id that is not known here; a known session costs no round trip.
     let shared = client.worker.world.shared.as_deref();
@@ -247,6 +250,9 @@ async fn handle(
     let slot = backend.member.slot();
     let settled = held.settle(slot, status, &effects, &keys);
     let key = settled.and_then(|settled| settled.key);
+    if keys.is_empty() && key.is_some() {
+        client.burst.told(&pool.affinity, slot);
+    }
     if let (Some(shared), Some(settled), Some(budget)) = (shared, settled, &mut budget) {
         Box::pin(shared.publish(pool, &keys, settled, own.is_some(), budget)).await;
     }
