@@ -243,6 +243,74 @@ async fn a_get_that_breaks_before_its_answer_is_tried_elsewhere() {
     assert_eq!((&retried["backend"], &retried["status"]), (&"app-2".into(), &200.into()));
 }
 
+/// A backend whose process ends when it is asked for `/death`.
+fn mortal(name: &str) -> RawBackend {
+    RawBackend::start(name, |mut connection| async move {
+        while let Some(head) = connection.head().await {
+            if head.contains(" /death ") {
+                return;
+            }
+            connection.write(OK).await;
+        }
+    })
+}
+
+#[tokio::test]
+async fn a_request_that_kills_its_server_reaches_two_at_most_and_a_post_one() {
+    let backends: Vec<_> = ["app-1", "app-2", "app-3", "app-4", "app-5"].map(mortal).into();
+    // Over kept connections, too.
+    for warm in [false, true] {
+        let homing = Setup::new(&backends).one_worker().pool("balance = \"round-robin\"").start().await;
+        for (method, most) in [(Method::GET, 2), (Method::DELETE, 2), (Method::POST, 1), (Method::PATCH, 1)] {
+            for cookie in ["", "unknown"] {
+                for _ in 0..if warm { 10 } else { 0 } {
+                    Client::h1(&homing).get("/").send().await;
+                }
+                let times = || backends.iter().map(|backend| backend.count("/death ")).sum::<usize>();
+                let before = times();
+                let client = Client::h1(&homing);
+                let call = client.request(method.clone(), "/death").cookie("session", cookie);
+                assert_eq!(call.send().await.status, StatusCode::BAD_GATEWAY);
+                let times = times() - before;
+                assert!((1..=most).contains(&times), "{method} {cookie:?} {warm}: {times} times");
+            }
+        }
+        for name in ["app-1", "app-2", "app-3", "app-4", "app-5"] {
+            assert_eq!(homing.metric("homing_backend_up", &[("backend", name)]).await, 1.0, "{name}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_hangs_its_server_is_sent_once() {
+    let backends: Vec<_> = ["app-1", "app-2", "app-3"]
+        .map(|name| {
+            RawBackend::start(
+                name,
+                |mut connection| async move { while connection.head().await.is_some() {} },
+            )
+        })
+        .into();
+    let homing = Setup::new(&backends).pool_section("[pool.timeouts]\nhead = \"200ms\"").start().await;
+    assert_eq!(Client::h1(&homing).get("/hang").send().await.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(backends.iter().map(|backend| backend.count("/hang ")).sum::<usize>(), 1);
+}
+
+#[tokio::test]
+async fn a_request_that_was_refused_everywhere_else_reaches_the_last_backend() {
+    let alive = Backend::plain("app-0");
+    let gone: Vec<Port> = (0..7).map(|_| Port::reserve()).collect();
+    let mut setup = Setup::new([&alive]).pool("balance = \"round-robin\"\n[pool.passive]\nfall = 1000");
+    for (number, port) in gone.iter().enumerate() {
+        setup = setup.backend_at(&format!("gone-{number}"), &format!("http://{}", port.address), "");
+    }
+    let homing = setup.start().await;
+    for _ in 0..8 {
+        let order = Client::h1(&homing).post("/order").body(full("one")).send().await;
+        assert_eq!((order.status, order.text()), (StatusCode::OK, "app-0"));
+    }
+}
+
 #[tokio::test]
 async fn what_a_client_abandons_is_not_left_running() {
     let backend = RawBackend::start("app-1", |mut connection| async move {

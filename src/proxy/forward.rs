@@ -1,7 +1,8 @@
 //! From a decision to an answer: choose a backend, connect, send, and try again where that is safe.
 //!
 //! Rules. A request goes to another backend only if it has certainly not been processed: no connection
-//! came about, or it is idempotent and bodiless (RFC 9110 §9.2.2). A session leaves its home only when
+//! came about, or it is idempotent and bodiless (RFC 9110 §9.2.2). What may have been processed is sent at most once
+//! more, whatever connection it went out on: a request that kills its server takes one more along, not all. A session leaves its home only when
 //! the home is down; one failure of a living home is tried once more there, then told to the client. Every attempt
 //! beyond the first comes out of the pool's retry budget; a kept connection that closed under a request is replaced
 //! without, since each is the remainder of an exchange that went well.
@@ -66,8 +67,12 @@ struct Failed {
     request: Option<Request<RequestBody>>,
 }
 
-/// Times that one request is sent at most.
+/// Times that one request is sent at most: written to a connection that its backend had accepted.
+const MAX_SENDS: usize = 2;
+/// Backends that are tried at most for one request.
 const MAX_ATTEMPTS: usize = 4;
+/// Likewise, while all they do is to refuse the connection, which takes no time.
+const MAX_REFUSALS: usize = 16;
 /// Failed attempts at a home that is still up before the client is told.
 const HOME_ATTEMPTS: usize = 2;
 
@@ -80,8 +85,9 @@ impl Forward<'_> {
         mut request: Request<RequestBody>,
         record: &mut Record,
     ) -> Result<Answered, Fault> {
-        let mut tried = [Slot::default(); MAX_ATTEMPTS];
+        let mut tried = [Slot::default(); MAX_REFUSALS];
         let mut attempts = 0;
+        let mut sends = 0;
         let mut failed = None;
         let mut waited = false;
         let mut revived = false;
@@ -140,7 +146,7 @@ impl Forward<'_> {
             }
             record.attempt(backend.name());
             let sent = clock::now();
-            match self.attempt(backend, request, record).await {
+            match self.attempt(backend, request, &mut sends, record).await {
                 Ok(response) => {
                     backend.metrics.verdict(decision.verdict);
                     return Ok(Answered { response, in_flight, held, sent });
@@ -149,7 +155,11 @@ impl Forward<'_> {
                     tried[attempts] = slot;
                     attempts += 1;
                     let stays = decision.verdict == Verdict::Home && backend.member.is_up();
-                    let limit = if stays { HOME_ATTEMPTS } else { MAX_ATTEMPTS };
+                    let limit = match fault {
+                        _ if stays => HOME_ATTEMPTS,
+                        Fault::ConnectFailed => MAX_REFUSALS,
+                        _ => MAX_ATTEMPTS,
+                    };
                     match back {
                         Some(back) if attempts < limit => request = back,
                         _ => {
@@ -201,10 +211,11 @@ impl Forward<'_> {
         &self,
         backend: &Arc<Backend>,
         mut request: Request<RequestBody>,
+        sends: &mut usize,
         record: &mut Record,
     ) -> Result<Response<Box<upstream::Body<RequestBody>>>, Failed> {
         let upstream = &self.client.worker.upstream;
-        let replay = is_replayable(&request);
+        let mut replay = is_replayable(&request) && *sends + 1 < MAX_SENDS;
         while let Some(connection) = upstream.idle(backend, self.pool.timeouts.idle) {
             let copy = replay.then(|| request.copy(RequestBody::Empty));
             // What cannot be sent again must not be sent in vain.
@@ -215,6 +226,8 @@ impl Forward<'_> {
                 // Closed while idle, most likely: no evidence against the backend.
                 (Err(Exchange::Failed(ExchangeError::Closed)), Some(copy)) => {
                     request = copy;
+                    *sends += 1;
+                    replay = *sends + 1 < MAX_SENDS;
                     break;
                 }
                 (Err(error), _) => return Err(self.conclude(backend, error, None)),
@@ -240,7 +253,10 @@ impl Forward<'_> {
                 backend.passed(Evidence::Broken);
                 Err(Failed { fault: Fault::BackendClosed, request: Some(*back) })
             }
-            Err(error) => Err(self.conclude(backend, error, copy)),
+            Err(error) => {
+                *sends += 1;
+                Err(self.conclude(backend, error, copy))
+            }
         }
     }
 
