@@ -21,7 +21,7 @@ pub struct Ask<'a> {
     pub hint: Option<&'a str>,
     /// Whether its path is skipped.
     pub skip: bool,
-    /// Where the first request without an id of this client connection went.
+    /// Where the first request without an id of this client connection went, or where it has authenticated.
     pub follow: Option<Slot>,
     /// Backends that already failed this request: no candidates for placing it. A home is a home all the
     /// same, as long as its state says that it serves.
@@ -111,7 +111,16 @@ impl Affinity {
     /// Decides where a request goes.
     pub fn choose(&self, settings: &Settings, roster: &Roster, ask: &Ask<'_>) -> Decision {
         if ask.skip {
-            let mut decision = self.free(settings, roster, ask, Verdict::Skipped, Reason::SkippedPath);
+            let mut decision = match ask.follow.filter(|&slot| usable(roster, ask, slot)) {
+                Some(slot) => Decision {
+                    pick: Some(slot),
+                    wait_for: None,
+                    verdict: Verdict::Skipped,
+                    reason: Reason::SkippedPath,
+                    claim: Claim::FREE,
+                },
+                None => self.free(settings, roster, ask, Verdict::Skipped, Reason::SkippedPath),
+            };
             decision.claim.kind = ClaimKind::Skipped;
             return decision;
         }

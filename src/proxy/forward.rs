@@ -24,7 +24,7 @@ use crate::{
     backend::{Backend, Evidence, InFlight},
     clock,
     error::Fault,
-    upstream::{self, Connection, ExchangeError, Request},
+    upstream::{self, Connection, ExchangeError, Private, Request},
     world::Pool,
 };
 
@@ -38,6 +38,8 @@ pub(super) struct Forward<'a> {
     pub(super) skip: bool,
     /// Whether the connection is one client's own: then its requests without an id stay together.
     pub(super) alone: bool,
+    /// Whether it authenticates the connection on which it is sent.
+    pub(super) authenticates: bool,
     pub(super) tally: &'a Rc<Tally>,
     /// Longest time without progress of the request's body.
     pub(super) body_stall: Duration,
@@ -175,11 +177,15 @@ impl Forward<'_> {
     }
 
     fn choose(&self, tried: &[Slot], waited: bool) -> Decision {
+        // What has authenticated on a connection of its own goes on there, and only then with its burst.
+        let own = self.client.private.get().filter(|_| self.alone);
+        let own = own.and_then(|private| private.home(&self.pool.name));
+        let burst = || self.client.burst.slot(&self.pool.affinity);
         let ask = Ask {
             keys: self.keys,
             hint: self.hint,
             skip: self.skip,
-            follow: self.alone.then(|| self.client.burst.slot(&self.pool.affinity)).flatten(),
+            follow: own.or_else(|| if self.alone && !self.skip { burst() } else { None }),
             tried,
             random: fastrand::u64(..),
             now: clock::tick(),
@@ -216,7 +222,14 @@ impl Forward<'_> {
     ) -> Result<Response<Box<upstream::Body<RequestBody>>>, Failed> {
         let upstream = &self.client.worker.upstream;
         let mut replay = is_replayable(&request) && *sends + 1 < MAX_SENDS;
-        while let Some(connection) = upstream.idle(backend, self.pool.timeouts.idle) {
+        let private = self.private(backend);
+        let max_idle = self.pool.timeouts.idle;
+        let idle = || match private {
+            Some(private) => private.take(backend, max_idle, self.authenticates),
+            None => upstream.idle(backend, max_idle),
+        };
+        while let Some(mut connection) = idle() {
+            self.claim(&mut connection, private);
             let copy = replay.then(|| request.copy(RequestBody::Empty));
             // What cannot be sent again must not be sent in vain.
             match (self.exchange(connection, request, !replay).await, copy) {
@@ -238,7 +251,10 @@ impl Forward<'_> {
         let connection = Box::pin(upstream.open(backend, self.pool.timeouts.connect)).await;
         record.connected(clock::now().duration_since(started));
         let connection = match connection {
-            Ok(connection) => connection,
+            Ok(mut connection) => {
+                self.claim(&mut connection, private);
+                connection
+            }
             Err(error) => {
                 if let Some(evidence) = error.evidence() {
                     backend.told(evidence, &error);
@@ -257,6 +273,25 @@ impl Forward<'_> {
                 *sends += 1;
                 Err(self.conclude(backend, error, copy))
             }
+        }
+    }
+
+    /// The client's own connections, if those are to be used.
+    fn private(&self, backend: &Arc<Backend>) -> Option<&Rc<Private>> {
+        if !self.alone {
+            return None;
+        }
+        if self.authenticates {
+            self.client.private().reserve(backend);
+        }
+        self.client.private.get().filter(|private| private.is_reserved(backend))
+    }
+
+    /// A connection that may authenticate its client must not serve another one. A trusted peer forwards for many: what
+    /// authenticates for one of them is of no further use.
+    fn claim(&self, connection: &mut Connection, private: Option<&Rc<Private>>) {
+        if private.is_some() || self.authenticates {
+            connection.belongs_to(private);
         }
     }
 

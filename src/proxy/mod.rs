@@ -13,6 +13,7 @@ mod activity;
 mod admission;
 mod answer_body;
 mod answers;
+mod authentication;
 mod burst;
 mod connection;
 mod date;
@@ -48,7 +49,7 @@ mod upgrade;
 mod websocket;
 
 use std::{
-    cell::Cell,
+    cell::{Cell, OnceCell},
     net::{IpAddr, SocketAddr},
     rc::Rc,
     sync::Arc,
@@ -67,7 +68,7 @@ pub use self::{
 use self::{activity::Activity, answers::Answers, burst::Burst, guard::Gauge, identity::Vetted, pace::Pace};
 use crate::{
     admission::Permit,
-    upstream::Connections,
+    upstream::{Connections, Private},
     world::World,
 };
 
@@ -117,6 +118,8 @@ struct Client {
     _place: Place,
     /// Its requests without a session id.
     burst: Burst,
+    /// Its own connections to backends, if it has any.
+    private: OnceCell<Rc<Private>>,
     /// Requests so far.
     requests: Cell<u32>,
     /// Wakes the guard when no more are to come.
@@ -234,6 +237,7 @@ impl Client {
             tunnels: Rc::default(),
             _place: place,
             burst: Burst::new(round_trip),
+            private: OnceCell::new(),
             requests: Cell::new(0),
             spent: Rc::default(),
         }
@@ -241,5 +245,10 @@ impl Client {
 
     fn address(&self) -> IpAddr {
         self.peer.ip()
+    }
+
+    /// Its own connections to backends.
+    fn private(&self) -> &Rc<Private> {
+        self.private.get_or_init(|| self.worker.upstream.private())
     }
 }

@@ -9,6 +9,7 @@ use http::{
 use super::{
     Client,
     answer_body::{Answer, AnswerBody},
+    authentication,
     forward::{Answered, Forward},
     forwarded::{Origin, Sender},
     headers::{self, Onward},
@@ -197,6 +198,7 @@ async fn handle(
     if opening.is_some() {
         head.asks_for(headers::WEBSOCKET);
     }
+    let authenticates = authentication::authenticates(&parts.headers);
     let outgoing = head.finish(body, length.is_some());
     let method = std::mem::take(&mut parts.method);
     let uri = std::mem::take(&mut parts.uri);
@@ -215,6 +217,7 @@ async fn handle(
         hint: own.as_ref().and_then(OwnCookie::home),
         skip,
         alone,
+        authenticates,
         tally: &tally,
         body_stall: config.timeouts.body,
         interim: &interim,
@@ -227,6 +230,13 @@ async fn handle(
     backend.metrics.answered(Some(status));
     backend.metrics.duration.observe(clock::now().duration_since(sent).as_secs_f64());
     record.answered(status);
+    if let Some(step) = authentication::step(response.status(), response.headers()) {
+        let client = alone.then(|| client.private());
+        if let Some(private) = client {
+            private.reserve(backend);
+        }
+        response.body_mut().belongs_to(client, step);
+    }
 
     if let Some(id) = pool.instance_header.as_ref().and_then(|name| response.headers().get(name)) {
         pool.heard_instance(backend, id.as_bytes());

@@ -11,6 +11,7 @@ use std::{
     future::poll_fn,
     io,
     pin::{Pin, pin},
+    rc::Rc,
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -21,7 +22,7 @@ use http_body::{Body as HttpBody, Frame, SizeHint};
 use tokio::{io::AsyncReadExt as _, time::timeout};
 
 use super::{
-    Connection, Request, Stream,
+    Connection, Private, Request, Step as Handshake, Stream,
     sending::{SendError, Sending},
     stream::Waiting,
 };
@@ -198,6 +199,15 @@ impl<B> Body<B> {
             true if reusable => Finish::Whole(connection),
             false if self.reader.is_ended() => Finish::Sending(Upload { connection, sending, reusable }),
             _ => Finish::Closed,
+        }
+    }
+
+    /// Its connection is this client's own from now on, and so far with authenticating; without a client, it ends
+    /// with this answer.
+    pub fn belongs_to(&mut self, client: Option<&Rc<Private>>, step: Handshake) {
+        if let Some(connection) = &mut self.connection {
+            connection.belongs_to(client);
+            connection.step = step;
         }
     }
 

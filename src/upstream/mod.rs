@@ -3,28 +3,36 @@
 //! A worker's [`Connections`] are its own: no lock, no cross-core traffic. A connection is lent to one
 //! request at a time ([`Connection`]) and comes back only when both the request and the answer have been
 //! passed on whole; anything else drops it, which closes it, so that no client can ever read another's
-//! answer.
+//! answer. One that authenticates its client is that client's alone ([`Private`]).
 
 mod connect;
 mod exchange;
+mod private;
 mod probe;
 mod race;
 mod request;
 mod sending;
 mod stream;
 
-use std::{cell::RefCell, collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    cell::RefCell,
+    collections::HashMap,
+    rc::{Rc, Weak},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
-use self::stream::Waiting;
 pub use self::{
     connect::{ConnectError, connect},
     exchange::{Body, Broken, ExchangeError, Finish, Upload},
+    private::{Private, Step},
     probe::{ProbeError, probe},
     request::{Request, RequestHead},
     stream::Stream,
 };
+use self::{private::Owner, stream::Waiting};
 use crate::{
     backend::{Backend, Open},
     clock,
@@ -36,6 +44,8 @@ use crate::{
 pub struct Connections {
     /// Most recently used last, so that the spare ones grow old and are closed.
     idle: RefCell<HashMap<*const Backend, Vec<Idle>>>,
+    /// Those of clients that have some of their own, to be swept.
+    privates: RefCell<Vec<Weak<Private>>>,
 }
 
 /// A connection lent to one request.
@@ -45,6 +55,9 @@ pub struct Connection {
     backend: Arc<Backend>,
     /// Whether it served a request before, and so may have been closed by the backend meanwhile.
     reused: bool,
+    owner: Owner,
+    /// How far its client is with authenticating on it.
+    step: Step,
     /// It counts as one of its backend's connections; none for that of a health check.
     open: Option<Open>,
 }
@@ -53,6 +66,16 @@ pub struct Connection {
 struct Idle {
     connection: Connection,
     since: Instant,
+}
+
+// === impl Connection ===
+
+impl Connection {
+    /// One that has just been opened.
+    fn new(stream: Stream, backend: &Arc<Backend>, open: Option<Open>) -> Self {
+        let (backend, owner, step) = (Arc::clone(backend), Owner::Shared, Step::Answered);
+        Self { stream, backend, reused: false, owner, step, open }
+    }
 }
 
 // === impl Connections ===
@@ -81,7 +104,7 @@ impl Connections {
             Ok(stream) => {
                 backend.metrics.connected.inc();
                 let open = Some(Open::enter(&backend.metrics.connections));
-                Ok(Connection { stream, backend: Arc::clone(backend), reused: false, open })
+                Ok(Connection::new(stream, backend, open))
             }
             Err(error) => {
                 backend.metrics.connect_failed.inc();
@@ -90,9 +113,23 @@ impl Connections {
         }
     }
 
+    /// What a client has for connections of its own, none yet.
+    pub fn private(&self) -> Rc<Private> {
+        let private = Rc::default();
+        self.privates.borrow_mut().push(Rc::downgrade(&private));
+        private
+    }
+
     /// Takes a connection back after a whole exchange; keeps at most `keep` per backend, and none beyond the limit
-    /// of its backend.
+    /// of its backend. One that is a client's own goes there, if the client is still there.
     pub fn give_back(&self, mut connection: Connection, keep: usize) {
+        if let Owner::Client(client) = &connection.owner {
+            if let Some(client) = client.upgrade() {
+                connection.reused = true;
+                client.keep(connection);
+            }
+            return;
+        }
         if connection.backend.is_crowded() {
             return;
         }
@@ -108,6 +145,9 @@ impl Connections {
     /// on unasked, and what is idle beyond the limit of its backend: another worker has taken its place.
     pub fn sweep(&self, max_idle: impl Fn(&Backend) -> Duration) {
         let now = clock::now();
+        self.privates
+            .borrow_mut()
+            .retain(|private| private.upgrade().inspect(|private| private.sweep(&max_idle)).is_some());
         self.idle.borrow_mut().retain(|_, list| {
             list.retain_mut(|Idle { connection, since }| {
                 now.duration_since(*since) < max_idle(&connection.backend)

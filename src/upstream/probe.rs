@@ -69,7 +69,7 @@ async fn ask(
     check: &HealthCheck,
 ) -> Result<Response<Box<Body<Nothing>>>, ProbeError> {
     let stream = connect(backend, check.timeout).await?;
-    let connection = Connection { stream, backend: Arc::clone(backend), reused: false, open: None };
+    let connection = Connection::new(stream, backend, None);
     let mut head = RequestHead::new(Method::GET, &check.path, 256);
     let fields = head.fields();
     fields.extend_from_slice(b"host: ");
