@@ -56,14 +56,14 @@ mod tests {
 
     #[test]
     fn an_answer_tells_how_far_the_handshake_is() {
-        let step = |status, values: &[&'static str]| {
-            super::step(StatusCode::from_u16(status).unwrap(), &fields(WWW_AUTHENTICATE, values))
+        let told = |status, values: &[&'static str]| {
+            step(StatusCode::from_u16(status).unwrap(), &fields(WWW_AUTHENTICATE, values))
         };
-        assert_eq!(step(401, &["Negotiate", "NTLM"]), Some(Step::Asked));
-        assert_eq!(step(401, &["Basic realm=\"a, b\", ntlm"]), Some(Step::Asked));
-        assert_eq!(step(401, &["Basic realm=\"x\"", "NTLM TlRMTVNTUAAC"]), Some(Step::Challenged));
-        assert_eq!(step(200, &["Negotiate oRQ="]), Some(Step::Answered));
-        assert_eq!(step(401, &["Basic realm=\"NTLM\"", "Bearer"]), None);
-        assert_eq!(step(401, &[]), None);
+        assert_eq!(told(401, &["Negotiate", "NTLM"]), Some(Step::Asked));
+        assert_eq!(told(401, &["Basic realm=\"a, b\", ntlm"]), Some(Step::Asked));
+        assert_eq!(told(401, &["Basic realm=\"x\"", "NTLM TlRMTVNTUAAC"]), Some(Step::Challenged));
+        assert_eq!(told(200, &["Negotiate oRQ="]), Some(Step::Answered));
+        assert_eq!(told(401, &["Basic realm=\"NTLM\"", "Bearer"]), None);
+        assert_eq!(told(401, &[]), None);
     }
 }

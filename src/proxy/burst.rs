@@ -149,7 +149,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_burst_ends_by_itself_and_is_of_one_pool() {
-        let (burst, pool, other) = (Burst::new(None), pool(), self::pool());
+        let (burst, pool, other) = (Burst::new(None), pool(), pool());
         burst.follow(&pool, HERE);
         assert_eq!(burst.slot(&other), None);
         advance(FOLLOWS).await;

@@ -15,7 +15,7 @@ mod sending;
 mod stream;
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     rc::{Rc, Weak},
     sync::Arc,
@@ -46,6 +46,8 @@ pub struct Connections {
     idle: RefCell<HashMap<*const Backend, Vec<Idle>>>,
     /// Those of clients that have some of their own, to be swept.
     privates: RefCell<Vec<Weak<Private>>>,
+    /// How many connections those have idle.
+    private_idle: Rc<Cell<usize>>,
 }
 
 /// A connection lent to one request.
@@ -115,7 +117,7 @@ impl Connections {
 
     /// What a client has for connections of its own, none yet.
     pub fn private(&self) -> Rc<Private> {
-        let private = Rc::default();
+        let private = Rc::new(Private::new(&self.private_idle));
         self.privates.borrow_mut().push(Rc::downgrade(&private));
         private
     }

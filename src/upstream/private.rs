@@ -2,7 +2,7 @@
 //! (RFC 4559 §6), and another client on it would be taken for this one.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     rc::{Rc, Weak},
     sync::Arc,
     time::Duration,
@@ -15,10 +15,22 @@ use crate::{affinity::Slot, backend::Backend, clock};
 #[derive(Debug, Default)]
 pub struct Private {
     /// Longest idle first.
-    idle: RefCell<Vec<Idle>>,
+    idle: RefCell<Vec<Kept>>,
     /// Backends that get none but such from this client, the latest last.
     backends: RefCell<Vec<Arc<Backend>>>,
+    /// How many connections all clients of this worker have idle.
+    count: Rc<Cell<usize>>,
 }
+
+#[derive(Debug)]
+struct Kept {
+    idle: Idle,
+    _counted: Counted,
+}
+
+/// One idle connection of all.
+#[derive(Debug)]
+struct Counted(Rc<Cell<usize>>);
 
 /// Whose a connection is.
 #[derive(Debug, Default)]
@@ -44,12 +56,18 @@ pub enum Step {
 
 /// Idle connections of one client: a browser has six over HTTP/1.1 to a host.
 const MAX_IDLE: usize = 8;
+/// Those of all clients of one worker: each costs the backend something, and anybody can ask for it.
+const MAX_IDLE_OF_ALL: usize = 4096;
 /// Backends that are remembered.
 const MAX_BACKENDS: usize = 8;
 
 // === impl Private ===
 
 impl Private {
+    pub(super) fn new(count: &Rc<Cell<usize>>) -> Self {
+        Self { count: Rc::clone(count), ..Self::default() }
+    }
+
     /// From now on, what this client sends to this backend goes over connections of its own.
     pub fn reserve(&self, backend: &Arc<Backend>) {
         let mut backends = self.backends.borrow_mut();
@@ -81,10 +99,11 @@ impl Private {
     ) -> Option<Connection> {
         let now = clock::now();
         let mut idle = self.idle.borrow_mut();
-        idle.retain(|idle| now.duration_since(idle.since) < max_idle);
+        idle.retain(|kept| now.duration_since(kept.idle.since) < max_idle);
         let at = |step| {
-            let is =
-                |idle: &Idle| idle.connection.step == step && Arc::ptr_eq(&idle.connection.backend, backend);
+            let is = |Kept { idle, .. }: &Kept| {
+                idle.connection.step == step && Arc::ptr_eq(&idle.connection.backend, backend)
+            };
             if step == Step::Challenged { idle.iter().position(is) } else { idle.iter().rposition(is) }
         };
         let index = if authenticates {
@@ -92,7 +111,7 @@ impl Private {
         } else {
             at(Step::Answered).or_else(|| at(Step::Asked))
         };
-        let mut connection = idle.remove(index?).connection;
+        let mut connection = idle.remove(index?).idle.connection;
         connection.step = Step::Answered;
         Some(connection)
     }
@@ -102,20 +121,40 @@ impl Private {
         if idle.len() == MAX_IDLE {
             idle.remove(0);
         }
-        idle.push(Idle { connection, since: clock::now() });
+        if let Some(counted) = Counted::one_of(&self.count) {
+            idle.push(Kept { idle: Idle { connection, since: clock::now() }, _counted: counted });
+        }
     }
 
     /// Closes what is of no use any more, as [`sweep`](super::Connections::sweep) does, and what leads to a backend
     /// that serves nobody.
     pub(super) fn sweep(&self, max_idle: impl Fn(&Backend) -> Duration) {
         let now = clock::now();
-        self.idle.borrow_mut().retain_mut(|Idle { connection, since }| {
+        self.idle.borrow_mut().retain_mut(|Kept { idle: Idle { connection, since }, .. }| {
             let backend = &connection.backend;
             now.duration_since(*since) < max_idle(backend)
                 && (connection.step == Step::Challenged || !backend.is_crowded())
                 && backend.member.serves_home()
                 && connection.stream.look() == Waiting::Nothing
         });
+    }
+}
+
+// === impl Counted ===
+
+impl Counted {
+    /// None when there are too many.
+    fn one_of(count: &Rc<Cell<usize>>) -> Option<Self> {
+        (count.get() < MAX_IDLE_OF_ALL).then(|| {
+            count.set(count.get() + 1);
+            Self(Rc::clone(count))
+        })
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.set(self.0.get() - 1);
     }
 }
 
@@ -131,4 +170,19 @@ impl Connection {
 /// A reload may have made another object of the same backend.
 fn is_same(known: &Backend, backend: &Backend) -> bool {
     known.member.slot() == backend.member.slot() && known.pool == backend.pool
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_clients_together_have_no_more_idle_than_the_bound() {
+        let count = Rc::default();
+        let mut kept: Vec<_> = (0..MAX_IDLE_OF_ALL).filter_map(|_| Counted::one_of(&count)).collect();
+        assert_eq!(kept.len(), MAX_IDLE_OF_ALL);
+        assert!(Counted::one_of(&count).is_none());
+        kept.pop();
+        assert!(Counted::one_of(&count).is_some());
+    }
 }
