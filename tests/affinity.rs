@@ -15,6 +15,7 @@ use self::support::{
     call::Jar,
     client::{BOTH, Client},
     metrics::Metrics,
+    operator::{self, Operator},
     setup::Setup,
 };
 
@@ -282,6 +283,25 @@ async fn users_one_after_another_over_one_connection_are_spread() {
         }
         assert!(homes.len() == 4 && homes.values().all(|users| *users <= 8), "{protocol:?}: {homes:?}");
     }
+}
+
+#[tokio::test]
+async fn an_address_with_many_sessions_on_few_connections_is_told_of_once() {
+    let apps = app::several(2);
+    let homing = Setup::new(&apps).start().await;
+    let connection = Client::h1(&homing).connect().await;
+    for number in 0..60 {
+        connection.get(&format!("/login?user-{number}")).send().await;
+    }
+    let told = "many sessions begin on few connections";
+    let log = homing.process.stderr.wait_for(told).await;
+    assert!(log.contains("127.0.0.1") && log.contains("trusted_proxies"), "{log}");
+    assert_eq!(homing.process.stderr.text().matches(told).count(), 1);
+    let status = Operator::of(&homing).read("status").await;
+    let crowd = serde_json::json!([{ "address": "127.0.0.1", "sessions": 60, "connections": 1 }]);
+    assert_eq!(status["crowds"], crowd);
+    let shown = operator::run(&homing, &["status"]).await.stdout;
+    assert!(shown.contains("60 sessions begin on 1 connection of 127.0.0.1"), "{shown}");
 }
 
 #[tokio::test]

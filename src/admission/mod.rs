@@ -1,8 +1,9 @@
 //! Who is let in: connections and requests, counted over all workers against `[limits]`.
 //!
 //! Whatever is counted in is counted out by a drop. What is kept is bounded by what it counts: an address has an
-//! entry as long as it has a connection, and the table of rates has a size that it never exceeds.
+//! entry as long as it has a connection, and the tables of rates and of crowds have sizes that they never exceed.
 
+mod crowd;
 mod network;
 mod rate;
 
@@ -17,8 +18,10 @@ use std::{
 };
 
 use dashmap::DashMap;
+use tokio::time::Instant;
 
 pub use self::{
+    crowd::{Crowd, Crowds},
     network::Network,
     rate::{RateLimit, TooFast},
 };
@@ -38,6 +41,10 @@ pub struct Gate {
     complaints: Throttle,
     /// Likewise, those about balancers that send no PROXY header.
     headers: Throttle,
+    /// Addresses from which many sessions begin on few connections.
+    pub crowds: Crowds,
+    /// Limits the log lines about those.
+    crowded: Throttle,
 }
 
 /// A client connection that counts until it is dropped.
@@ -100,6 +107,22 @@ impl Gate {
     /// Whether it is time to complain about a balancer that sends no PROXY header.
     pub fn may_complain_of_header(&self, uptime: Duration) -> bool {
         self.headers.passes(uptime)
+    }
+
+    /// A session begins on a connection of this address, the `nth` one there. Tells of it when that is due; `uptime` is
+    /// that of the process.
+    pub fn session_begins(&self, address: IpAddr, nth: u32, now: Instant, uptime: Duration) {
+        if let Some(crowd) = self.crowds.begins(address, nth, now)
+            && self.crowded.passes(uptime)
+        {
+            tracing::warn!(
+                %address,
+                sessions = crowd.sessions,
+                connections = crowd.connections,
+                "many sessions begin on few connections of one address, that of a proxy or a CDN? name it in \
+                 `trusted_proxies`, or let it send PROXY headers (`[listen] proxy_protocol`)"
+            );
+        }
     }
 }
 

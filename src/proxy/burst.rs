@@ -2,7 +2,7 @@
 //!
 //! A browser sends many of them for its first page, and of all cookies that come back only the last one stays. But a
 //! client that has been told an id brings it. Who comes without one after that is another client behind the same
-//! connection (a CDN, a proxy of a company) or one that keeps none, and begins anew.
+//! connection (a CDN, a proxy of a company) or one that keeps none, and begins a burst of its own.
 
 use std::{cell::Cell, sync::Arc, time::Duration};
 

@@ -2,8 +2,8 @@
 //!
 //! Rules. A request goes to another backend only if it has certainly not been processed: no connection
 //! came about, or it is idempotent and bodiless (RFC 9110 §9.2.2). What may have been processed is sent at most once
-//! more, whatever connection it went out on: a request that kills its server takes one more along, not all. A session leaves its home only when
-//! the home is down; one failure of a living home is tried once more there, then told to the client. Every attempt
+//! more, whatever connection it went out on: a request that kills its server takes one more along, not all.
+//! A session leaves its home only when the home is down; one failure of a living home is tried once more there, then told to the client. Every attempt
 //! beyond the first comes out of the pool's retry budget; a kept connection that closed under a request is replaced
 //! without, since each is the remainder of an exchange that went well.
 

@@ -68,6 +68,8 @@ pub use self::{
 use self::{activity::Activity, answers::Answers, burst::Burst, guard::Gauge, identity::Vetted, pace::Pace};
 use crate::{
     admission::Permit,
+    affinity::{Affinity, Slot},
+    clock,
     upstream::{Connections, Private},
     world::World,
 };
@@ -120,6 +122,8 @@ struct Client {
     burst: Burst,
     /// Its own connections to backends, if it has any.
     private: OnceCell<Rc<Private>>,
+    /// Sessions that have begun on it.
+    sessions: Cell<u32>,
     /// Requests so far.
     requests: Cell<u32>,
     /// Wakes the guard when no more are to come.
@@ -238,6 +242,7 @@ impl Client {
             _place: place,
             burst: Burst::new(round_trip),
             private: OnceCell::new(),
+            sessions: Cell::new(0),
             requests: Cell::new(0),
             spent: Rc::default(),
         }
@@ -245,6 +250,14 @@ impl Client {
 
     fn address(&self) -> IpAddr {
         self.peer.ip()
+    }
+
+    /// An answer tells an id to a request that brought none.
+    fn session_begins(&self, pool: &Arc<Affinity>, slot: Slot) {
+        self.burst.told(pool, slot);
+        let nth = self.sessions.get().saturating_add(1);
+        self.sessions.set(nth);
+        self.worker.world.gate.session_begins(self.address(), nth, clock::now(), clock::uptime());
     }
 
     /// Its own connections to backends.

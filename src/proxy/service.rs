@@ -260,8 +260,8 @@ async fn handle(
     let slot = backend.member.slot();
     let settled = held.settle(slot, status, &effects, &keys);
     let key = settled.and_then(|settled| settled.key);
-    if keys.is_empty() && key.is_some() {
-        client.burst.told(&pool.affinity, slot);
+    if alone && keys.is_empty() && key.is_some() {
+        client.session_begins(&pool.affinity, slot);
     }
     if let (Some(shared), Some(settled), Some(budget)) = (shared, settled, &mut budget) {
         Box::pin(shared.publish(pool, &keys, settled, own.is_some(), budget)).await;

@@ -127,7 +127,7 @@ impl Private {
     }
 
     /// Closes what is of no use any more, as [`sweep`](super::Connections::sweep) does, and what leads to a backend
-    /// that serves nobody.
+    /// in maintenance or down.
     pub(super) fn sweep(&self, max_idle: impl Fn(&Backend) -> Duration) {
         let now = clock::now();
         self.idle.borrow_mut().retain_mut(|Kept { idle: Idle { connection, since }, .. }| {

@@ -15,9 +15,9 @@ use std::{fmt, sync::Arc, time::Duration};
 
 pub use self::cluster::ClusterStatus;
 pub use self::model::{
-    BackendStatus, ChangesBy, ConfigStatus, Counts, Discovers, DrainEnd, DrainProgress, Explained,
-    ExplainedKnown, ExplainedMove, Failed, Forgotten, HealthEntry, Latency, LogFilter, Moved, PoolStatus,
-    ReloadEffect, Reloaded, SessionEntry, SessionPage, Status,
+    BackendStatus, ChangesBy, ConfigStatus, Counts, CrowdStatus, Discovers, DrainEnd, DrainProgress,
+    Explained, ExplainedKnown, ExplainedMove, Failed, Forgotten, HealthEntry, Latency, LogFilter, Moved,
+    PoolStatus, ReloadEffect, Reloaded, SessionEntry, SessionPage, Status,
 };
 pub(super) use self::{
     cluster::cluster,

@@ -34,7 +34,18 @@ pub struct Status {
     pub connections: u64,
     /// Requests of clients since the start.
     pub requests_total: u64,
+    /// Where many sessions begin on few connections.
+    #[serde(default)]
+    pub crowds: Vec<CrowdStatus>,
     pub pools: Vec<PoolStatus>,
+}
+
+/// An address of which many sessions begin on few connections.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CrowdStatus {
+    pub address: String,
+    pub sessions: u64,
+    pub connections: u64,
 }
 
 /// How the configuration was loaded.

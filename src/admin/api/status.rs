@@ -5,11 +5,12 @@ use std::sync::Arc;
 use prometheus::{Histogram, core::Metric as _};
 
 use super::{
-    BackendStatus, ChangesBy, ConfigStatus, Counts, Discovers, HealthEntry, Latency, PoolStatus, Status,
-    seconds,
+    BackendStatus, ChangesBy, ConfigStatus, Counts, CrowdStatus, Discovers, HealthEntry, Latency, PoolStatus,
+    Status, seconds,
 };
 use crate::{
     admin::Admin,
+    admission::Crowd,
     affinity::{self, BackendStats, EndReason, MoveReason, Stats, Verdict},
     backend::{Backend, CLASSES},
     clock,
@@ -42,6 +43,7 @@ pub(in crate::admin) fn status(admin: &Admin, changes: ChangesBy) -> Status {
         },
         connections: admin.world.gate.connections() as u64,
         requests_total: (admin.requests)(),
+        crowds: admin.world.gate.crowds.now(clock::now()).iter().map(crowd_status).collect(),
         pools: snapshot
             .pools
             .iter()
@@ -66,6 +68,11 @@ pub(super) fn state(backend: &Backend) -> &'static str {
         (affinity::Admin::Draining, true) => "draining",
         (affinity::Admin::Ready, true) => "up",
     }
+}
+
+fn crowd_status(crowd: &Crowd) -> CrowdStatus {
+    let Crowd { address, sessions, connections, .. } = *crowd;
+    CrowdStatus { address: address.to_string(), sessions, connections }
 }
 
 fn pool_status(pool: &Pool, config: &config::Pool) -> PoolStatus {

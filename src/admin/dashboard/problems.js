@@ -15,6 +15,9 @@ export function problems(status, history) {
   if (!status.config.last_reload_ok) {
     add('warn', 'reload', `The last reload of ${status.config.file ?? 'the configuration'} was refused; what was loaded at ${clock(status.config.loaded_at, status.time)} stays in force. ${status.config.error ?? ''}`);
   }
+  for (const crowd of status.crowds ?? []) {
+    add('warn', `crowd ${crowd.address}`, `${plural(crowd.sessions, 'session')} began on ${plural(crowd.connections, 'connection')} of ${crowd.address}: a proxy or a CDN? Name it in trusted_proxies, or let it send PROXY headers.`);
+  }
   for (const pool of status.pools) ofPool(pool, status, history, (level, id, text) => add(level, `${pool.name} ${id}`, text, pool.name));
   return found.sort((a, b) => ORDER[a.level] - ORDER[b.level]);
 }

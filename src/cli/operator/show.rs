@@ -91,6 +91,14 @@ pub(super) fn summary(status: &Status) -> Vec<String> {
         lines.push("the last reload failed, the configuration before it is in use:".to_owned());
         lines.extend(error.lines().map(|line| format!("  {line}")));
     }
+    lines.extend(status.crowds.iter().map(|crowd| {
+        format!(
+            "{} begin on {} of {}: a proxy or a CDN? name it in `trusted_proxies`, or let it send PROXY headers",
+            count(crowd.sessions, "session"),
+            count(crowd.connections, "connection"),
+            crowd.address
+        )
+    }));
     lines
 }
 
