@@ -185,3 +185,26 @@ async fn credentials_of_each_request_leave_connections_shared() {
     }
     assert_eq!(backend.arrived().len(), 1, "connections");
 }
+
+#[tokio::test]
+async fn a_websocket_opens_on_the_connection_that_has_authenticated() {
+    let backend = RawBackend::start("app-1", |mut connection| async move {
+        connection.head().await;
+        connection.write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await;
+        if connection.opens("/ws").await {
+            // One character of text: which connection this is.
+            connection.write([0x81, 1, b'0' + connection.index as u8]).await;
+            connection.read_to_end().await;
+        }
+    });
+    let homing = Setup::new([&backend]).one_worker().start().await;
+    let mut alice = Client::h1(&homing).raw().await;
+    alice.write("GET / HTTP/1.1\r\nHost: localhost\r\nAuthorization: Negotiate ticket\r\n\r\n").await;
+    assert!(alice.head().await.starts_with("HTTP/1.1 200 "));
+    assert_eq!(Client::h1(&homing).get("/").send().await.status, StatusCode::OK);
+    let upgrade = "Connection: upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Version: 13\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==";
+    alice.write(format!("GET /ws HTTP/1.1\r\nHost: localhost\r\n{upgrade}\r\n\r\n")).await;
+    assert!(alice.head().await.starts_with("HTTP/1.1 101 "));
+    assert_eq!(alice.exactly(3).await, [0x81, 1, b'0']);
+}
