@@ -252,9 +252,12 @@ impl Client {
         self.peer.ip()
     }
 
-    /// An answer tells an id to a request that brought none.
-    fn session_begins(&self, pool: &Arc<Affinity>, slot: Slot) {
+    /// An answer tells an id to a request that brought none; whether a session begins with it.
+    fn told(&self, pool: &Arc<Affinity>, slot: Slot, begins: bool) {
         self.burst.told(pool, slot);
+        if !begins {
+            return;
+        }
         let nth = self.sessions.get().saturating_add(1);
         self.sessions.set(nth);
         self.worker.world.gate.session_begins(self.address(), nth, clock::now(), clock::uptime());

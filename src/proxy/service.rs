@@ -25,7 +25,7 @@ use super::{
     upgrade::Tunnel,
 };
 use crate::{
-    affinity::{Answerer, Carrier, Effects, Exchange, Keys, SessionKey, Target},
+    affinity::{Answerer, Carrier, Change, Effects, Exchange, Keys, SessionKey, Target},
     backend::{Evidence, InFlight},
     clock,
     error::Fault,
@@ -260,8 +260,10 @@ async fn handle(
     let slot = backend.member.slot();
     let settled = held.settle(slot, status, &effects, &keys);
     let key = settled.and_then(|settled| settled.key);
-    if alone && keys.is_empty() && key.is_some() {
-        client.session_begins(&pool.affinity, slot);
+    let begins = settled.is_some_and(|settled| settled.change == Change::Learned);
+    // On a skipped path, a client that has an id is not asked for it.
+    if alone && keys.is_empty() && (begins || !skip && key.is_some()) {
+        client.told(&pool.affinity, slot, begins);
     }
     if let (Some(shared), Some(settled), Some(budget)) = (shared, settled, &mut budget) {
         Box::pin(shared.publish(pool, &keys, settled, own.is_some(), budget)).await;
