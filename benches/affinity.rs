@@ -15,8 +15,8 @@ use std::{
 use criterion::{Criterion, criterion_group, criterion_main};
 use fastrand::Rng;
 use homing::affinity::{
-    Affinity, Answer, Ask, Balance, Carrier, Effects, KeyHasher, KeySource, Keys, OnDown, Roster, SessionKey,
-    Settings, Tick,
+    Affinity, Answer, Ask, Balance, Carrier, Effects, KeyHasher, KeySource, Keys, OnDown, OnUnknown, Roster,
+    SessionKey, Settings, Tick,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -52,7 +52,7 @@ struct Pool {
 impl Pool {
     fn new(backends: usize) -> Self {
         let settings = Settings {
-            keys: vec![KeySource::Cookie("session".into())],
+            keys: vec![KeySource::Cookie("session".into())].into(),
             session_timeout: Duration::from_secs(1_800),
             ttl: Duration::from_secs(2_700),
             max_ttl: Duration::from_secs(2_700),
@@ -62,6 +62,7 @@ impl Pool {
             max_sessions: NonZeroUsize::new(100_000_000).expect("some"),
             skip: Vec::new(),
             balance: Balance::LeastSessions,
+            on_unknown: OnUnknown::Hash,
             slow_start: Duration::ZERO,
         };
         let affinity = Affinity::new(Tick::ZERO);

@@ -2,7 +2,9 @@
 
 use std::{fs, num::NonZeroUsize, time::Duration};
 
-use homing::affinity::{Affinity, Answer, Ask, Balance, Effects, KeyHasher, Keys, OnDown, Settings, Tick};
+use homing::affinity::{
+    Affinity, Answer, Ask, Balance, Effects, KeyHasher, KeySources, Keys, OnDown, OnUnknown, Settings, Tick,
+};
 
 /// The product's own.
 #[global_allocator]
@@ -11,13 +13,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() {
     let count: usize = std::env::args().nth(1).map_or(5_000_000, |text| text.parse().expect("a number"));
     let settings = Settings {
-        keys: Vec::new(),
+        keys: KeySources::default(),
         session_timeout: Duration::from_secs(1_800),
         ttl: Duration::from_secs(2_700),
         max_ttl: Duration::from_secs(2_700),
         max_age: None,
         grace: Duration::from_secs(10),
         on_down: OnDown::Move,
+        on_unknown: OnUnknown::Hash,
         max_sessions: NonZeroUsize::new(count).expect("some"),
         skip: Vec::new(),
         balance: Balance::LeastSessions,

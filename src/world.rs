@@ -4,6 +4,7 @@
 //! `proxy`, `control` and `admin` never import one another; they meet here.
 
 mod drain;
+mod keys;
 
 use std::{
     net::IpAddr,
@@ -215,6 +216,7 @@ impl Pool {
             Some(previous) => Arc::clone(&previous.affinity),
             None => Arc::new(Affinity::new(clock::tick())),
         };
+        affinity.watch().follow(&config.affinity.keys);
         let names: Vec<_> =
             list.iter().map(|listed| (&*listed.config.name, listed.config.weight.get())).collect();
         let roster = affinity.roster(&names, config.affinity.session_timeout, clock::tick());

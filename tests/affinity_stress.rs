@@ -13,7 +13,7 @@ use std::{
 use fastrand::Rng;
 use homing::affinity::{
     Affinity, Answer, Ask, Balance, Carrier, Change, Effect, Effects, KeyHasher, KeySource, Keys, OnDown,
-    Roster, Scope, SessionKey, Settings, Slot, Tick, Verdict,
+    OnUnknown, Roster, Scope, SessionKey, Settings, Slot, Tick, Verdict,
 };
 use rustix::time::{ClockId, clock_gettime};
 
@@ -45,7 +45,7 @@ struct Pool {
 impl Pool {
     fn new(max_sessions: usize) -> Self {
         let settings = Settings {
-            keys: vec![KeySource::Cookie("s".into())],
+            keys: vec![KeySource::Cookie("s".into())].into(),
             session_timeout: Duration::from_secs(3),
             ttl: Duration::from_secs(5),
             max_ttl: Duration::from_secs(9),
@@ -55,6 +55,7 @@ impl Pool {
             max_sessions: NonZeroUsize::new(max_sessions).expect("some"),
             skip: Vec::new(),
             balance: Balance::LeastSessions,
+            on_unknown: OnUnknown::Hash,
             slow_start: Duration::ZERO,
         };
         let affinity = Affinity::new(Tick::ZERO);

@@ -32,7 +32,12 @@ async fn the_page_loads_without_a_word_on_the_console() {
         eventually("its backends are shown", async || browser.text(&badge).await == "up").await;
     }
     eventually("statuses come by the event stream", async || browser.text("#feed").await == "Live").await;
-    assert!(browser.text("#problems").await.contains("All is well"));
+    assert!(
+        browser.text("#problems").await.contains("No session yet"),
+        "nothing shows yet that the key is right"
+    );
+    app::login(&Client::h1(&homing), "ada").await;
+    eventually("all is well", async || browser.text("#problems").await.contains("All is well")).await;
     assert_eq!(browser.console().await, Vec::<String>::new());
 }
 

@@ -34,6 +34,7 @@ impl Collector for AffinityCollector {
             snapshot.pools.iter().map(|pool| (&**pool, pool.affinity.stats())).collect();
         let mut families = sessions(&pools);
         families.extend(totals(&pools));
+        families.extend(keys(&pools));
         families.extend(backends(&pools));
         families.push(certificates(&snapshot));
         families.into_iter().map(|family| family.0).collect()
@@ -136,6 +137,30 @@ fn totals(pools: &[(&Pool, Stats)]) -> Vec<Family> {
         families.push(family);
     }
     families
+}
+
+/// Whether the keys fit. A family without a series is not shown at all.
+fn keys(pools: &[(&Pool, Stats)]) -> Vec<Family> {
+    let mut set = Family::counter(
+        "homing_affinity_ids_set_total",
+        "Responses that set a session id, by the key that it was found by.",
+    );
+    let mut unfit = Family::gauge(
+        "homing_affinity_key_unfit",
+        "1 while dozens of responses have passed and none has set a session id; cookie is the one that they do set.",
+    );
+    for (pool, stats) in pools {
+        for (key, count) in pool.keys_set() {
+            set.add(&[("pool", &pool.name), ("key", &key)], count);
+        }
+        if pool.settings.keys.are_set_by_responses() {
+            let advised = pool.key_advice(stats).is_some();
+            let stranger = pool.affinity.watch().seen().stranger.filter(|_| advised);
+            let cookie = stranger.map_or_else(String::new, |stranger| stranger.name);
+            unfit.add(&[("pool", &pool.name), ("cookie", &cookie)], advised.into());
+        }
+    }
+    [set, unfit].into_iter().filter(|family| !family.0.get_metric().is_empty()).collect()
 }
 
 fn backends(pools: &[(&Pool, Stats)]) -> Vec<Family> {

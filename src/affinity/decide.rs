@@ -3,8 +3,8 @@
 use std::sync::{Arc, atomic::Ordering::Relaxed};
 
 use super::{
-    Affinity, EndReason, Keys, Member, MoveReason, OnDown, Reason, Roster, SessionKey, Settings, Slot, Tick,
-    Verdict,
+    Affinity, EndReason, Keys, Member, MoveReason, OnDown, OnUnknown, Reason, Roster, SessionKey, Settings,
+    Slot, Tick, Verdict,
     afterlife::Kind,
     placement::{self, What},
     rendezvous,
@@ -336,8 +336,8 @@ impl Affinity {
         }
     }
 
-    /// By rendezvous, so that every replica, and a proxy that lost its table, says the same; but a session
-    /// that expired here not long ago goes where it lived.
+    /// As `on_unknown` says: by rendezvous, so that every replica, and a proxy that lost its table, says the same, or
+    /// as a request without an id is placed. But a session that expired here not long ago goes where it lived.
     fn unknown(&self, settings: &Settings, roster: &Roster, ask: &Ask<'_>) -> Decision {
         let Some(&key) = ask.keys.as_slice().first() else {
             return self.without_id(settings, roster, ask);
@@ -356,6 +356,16 @@ impl Affinity {
                 reason = Reason::Expired;
                 return Some(member.slot());
             }
+            // An id that a body told is used first on the connection on which the body came.
+            if ask.keys.are_in_target()
+                && let Some(slot) = ask.follow.filter(|&slot| usable(roster, ask, slot))
+            {
+                return Some(slot);
+            }
+            if settings.on_unknown == OnUnknown::Place {
+                let (random, turns) = (ask.random, &self.turns);
+                return placement::place(What::Session, settings, roster, ask.tried, random, ask.now, turns);
+            }
             let candidates = roster.members().iter().filter(|member| usable(roster, ask, member.slot()));
             rendezvous::pick(candidates.map(|member| &**member), key.words()).map(Member::slot)
         };
@@ -363,6 +373,9 @@ impl Affinity {
             return Decision::refused(Reason::NoBackend);
         };
         let mut claim = Claim::of(ClaimKind::Unknown { key });
+        if settings.on_unknown == OnUnknown::Place {
+            claim = claim.placing(roster.member(slot));
+        }
         claim.pin = pinned.then_some(key);
         Decision { pick: Some(slot), wait_for: None, verdict: Verdict::Provisional, reason, claim }
     }

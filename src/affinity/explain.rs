@@ -6,7 +6,8 @@ use std::{
 };
 
 use super::{
-    Affinity, EndReason, Fingerprint, Member, MoveReason, Roster, SessionKey, Settings, Slot, Tick,
+    Affinity, EndReason, Fingerprint, Member, MoveReason, OnUnknown, Roster, SessionKey, Settings, Slot,
+    Tick,
     rare::Move,
     rendezvous,
     table::{Flags, Seen},
@@ -21,6 +22,8 @@ pub enum Explanation {
     Unknown {
         /// Where a request with it would go.
         would_go_to: Option<Slot>,
+        /// It would be placed as a request without an id is, so that nothing says where.
+        placed: bool,
     },
 }
 
@@ -146,9 +149,12 @@ impl Affinity {
         let Some((seen, deadlines)) =
             self.table.look(key, |binding| (binding.seen(), self.deadlines(settings, key, binding)))
         else {
+            if settings.on_unknown == OnUnknown::Place {
+                return Explanation::Unknown { would_go_to: None, placed: true };
+            }
             let candidates = roster.members().iter().filter(|member| member.takes_new());
             let would_go_to = rendezvous::pick(candidates.map(|member| &**member), key.words());
-            return Explanation::Unknown { would_go_to: would_go_to.map(Member::slot) };
+            return Explanation::Unknown { would_go_to: would_go_to.map(Member::slot), placed: false };
         };
         Explanation::Known(self.known_as(roster, key, &seen, deadlines.gone, now))
     }

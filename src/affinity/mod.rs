@@ -16,6 +16,7 @@
 mod afterlife;
 mod aliases;
 mod bind;
+mod carried;
 mod cookie_date;
 mod decide;
 mod expiry;
@@ -40,10 +41,13 @@ mod session_id;
 mod set_cookie;
 mod settings;
 mod settle;
+mod sources;
 mod table;
+mod target_id;
 mod tick;
 mod verdict;
 mod vouch;
+mod watch;
 
 use std::{
     collections::HashMap,
@@ -80,10 +84,13 @@ pub use self::{
     sealed::{Life, Sealer, SealingKey, Token, TokenId, Unsealed},
     session_id::{Carrier, Keys, value_if_named},
     set_cookie::{Answerer, Effect, Effects, Exchange},
-    settings::{Balance, KeySource, OnDown, PathPattern, Settings},
+    settings::{Balance, KeySource, OnDown, OnUnknown, PathPattern, Settings},
     settle::{Answer, Change, Settled},
+    sources::KeySources,
+    target_id::{values_in_path, values_in_query},
     tick::Tick,
     verdict::{EndReason, MoveReason, Reason, Verdict},
+    watch::{ENOUGH, Stranger, Watch},
 };
 
 /// All affinity state of one pool; shared by every worker, kept by every reload.
@@ -116,6 +123,8 @@ pub struct Affinity {
     turns: Turns,
     /// For those who keep or share bindings outside the process.
     journal: Journal,
+    /// What responses set.
+    watch: Watch,
     counters: Counters,
 }
 
@@ -156,8 +165,14 @@ impl Affinity {
             names: Mutex::default(),
             turns: Turns::default(),
             journal: Journal::default(),
+            watch: Watch::new(),
             counters: Counters::default(),
         }
+    }
+
+    /// What responses set.
+    pub fn watch(&self) -> &Watch {
+        &self.watch
     }
 
     /// The roster for a list of backends (name and weight). Members are reused by name; the sessions of

@@ -7,6 +7,8 @@ use memchr::memchr;
 use super::{
     key::{KeyHasher, SessionKey},
     settings::KeySource,
+    sources::KeySources,
+    target_id,
 };
 
 /// What the core may look at of a request; borrowed bytes only.
@@ -17,16 +19,35 @@ pub trait Carrier {
     fn header(&self, name: &str) -> Option<&[u8]>;
     /// The client's address (as believed after trusted proxies); none when they do not tell it.
     fn client(&self) -> Option<IpAddr>;
+    /// The path of its target, as it was sent.
+    fn path(&self) -> &str {
+        ""
+    }
+    /// The query of its target, as it was sent.
+    fn query(&self) -> Option<&str> {
+        None
+    }
 }
 
 /// The keys a request carries, at most [`Keys::MAX`], in the order in which they are tried; repeated
-/// values once. All come from one source.
+/// values once. The first one that leads to a session counts.
 #[derive(Clone)]
 pub struct Keys {
     keys: [SessionKey; Self::MAX],
+    /// The number of the source of each.
+    sources: [u8; Self::MAX],
     len: usize,
-    source: Option<usize>,
+    /// No source has the keys: the proxy's own cookie has.
+    issued: bool,
     client_made: bool,
+    in_target: bool,
+}
+
+/// Cookies of one request that may be ids, in the order in which they are tried.
+#[derive(Default)]
+struct Cookies<'a> {
+    list: [(u8, &'a [u8]); Keys::MAX],
+    len: usize,
 }
 
 // === impl Keys ===
@@ -36,32 +57,77 @@ impl Keys {
     /// domain; more than a few are an attack on the table's lookups.
     pub const MAX: usize = 8;
 
-    /// What the first of `sources` that yields anything yields. Never allocates.
-    pub fn find(sources: &[KeySource], hasher: &KeyHasher, carrier: &impl Carrier) -> Self {
-        let mut found = Self::default();
+    /// What the sources yield. Never allocates unless an id in the target is percent-encoded.
+    pub fn find(sources: &KeySources, hasher: &KeyHasher, carrier: &impl Carrier) -> Self {
+        Self::find_preferring(0, sources, hasher, carrier)
+    }
+
+    /// What the sources yield: ids out of the first one that has any, but for
+    ///
+    /// - cookies: those of other names in the list follow, first of all the sources that responses have set (a bit of
+    ///   `set` for each). A browser also sends what other applications of the same host set, and a cookie that this
+    ///   one never sets is none of its sessions, unless nothing better is there.
+    /// - the target: responses do not tell which ids they put there, so that an unknown one is nothing unusual, and
+    ///   what later sources know counts.
+    pub fn find_preferring(
+        set: u64,
+        sources: &KeySources,
+        hasher: &KeyHasher,
+        carrier: &impl Carrier,
+    ) -> Self {
+        let mut keys = Self::default();
+        let mut cookies = None;
+        // Until this source, cookies have been read.
+        let mut read = 0;
+        let mut solid = false;
         for (at, source) in sources.iter().enumerate() {
-            found.read(source, hasher, carrier);
-            if !found.is_empty() {
-                found.source = Some(at);
-                found.client_made = source.is_client_made();
-                break;
+            if at < read || (solid && !source.is_in_target()) {
+                continue;
+            }
+            let client_made = keys.is_empty() && source.is_client_made();
+            if let KeySource::Cookie(_) = source {
+                read = at + sources[at..].iter().take_while(|source| source.cookie().is_some()).count();
+                let cookies = cookies.get_or_insert_with(|| Cookies::read(set, sources, carrier));
+                for &(number, id) in &cookies.list[..cookies.len] {
+                    if (at..read).contains(&number.into()) {
+                        keys.insert(hasher.key(id), number.into());
+                    }
+                }
+            } else {
+                keys.read(at, source, hasher, carrier);
+            }
+            solid |= !keys.is_empty() && !source.is_in_target();
+            if keys.len > 0 && client_made {
+                keys.client_made = true;
             }
         }
-        found
+        keys.in_target = keys.source().is_some_and(|first| sources[first].is_in_target());
+        keys
     }
 
     /// The key of a session that the proxy itself began, found by none of the sources.
     pub fn issued(key: SessionKey) -> Self {
-        let mut keys = Self::default();
-        keys.insert(key);
+        let mut keys = Self { issued: true, ..Self::default() };
+        keys.insert(key, 0);
         keys
     }
 
     #[cfg(test)]
     pub(super) fn of(keys: &[SessionKey]) -> Self {
         let mut found = Self::default();
-        keys.iter().for_each(|&key| found.insert(key));
-        found.source = (!keys.is_empty()).then_some(0);
+        keys.iter().for_each(|&key| found.insert(key, 0));
+        found
+    }
+
+    #[cfg(test)]
+    pub(super) fn in_target(keys: &[SessionKey]) -> Self {
+        Self { in_target: true, ..Self::of(keys) }
+    }
+
+    #[cfg(test)]
+    pub(super) fn from_sources(keys: &[(SessionKey, usize)]) -> Self {
+        let mut found = Self::default();
+        keys.iter().for_each(|&(key, source)| found.insert(key, source));
         found
     }
 
@@ -75,9 +141,14 @@ impl Keys {
         self.len == 0
     }
 
-    /// Which of the pool's key sources these came from (so that the response is read accordingly).
+    /// Which of the pool's key sources the first key came from.
     pub fn source(&self) -> Option<usize> {
-        self.source
+        (self.len > 0 && !self.issued).then(|| self.sources[0].into())
+    }
+
+    /// The keys, each with the number of its source.
+    pub(super) fn with_sources(&self) -> impl Iterator<Item = (SessionKey, usize)> {
+        self.as_slice().iter().zip(self.sources).map(|(&key, source)| (key, source.into()))
     }
 
     /// Whether the client rather than the application chose this key (see
@@ -86,55 +157,109 @@ impl Keys {
         self.client_made
     }
 
-    /// Whether the request carries more than one distinct value, so that only the table can tell
-    /// which is meant.
-    pub fn ambiguous(&self) -> bool {
-        self.len > 1
+    /// Whether the id is in the request's target, where an application puts it by what a body says: no response
+    /// was seen to set it.
+    pub fn are_in_target(&self) -> bool {
+        self.in_target
     }
 
-    fn read(&mut self, source: &KeySource, hasher: &KeyHasher, carrier: &impl Carrier) {
+    /// Whether the request carries more than one distinct value of one source, so that only the table can tell
+    /// which is meant.
+    pub fn ambiguous(&self) -> bool {
+        self.sources[..self.len].windows(2).any(|two| two[0] == two[1])
+    }
+
+    fn read(&mut self, at: usize, source: &KeySource, hasher: &KeyHasher, carrier: &impl Carrier) {
         match source {
-            KeySource::Cookie(name) => {
-                for field in carrier.cookies() {
-                    for value in values_of(name.as_bytes(), field) {
-                        if !value.is_empty() {
-                            self.insert(hasher.key(value));
-                        }
-                        if self.len == Self::MAX {
-                            return;
-                        }
-                    }
-                }
-            }
+            KeySource::Cookie(_) => {}
             KeySource::Header(name) => {
                 if let Some(id) = carrier.header(name).and_then(header_id) {
-                    self.insert(hasher.key(id));
+                    self.insert(hasher.key(id), at);
                 }
+            }
+            KeySource::Query(name) => {
+                let ids = carrier.query().into_iter().flat_map(|query| target_id::in_query(name, query));
+                ids.filter(|id| !id.is_empty())
+                    .take(Self::MAX)
+                    .for_each(|id| self.insert(hasher.key(&id), at));
+            }
+            KeySource::PathParameter(name) => {
+                let ids = target_id::in_path(name, carrier.path());
+                ids.filter(|id| !id.is_empty())
+                    .take(Self::MAX)
+                    .for_each(|id| self.insert(hasher.key(&id), at));
             }
             KeySource::Bearer => {
                 if let Some(token) = carrier.header("authorization").and_then(bearer_token) {
-                    self.insert(hasher.tagged(BEARER, token));
+                    self.insert(hasher.tagged(BEARER, token), at);
                 }
             }
             KeySource::Address { v4, v6 } => {
                 if let Some(client) = carrier.client() {
-                    self.insert(address_key(hasher, client, *v4, *v6));
+                    self.insert(address_key(hasher, client, *v4, *v6), at);
                 }
             }
         }
     }
 
-    fn insert(&mut self, key: SessionKey) {
+    fn insert(&mut self, key: SessionKey, source: usize) {
         if self.len < Self::MAX && !self.as_slice().contains(&key) {
             self.keys[self.len] = key;
+            self.sources[self.len] = u8::try_from(source).unwrap_or(u8::MAX);
             self.len += 1;
         }
     }
 }
 
+// === impl Cookies ===
+
+impl<'a> Cookies<'a> {
+    /// One pass over the Cookie fields, whatever the number of sources. Follows RFC 6265 §4.2 and §5.4 the way
+    /// servers do: whitespace around names and values is no part of them, nor are quotes around a value.
+    fn read(set: u64, sources: &KeySources, carrier: &'a impl Carrier) -> Self {
+        let mut found = Self::default();
+        for field in carrier.cookies() {
+            let mut rest = Some(field);
+            while let Some(text) = rest {
+                let (pair, tail) = cut(text);
+                rest = tail;
+                if let Some((source, id)) = sources.cookie_in(pair)
+                    && !id.is_empty()
+                    && let Ok(source) = u8::try_from(source)
+                {
+                    found.insert(set, source, id);
+                }
+            }
+        }
+        found
+    }
+
+    /// Behind those that are tried before it; the last one makes room where there is none.
+    fn insert(&mut self, set: u64, source: u8, id: &'a [u8]) {
+        let rank = |source: u8| (set.checked_shr(source.into()).unwrap_or(0) & 1 == 0, source);
+        let list = &self.list[..self.len];
+        let at = list.iter().position(|(other, _)| rank(*other) > rank(source)).unwrap_or(self.len);
+        // The same id under two names is one key: the better place counts.
+        if at >= Keys::MAX || list[..at].iter().any(|(_, other)| *other == id) {
+            return;
+        }
+        let last = self.len.min(Keys::MAX - 1);
+        self.list.copy_within(at..last, at + 1);
+        self.list[at] = (source, id);
+        self.len = last + 1;
+    }
+}
+
 impl Default for Keys {
     fn default() -> Self {
-        Self { keys: [SessionKey::from_words([0; 4]); Self::MAX], len: 0, source: None, client_made: false }
+        Self {
+            keys: [SessionKey::from_words([0; 4]); Self::MAX],
+            sources: [0; Self::MAX],
+            len: 0,
+            issued: false,
+            client_made: false,
+            in_target: false,
+        }
     }
 }
 
@@ -142,7 +267,7 @@ impl fmt::Debug for Keys {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keys")
             .field("keys", &self.as_slice())
-            .field("source", &self.source)
+            .field("sources", &&self.sources[..self.len])
             .field("client_made", &self.client_made)
             .finish()
     }
@@ -151,6 +276,19 @@ impl fmt::Debug for Keys {
 // === impl KeySource ===
 
 impl KeySource {
+    /// The name of the cookie, if it is one.
+    pub(super) fn cookie(&self) -> Option<&str> {
+        match self {
+            Self::Cookie(name) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// Whether the id stands in the request's target.
+    pub fn is_in_target(&self) -> bool {
+        matches!(self, Self::Query(_) | Self::PathParameter(_))
+    }
+
     /// Whether the client alone makes this key: no response will ever set, confirm or delete it.
     pub fn is_client_made(&self) -> bool {
         matches!(self, Self::Bearer | Self::Address { .. })
@@ -161,7 +299,9 @@ impl KeySource {
     pub fn key_of(&self, hasher: &KeyHasher, id: &[u8]) -> Option<SessionKey> {
         let id = trim(id);
         match self {
-            Self::Cookie(_) => (!id.is_empty()).then(|| hasher.key(id)),
+            Self::Cookie(_) | Self::Query(_) | Self::PathParameter(_) => {
+                (!id.is_empty()).then(|| hasher.key(id))
+            }
             Self::Header(_) => header_id(id).map(|id| hasher.key(id)),
             Self::Bearer => header_id(id).map(|token| hasher.tagged(BEARER, token)),
             Self::Address { v4, v6 } => {
@@ -186,19 +326,6 @@ fn address_key(hasher: &KeyHasher, address: IpAddr, v4: u8, v6: u8) -> SessionKe
     }
 }
 
-/// The values, maybe empty, of the cookies of this name in one Cookie field. Follows RFC 6265 §4.2
-/// and §5.4 the way servers do: whitespace around names and values is no part of them, nor are
-/// quotes around a value.
-fn values_of<'a>(name: &'a [u8], field: &'a [u8]) -> impl Iterator<Item = &'a [u8]> {
-    let mut rest = Some(field);
-    std::iter::from_fn(move || {
-        let (pair, tail) = cut(rest?);
-        rest = tail;
-        Some(pair)
-    })
-    .filter_map(move |pair| value_if_named(name, pair))
-}
-
 /// What is before the first `;`, and, if there is one, what is after it.
 pub(super) fn cut(text: &[u8]) -> (&[u8], Option<&[u8]>) {
     match memchr(b';', text) {
@@ -211,8 +338,12 @@ pub(super) fn cut(text: &[u8]) -> (&[u8], Option<&[u8]>) {
 /// (RFC 6265 §5.3 step 11 compares them as they are).
 pub fn value_if_named<'a>(name: &[u8], pair: &'a [u8]) -> Option<&'a [u8]> {
     let value = trim_start(trim_start(pair).strip_prefix(name)?).strip_prefix(b"=")?;
-    let value = trim(value);
-    Some(value.strip_prefix(b"\"").and_then(|inner| inner.strip_suffix(b"\"")).unwrap_or(value))
+    Some(unquoted(trim(value)))
+}
+
+/// A cookie's value without the quotes around it.
+pub(super) fn unquoted(value: &[u8]) -> &[u8] {
+    value.strip_prefix(b"\"").and_then(|inner| inner.strip_suffix(b"\"")).unwrap_or(value)
 }
 
 /// A header field's value as an id: not empty.
@@ -229,7 +360,7 @@ pub(super) fn trim(text: &[u8]) -> &[u8] {
     text
 }
 
-fn trim_start(mut text: &[u8]) -> &[u8] {
+pub(super) fn trim_start(mut text: &[u8]) -> &[u8] {
     while let [b' ' | b'\t', inner @ ..] = text {
         text = inner;
     }
@@ -253,241 +384,4 @@ const ADDRESS: u8 = 2;
 pub(super) const ISSUED: u8 = 3;
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    #[derive(Default)]
-    struct Request {
-        cookies: Vec<Vec<u8>>,
-        headers: Vec<(&'static str, Vec<u8>)>,
-        client: Option<IpAddr>,
-    }
-
-    impl Carrier for Request {
-        fn cookies(&self) -> impl Iterator<Item = &[u8]> {
-            self.cookies.iter().map(Vec::as_slice)
-        }
-
-        fn header(&self, name: &str) -> Option<&[u8]> {
-            self.headers.iter().find(|(field, _)| *field == name).map(|(_, value)| &**value)
-        }
-
-        fn client(&self) -> Option<IpAddr> {
-            self.client
-        }
-    }
-
-    fn hasher() -> KeyHasher {
-        KeyHasher::new([1; 16])
-    }
-
-    fn cookie(name: &str) -> KeySource {
-        KeySource::Cookie(name.into())
-    }
-
-    #[test]
-    fn an_id_that_an_operator_gives_has_the_key_of_requests() {
-        let address = KeySource::Address { v4: 24, v6: 64 };
-        let request = Request {
-            cookies: vec![b"session=abc".to_vec()],
-            headers: vec![("x-session", b"abc".to_vec()), ("authorization", b"Bearer abc".to_vec())],
-            client: Some("192.0.2.7".parse().unwrap()),
-        };
-        for (source, id) in [
-            (cookie("session"), "abc"),
-            (KeySource::Header("x-session".into()), " abc "),
-            (KeySource::Bearer, "abc"),
-            (address, "192.0.2.200"),
-        ] {
-            let found = Keys::find(std::slice::from_ref(&source), &hasher(), &request);
-            assert_eq!(source.key_of(&hasher(), id.as_bytes()), found.as_slice().first().copied());
-            assert_eq!(source.key_of(&hasher(), b" "), None);
-        }
-    }
-
-    fn keys_of(ids: &[&str]) -> Vec<SessionKey> {
-        ids.iter().map(|id| hasher().key(id.as_bytes())).collect()
-    }
-
-    fn in_cookies(fields: &[&str]) -> Keys {
-        let request = Request {
-            cookies: fields.iter().map(|field| field.as_bytes().to_vec()).collect(),
-            ..Request::default()
-        };
-        Keys::find(&[cookie("session")], &hasher(), &request)
-    }
-
-    fn in_header(source: KeySource, name: &'static str, value: &str) -> Keys {
-        let request = Request { headers: vec![(name, value.into())], ..Request::default() };
-        Keys::find(&[source], &hasher(), &request)
-    }
-
-    fn at_address(v4: u8, v6: u8, client: &str) -> SessionKey {
-        let request = Request { client: Some(client.parse().unwrap()), ..Request::default() };
-        let keys = Keys::find(&[KeySource::Address { v4, v6 }], &hasher(), &request);
-        assert_eq!((keys.as_slice().len(), keys.is_client_made()), (1, true));
-        keys.as_slice()[0]
-    }
-
-    #[test]
-    fn cookies_are_read_as_servers_read_them() {
-        let table: [(&[&str], &[&str]); 19] = [
-            (&[], &[]),
-            (&[""], &[]),
-            (&["session=a"], &["a"]),
-            (&["x=1; session=a; y=2"], &["a"]),
-            (&["x=1;session=a;y=2"], &["a"]),
-            (&["x=1", "session=a"], &["a"]),
-            (&["\tsession \t= a\t ;"], &["a"]),
-            (&["session=\"a\""], &["a"]),
-            (&["session=\"a"], &["\"a"]),
-            (&["session=\""], &["\""]),
-            (&["session=a=b=="], &["a=b=="]),
-            (&["session=a b,c"], &["a b,c"]),
-            (&["session="], &[]),
-            (&["session=\"\"; session"], &[]),
-            (&["Session=a; sessions=b; xsession=c; x=session=d; =session"], &[]),
-            (&["session=a; session=b"], &["a", "b"]),
-            (&["session=a; session=\"a\"", "session=b; session=a"], &["a", "b"]),
-            (&["session=; session=a"], &["a"]),
-            (&[";;; ;session=é;="], &["é"]),
-        ];
-        for (fields, ids) in table {
-            assert_eq!(in_cookies(fields).as_slice(), keys_of(ids), "{fields:?}");
-        }
-    }
-
-    #[test]
-    fn only_the_first_eight_values_are_tried() {
-        let field: String = (0..12).map(|n| format!("session={n};session={n};")).collect();
-        let keys = in_cookies(&[&field]);
-        assert_eq!(keys.as_slice(), keys_of(&["0", "1", "2", "3", "4", "5", "6", "7"]));
-    }
-
-    #[test]
-    fn two_values_are_ambiguous_and_one_twice_is_not() {
-        assert!(in_cookies(&["session=a; session=b"]).ambiguous());
-        assert!(!in_cookies(&["session=a; session=a"]).ambiguous());
-        assert!(!in_cookies(&[]).ambiguous());
-    }
-
-    #[test]
-    fn the_first_source_that_has_an_id_is_used() {
-        let sources = [cookie("none"), cookie("empty"), cookie("session"), KeySource::Bearer];
-        let request = Request {
-            cookies: vec![b"session=a; empty=".to_vec()],
-            headers: vec![("authorization", b"Bearer t".to_vec())],
-            ..Request::default()
-        };
-        let keys = Keys::find(&sources, &hasher(), &request);
-        assert_eq!((keys.as_slice(), keys.source()), (&*keys_of(&["a"]), Some(2)));
-        assert!(!keys.is_client_made());
-    }
-
-    #[test]
-    fn a_request_without_an_id_has_no_source() {
-        let keys = in_cookies(&["x=1"]);
-        assert_eq!((keys.source(), keys.is_empty(), keys.is_client_made()), (None, true, false));
-    }
-
-    #[test]
-    fn a_header_id_is_the_trimmed_value_and_shares_the_cookies_name_space() {
-        let source = || KeySource::Header("mcp-session-id".into());
-        assert_eq!(in_header(source(), "mcp-session-id", " a\t").as_slice(), keys_of(&["a"]));
-        assert!(in_header(source(), "mcp-session-id", " \t").is_empty());
-        assert!(in_header(source(), "session-id", "a").is_empty());
-    }
-
-    #[test]
-    fn a_bearer_token_has_a_name_space_of_its_own() {
-        for value in ["Bearer t", "bEARER   t ", "bearer t"] {
-            let keys = in_header(KeySource::Bearer, "authorization", value);
-            assert_eq!(keys.as_slice(), [hasher().tagged(BEARER, b"t")], "{value}");
-            assert!(keys.is_client_made());
-        }
-        for value in ["", "Bearer", "Bearer ", "Bearert", "Basic t", "Bearer=t"] {
-            assert!(in_header(KeySource::Bearer, "authorization", value).is_empty(), "{value}");
-        }
-    }
-
-    #[test]
-    fn addresses_are_cut_to_their_prefix() {
-        assert_eq!(at_address(24, 64, "192.0.2.1"), at_address(24, 64, "192.0.2.255"));
-        assert_ne!(at_address(24, 64, "192.0.2.1"), at_address(24, 64, "192.0.3.1"));
-        assert_ne!(at_address(32, 128, "192.0.2.1"), at_address(32, 128, "192.0.2.2"));
-        assert_eq!(at_address(24, 64, "2001:db8::1"), at_address(24, 64, "2001:db8::ffff:0:0:1"));
-        assert_ne!(at_address(24, 64, "2001:db8::1"), at_address(24, 64, "2001:db8:0:1::1"));
-        assert_ne!(at_address(32, 128, "2001:db8::1"), at_address(32, 128, "2001:db8::2"));
-    }
-
-    #[test]
-    fn an_ipv4_mapped_address_counts_as_ipv4() {
-        assert_eq!(at_address(24, 64, "::ffff:192.0.2.1"), at_address(24, 64, "192.0.2.7"));
-    }
-
-    #[test]
-    fn prefix_lengths_out_of_range_do_no_harm() {
-        assert_eq!(at_address(255, 255, "192.0.2.1"), at_address(32, 128, "192.0.2.1"));
-        assert_eq!(at_address(255, 255, "2001:db8::1"), at_address(32, 128, "2001:db8::1"));
-        assert_eq!(at_address(0, 0, "192.0.2.1"), at_address(0, 0, "198.51.100.1"));
-        assert_eq!(at_address(0, 0, "2001:db8::1"), at_address(0, 0, "fe80::1"));
-        assert_ne!(at_address(0, 0, "2001:db8::1"), at_address(0, 0, "192.0.2.1"));
-    }
-
-    #[test]
-    fn debug_does_not_show_ids() {
-        let shown = format!("{:?}", in_cookies(&["session=verysecret"]));
-        assert!(shown.starts_with("Keys { keys: [SessionKey("), "{shown}");
-        assert!(!shown.contains("verysecret"), "{shown}");
-    }
-
-    fn field() -> impl Strategy<Value = String> {
-        let piece = prop_oneof![
-            4 => Just("session=a;"), 2 => Just("session=b;"), 4 => Just("session"), 1 => Just("Session"), 1 => Just("sess"), 1 => Just("x"),
-            4 => Just("="), 4 => Just(";"), 2 => Just(" "), 1 => Just("\t"), 2 => Just("\""),
-            2 => Just("a"), 1 => Just("b"), 1 => Just(","), 1 => Just("é"),
-        ];
-        prop::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
-    }
-
-    proptest! {
-        #[test]
-        fn cookies_are_read_as_the_cookie_crate_reads_them(fields in prop::collection::vec(field(), 0..4)) {
-            let mut expected = Vec::new();
-            for cookie in fields.iter().flat_map(::cookie::Cookie::split_parse).flatten() {
-                let key = hasher().key(cookie.value_trimmed().as_bytes());
-                if cookie.name() == "session" && !cookie.value_trimmed().is_empty() && !expected.contains(&key)
-                {
-                    expected.push(key);
-                }
-            }
-            expected.truncate(Keys::MAX);
-            let fields: Vec<&str> = fields.iter().map(String::as_str).collect();
-            let keys = in_cookies(&fields);
-            prop_assert_eq!(keys.as_slice(), expected);
-        }
-
-        #[test]
-        fn no_bytes_make_it_panic(
-            name in prop::collection::vec(any::<u8>(), 0..3),
-            cookies in prop::collection::vec(prop::collection::vec(any::<u8>(), 0..30), 0..3),
-            header in prop::collection::vec(any::<u8>(), 0..30),
-            (v4, v6, client) in any::<(u8, u8, IpAddr)>(),
-        ) {
-            let sources = [
-                cookie(&String::from_utf8_lossy(&name)),
-                KeySource::Header("x".into()),
-                KeySource::Bearer,
-                KeySource::Address { v4, v6 },
-            ];
-            let headers = vec![("x", header.clone()), ("authorization", header)];
-            let request = Request { cookies, headers, client: Some(client) };
-            for at in 0..sources.len() {
-                let keys = Keys::find(&sources[at..], &hasher(), &request);
-                prop_assert!(keys.as_slice().len() <= Keys::MAX && !keys.is_empty());
-            }
-        }
-    }
-}
+mod tests;

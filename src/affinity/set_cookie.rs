@@ -86,15 +86,21 @@ impl Effects {
         answer: &impl Answerer,
     ) -> Self {
         let mut all = Self::SILENT;
+        let sets_cookies = answer.set_cookies().next().is_some();
         for (at, source) in sources.iter().enumerate() {
             let is_carried = exchange.carried == Some(at);
             let effects = match source {
+                // Most responses, however many cookies are looked for.
+                KeySource::Cookie(_) if !sets_cookies => Self::SILENT,
                 KeySource::Cookie(name) => of_cookie(name, hasher, exchange, answer),
                 KeySource::Header(_) if is_carried && ends_by_status(exchange.method, answer.status()) => {
                     Self::from(Effect::Deleted { scope: Scope::WHOLE })
                 }
                 KeySource::Header(name) => of_header(name, hasher, answer),
-                KeySource::Bearer | KeySource::Address { .. } => Self::SILENT,
+                KeySource::Query(_)
+                | KeySource::PathParameter(_)
+                | KeySource::Bearer
+                | KeySource::Address { .. } => Self::SILENT,
             };
             let silent = effects.is_silent();
             let sets = effects.iter().any(|effect| matches!(effect, Effect::Set { .. }));

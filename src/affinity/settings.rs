@@ -2,12 +2,14 @@
 
 use std::{num::NonZeroUsize, time::Duration};
 
+use super::sources::KeySources;
+
 /// The affinity settings of one pool. A value of this type is already valid: `ttl` is longer than
 /// `session_timeout`, `keys` may be empty (then every request is balanced freely).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Settings {
-    /// Where the session id is looked for, in this order; the first source that has one is used.
-    pub keys: Vec<KeySource>,
+    /// Where the session id is looked for.
+    pub keys: KeySources,
     /// The application's own idle timeout: a binding idle for less is *live*.
     pub session_timeout: Duration,
     /// Idle time after which a binding is forgotten; between the two it is *retained*.
@@ -26,6 +28,8 @@ pub struct Settings {
     pub skip: Vec<PathPattern>,
     /// How a request without a binding is placed.
     pub balance: Balance,
+    /// Where a request goes whose id is not known.
+    pub on_unknown: OnUnknown,
     /// Time over which a fresh backend's share of new sessions ramps up; zero for none.
     pub slow_start: Duration,
 }
@@ -37,6 +41,10 @@ pub enum KeySource {
     Cookie(Box<str>),
     /// The header field of this (lower-case) name; learned from the response field of that name.
     Header(Box<str>),
+    /// The query parameter of this name.
+    Query(Box<str>),
+    /// The parameter of this name of any segment of the path (RFC 3986 §3.3): `;jsessionid=…`.
+    PathParameter(Box<str>),
     /// The token of `Authorization: Bearer`.
     Bearer,
     /// The client's address, cut to these prefix lengths.
@@ -57,6 +65,17 @@ pub enum OnDown {
     Wait(Duration),
     /// It is answered 503.
     Refuse,
+}
+
+/// Where a request goes whose id is not known.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnUnknown {
+    /// Where the hash of its id leads, by rendezvous: every replica, and a proxy that lost its table, sends it to the
+    /// same backend.
+    #[default]
+    Hash,
+    /// Where a request without an id would go.
+    Place,
 }
 
 /// How a request without a binding is placed.

@@ -3,12 +3,13 @@
 mod answers;
 mod requests;
 mod rules;
+mod unknown;
 
 use std::{num::NonZeroUsize, sync::Arc, time::Duration};
 
 use super::{
     Affinity, Answer, Ask, Balance, Change, Decision, Effect, Effects, KeySource, Keys, Member, OnDown,
-    PathPattern, Roster, Scope, SessionKey, Settings, Settled, Slot, Stats, Tick, Verdict,
+    OnUnknown, PathPattern, Roster, Scope, SessionKey, Settings, Settled, Slot, Stats, Tick, Verdict,
 };
 
 /// A pool with a few backends at tick `now`.
@@ -55,7 +56,7 @@ impl Pool {
         let mut pool = Self {
             affinity: Affinity::new(Tick::ZERO),
             settings: Settings {
-                keys: vec![KeySource::Cookie("session".into())],
+                keys: vec![KeySource::Cookie("session".into())].into(),
                 session_timeout: Duration::from_secs(60),
                 ttl: Duration::from_secs(90),
                 max_ttl: Duration::from_secs(900),
@@ -65,6 +66,7 @@ impl Pool {
                 max_sessions: NonZeroUsize::new(1000).unwrap(),
                 skip: vec![PathPattern::parse("/static/").unwrap()],
                 balance: Balance::LeastSessions,
+                on_unknown: OnUnknown::Hash,
                 slow_start: Duration::ZERO,
             },
             roster: Roster::default(),

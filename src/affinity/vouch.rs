@@ -44,7 +44,9 @@ mod tests {
     use std::{num::NonZeroUsize, time::Duration};
 
     use super::*;
-    use crate::affinity::{Admin, Answer, Balance, Effects, Keys, OnDown, Slot, Verdict};
+    use crate::affinity::{
+        Admin, Answer, Balance, Effects, KeySources, Keys, OnDown, OnUnknown, Slot, Verdict,
+    };
 
     struct Pool {
         affinity: Affinity,
@@ -57,7 +59,7 @@ mod tests {
             let affinity = Affinity::new(Tick::ZERO);
             let minute = Duration::from_mins(1);
             let settings = Settings {
-                keys: Vec::new(),
+                keys: KeySources::default(),
                 session_timeout: minute,
                 ttl: minute * 2,
                 max_ttl: minute * 2,
@@ -67,6 +69,7 @@ mod tests {
                 max_sessions: NonZeroUsize::new(100).unwrap(),
                 skip: Vec::new(),
                 balance: Balance::LeastSessions,
+                on_unknown: OnUnknown::Hash,
                 slow_start: Duration::ZERO,
             };
             let roster = affinity.roster(&[("a", 1), ("b", 1)], settings.session_timeout, Tick::ZERO);

@@ -80,7 +80,7 @@ pub struct ServeArgs {
         short,
         value_name = "FILE",
         conflicts_with_all = [
-            "cert", "key", "backends", "cookie", "session_timeout", "ttl", "health_path", "balance",
+            "cert", "key", "backends", "cookie", "issue", "session_timeout", "ttl", "health_path", "balance",
         ],
     )]
     pub config: Option<PathBuf>,
@@ -98,9 +98,13 @@ pub struct ServeArgs {
     /// A backend, as http://host:port or NAME=http://host:port; repeat for each
     #[arg(long = "backend", value_name = "URL", help_heading = NO_FILE)]
     backends: Vec<String>,
-    /// Name of the application's session cookie [default: session]
+    /// Name of the application's session cookie [default: session, JSESSIONID, PHPSESSID and other well-known ones]
     #[arg(long, value_name = "NAME", help_heading = NO_FILE)]
     cookie: Option<String>,
+    /// Set a cookie of the proxy's own, for an application that has none (its key dies with the process: to keep
+    /// sessions over a restart, use a configuration file with `issue` and a `key_file`)
+    #[arg(long, conflicts_with = "cookie", help_heading = NO_FILE)]
+    issue: bool,
     /// The idle timeout of the application's sessions [default: 30m]
     #[arg(long, value_name = "DURATION", value_parser = parse_duration, help_heading = NO_FILE)]
     session_timeout: Option<Duration>,
@@ -232,6 +236,7 @@ impl ServeArgs {
                 .collect(),
             backends: self.backends.iter().map(|backend| BackendFlag::from(&**backend)).collect(),
             cookie: self.cookie.clone(),
+            issue: self.issue,
             session_timeout: self.session_timeout,
             ttl: self.ttl,
             health_path: self.health_path.clone(),
@@ -262,6 +267,7 @@ impl DemoArgs {
                 .iter()
                 .map(|(name, address)| BackendFlag::from(format!("{name}=http://{address}")))
                 .collect(),
+            cookie: Some("session".to_owned()),
             session_timeout: Some(DEMO_SESSION_TIMEOUT),
             health_path: Some("/healthz".to_owned()),
             overrides,

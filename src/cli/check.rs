@@ -3,7 +3,7 @@
 use std::{path::Path, process::ExitCode};
 
 use super::args::CheckArgs;
-use crate::config::Config;
+use crate::config::{Config, describe_keys};
 
 /// Checks a file and prints what it found. `deeper` looks into what the configuration refers to, such as
 /// the contents of certificates, and returns one sentence for each mistake.
@@ -24,7 +24,15 @@ fn check(file: &Path, deeper: impl Fn(&Config) -> Vec<String>) -> Result<String,
     let config = Config::load(file).map_err(|errors| errors.to_string())?;
     let errors = deeper(&config);
     if errors.is_empty() {
-        return Ok(format!("{}: ok ({})", file.display(), summary(&config)));
+        let mut text = format!("{}: ok ({})", file.display(), summary(&config));
+        for pool in &config.pools {
+            let key = match &pool.issue {
+                Some(issue) => format!("the proxy's own cookie {}", issue.cookie),
+                None => describe_keys(&pool.affinity.keys),
+            };
+            text.push_str(&format!("\npool {}: sessions by {key}", pool.name));
+        }
+        return Ok(text);
     }
     Err(errors.iter().map(|error| format!("error: {error}")).collect::<Vec<_>>().join("\n"))
 }
@@ -67,7 +75,9 @@ mod tests {
         }
         let file = folder.path().join("homing.toml");
         let summary = check(&file, |_| Vec::new()).unwrap();
-        assert_eq!(summary, format!("{}: ok (1 pool, 2 backends, 1 route)", file.display()));
+        let keys = "cookie:session, cookie:JSESSIONID, cookie:PHPSESSID or 17 more well-known cookies";
+        let first = format!("{}: ok (1 pool, 2 backends, 1 route)", file.display());
+        assert_eq!(summary, format!("{first}\npool app: sessions by {keys}"));
         let errors = check(&file, |_| vec!["cert.pem is empty".to_owned()]).unwrap_err();
         assert_eq!(errors, "error: cert.pem is empty");
     }

@@ -68,9 +68,10 @@ fn summary(snapshot: &Snapshot) -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "pool {}: {}{by_dns}, sessions live for {}, kept for {}",
+            "pool {}: {}{by_dns}, sessions by {}, live for {}, kept for {}",
             pool.name,
             count(running.backends.len(), "backend"),
+            running.key_text(),
             format_duration(pool.affinity.session_timeout),
             format_duration(pool.affinity.ttl),
         );

@@ -29,6 +29,12 @@ impl RawIssue {
 
 /// The proxy's cookie is for applications that have none of their own.
 pub(super) fn check_exclusive(raw: &RawAffinity, report: &Report) {
+    if let (Some(span), Some(_)) = (raw.on_unknown.span(), &raw.issue.span) {
+        report.add(
+            span,
+            "`on_unknown` does nothing with `issue`: the proxy's own cookie names the backend of its session",
+        );
+    }
     if let (Some(span), Some(_)) = (raw.key.span(), &raw.issue.span) {
         report.push(Problem {
             span: Some(span),

@@ -25,7 +25,7 @@ use super::{
     section::Field,
     session::format_key,
 };
-use crate::affinity::{Balance, KeySource, OnDown, Settings};
+use crate::affinity::{Balance, KeySource, KeySources, OnDown, OnUnknown, Settings};
 
 /// Converts one pool; none when its name is missing or wrong, which is reported.
 pub(super) fn pool(mut raw: RawPool, base: &Path, report: &Report) -> Option<Pool> {
@@ -97,18 +97,20 @@ fn affinity(
         report.add(span, format!("`max_ttl` ({max_ttl}) is shorter than `ttl` ({ttl})"));
     }
     check_keys(&raw.key, report);
-    let key = raw.key.or_else(|| match issues {
-        true => Vec::new(),
-        false => vec![Spanned::new(0..0, KeySource::Cookie(DEFAULT_COOKIE.into()))],
-    });
+    let keys = match raw.key.value() {
+        Some(keys) => plain(keys).into(),
+        None if issues => KeySources::default(),
+        None => KeySources::well_known(),
+    };
     Settings {
-        keys: plain(key),
+        keys,
         session_timeout,
         ttl,
         max_ttl,
         max_age: raw.max_age.value(),
         grace: raw.grace.or(Duration::from_secs(10)),
         on_down: raw.on_down.or(OnDown::Move),
+        on_unknown: raw.on_unknown.or_else(OnUnknown::default),
         max_sessions: raw.max_sessions.or(const { NonZeroUsize::new(1_000_000).unwrap() }),
         skip: plain(raw.skip.or_else(Vec::new)),
         balance: balance.or_else(Balance::default),
@@ -120,6 +122,9 @@ fn affinity(
 /// address, which every request has.
 fn check_keys(keys: &Field<Vec<Spanned<KeySource>>>, report: &Report) {
     let keys = keys.get().map_or(&[][..], Vec::as_slice);
+    if let Some(key) = keys.get(KeySources::MAX) {
+        report.add(key.span(), format!("more than {} keys", KeySources::MAX));
+    }
     for (index, key) in keys.iter().enumerate() {
         let earlier = keys[..index].iter().map(Spanned::get_ref);
         let text = format_key(key.get_ref());
@@ -273,7 +278,6 @@ fn default_expect() -> (StatusCode, StatusCode) {
     (StatusCode::OK, StatusCode::from_u16(399).expect("any number of three digits is a status"))
 }
 
-const DEFAULT_COOKIE: &str = "session";
 const DEFAULT_SESSION_TIMEOUT: Duration = Duration::from_mins(30);
 const DEFAULT_MAX_TTL: Duration = Duration::from_hours(24);
 /// Backends of a pool at most. They have small numbers inside; this many leave room for those that come and go.

@@ -15,8 +15,8 @@ use super::{
     },
     quantity::{format_duration, format_size},
     session::{
-        format_balance, format_key, format_leave, format_on_down, format_same_site, format_skip,
-        format_status,
+        format_balance, format_key, format_leave, format_on_down, format_on_unknown, format_same_site,
+        format_skip, format_status,
     },
 };
 use crate::affinity::Settings;
@@ -210,6 +210,9 @@ pub(super) fn write_affinity(affinity: &Settings, has_key: bool, out: &mut Strin
     }
     writeln!(out, "grace = {}", duration(affinity.grace))?;
     writeln!(out, "on_down = {}", quoted(format_on_down(affinity.on_down)))?;
+    if has_key {
+        writeln!(out, "on_unknown = {}", quoted(format_on_unknown(affinity.on_unknown)))?;
+    }
     writeln!(out, "max_sessions = {}", affinity.max_sessions)?;
     writeln!(out, "skip = {}", list(&affinity.skip, format_skip))
 }

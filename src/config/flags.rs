@@ -16,7 +16,7 @@ use super::{
     errors::{ConfigErrors, Report, Source},
     model::{AccessLog, CertificateFiles, Config},
     quantity::format_duration,
-    raw::{RawAffinity, RawBackend, RawCertificate, RawConfig, RawHealth, RawPool},
+    raw::{RawAffinity, RawBackend, RawCertificate, RawConfig, RawHealth, RawIssue, RawPool},
     section::Field,
     session::{format_balance, parse_cookie_name},
 };
@@ -32,6 +32,8 @@ pub struct Flags {
     pub backends: Vec<BackendFlag>,
     /// Name of the application's session cookie.
     pub cookie: Option<String>,
+    /// Whether the proxy sets a cookie of its own instead.
+    pub issue: bool,
     /// The application's own idle timeout.
     pub session_timeout: Option<Duration>,
     /// Idle time after which a binding is forgotten.
@@ -197,6 +199,7 @@ fn raw(flags: &Flags, line: &mut CommandLine) -> RawConfig {
     let (session_timeout, ttl) =
         (duration("--session-timeout", flags.session_timeout), duration("--ttl", flags.ttl));
     let cookie = line.read("--cookie", flags.cookie.as_deref(), parse_cookie_name);
+    let issue = RawIssue { span: flags.issue.then(|| line.write("--issue", "")), ..RawIssue::default() };
     let path = line.read("--health-path", flags.health_path.as_deref(), parse_target);
     let pool = RawPool {
         name: Field::set(0..0, POOL_NAME.into()),
@@ -205,6 +208,7 @@ fn raw(flags: &Flags, line: &mut CommandLine) -> RawConfig {
             key: cookie.map(|cookie| vec![Spanned::new(0..0, cookie)]),
             session_timeout,
             ttl,
+            issue,
             ..RawAffinity::default()
         },
         health: RawHealth { span: path.span(), path, ..RawHealth::default() },

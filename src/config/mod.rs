@@ -47,7 +47,7 @@ pub use self::{
     quantity::{format_duration, format_elapsed, format_size, parse_duration, parse_size},
     redis_url::{Node, Password, RedisUrl, RedisUrlError, Topology},
     renames::{Place, renames},
-    session::{format_balance, parse_balance},
+    session::{describe_keys, format_balance, format_key, parse_balance},
     tls::{ClientAuth, Tls, TlsVersion},
     token::{Token, TokenError},
 };

@@ -25,12 +25,12 @@ use super::{
     section::{Field, Section, Tables, kind, number, size, text},
     session::{
         parse_balance, parse_instance_header, parse_issued_name, parse_key, parse_leave, parse_on_down,
-        parse_same_site, parse_skip, parse_status,
+        parse_on_unknown, parse_same_site, parse_skip, parse_status,
     },
     state::RawState,
     tls::RawTls,
 };
-use crate::affinity::{Balance, KeySource, OnDown, PathPattern};
+use crate::affinity::{Balance, KeySource, OnDown, OnUnknown, PathPattern};
 
 #[derive(Debug, Default)]
 pub(super) struct RawConfig {
@@ -137,6 +137,7 @@ pub(super) struct RawAffinity {
     pub(super) max_age: Field<Duration>,
     pub(super) grace: Field<Duration>,
     pub(super) on_down: Field<OnDown>,
+    pub(super) on_unknown: Field<OnUnknown>,
     pub(super) max_sessions: Field<NonZeroUsize>,
     pub(super) skip: Field<Vec<Spanned<PathPattern>>>,
     pub(super) issue: RawIssue,
@@ -331,6 +332,7 @@ impl RawAffinity {
             max_age: section.positive("max_age"),
             grace: section.duration("grace"),
             on_down: section.text("on_down", parse_on_down),
+            on_unknown: section.text("on_unknown", parse_on_unknown),
             max_sessions: section.count_usize("max_sessions", MAX_SESSIONS_MAX),
             skip: section.list("skip", |value| text(value, parse_skip)),
             issue: RawIssue::read(section.section("issue", &schema::ISSUE)),

@@ -120,6 +120,7 @@ pub(super) static AFFINITY: Shape = Shape {
         "max_age",
         "grace",
         "on_down",
+        "on_unknown",
         "max_sessions",
         "skip",
         "issue",
@@ -217,10 +218,14 @@ mod tests {
 
     #[test]
     fn every_known_key_is_understood() {
-        // The one key that excludes another.
-        let (key, text) = ("\nkey = \"cookie:session\"\n", full_reference());
-        assert_eq!(text.matches(key).count(), 1);
-        let text = text.replace(key, "\n");
+        // `issue` excludes both.
+        let mut text = full_reference();
+        for (key, end) in [("\nkey = [\n", "\n]\n"), ("\non_unknown = ", "\n")] {
+            assert_eq!(text.matches(key).count(), 1);
+            let start = text.find(key).unwrap();
+            let length = key.len() - 1 + text[start + key.len() - 1..].find(end).unwrap() + end.len();
+            text.replace_range(start..start + length, "\n");
+        }
         Config::parse(&text, "homing.toml", Path::new("")).unwrap_or_else(|e| panic!("{e}"));
     }
 

@@ -12,11 +12,11 @@ use super::{
     suggest::{alternatives, instead, nearest},
 };
 use crate::{
-    affinity::{Balance, KeySource, OnDown, PathPattern},
+    affinity::{Balance, KeySource, KeySources, OnDown, OnUnknown, PathPattern},
     path::spelled,
 };
 
-/// Reads `cookie:NAME`, `header:NAME`, `bearer`, `address` or `address/24,64`.
+/// Reads `cookie:NAME`, `header:NAME`, `query:NAME`, `path-parameter:NAME`, `bearer`, `address` or `address/24,64`.
 pub(super) fn parse_key(text: &str) -> Result<KeySource, String> {
     let (kind, rest) = match text.find([':', '/']) {
         Some(at) => (&text[..at], Some((&text[at..=at], &text[at + 1..]))),
@@ -25,16 +25,21 @@ pub(super) fn parse_key(text: &str) -> Result<KeySource, String> {
     match (kind, rest) {
         ("cookie", Some((":", name))) => parse_cookie_name(name),
         ("header", Some((":", name))) => parse_header_name(name),
+        ("query", Some((":", name))) => Ok(KeySource::Query(parse_parameter(name)?)),
+        ("path-parameter", Some((":", name))) => Ok(KeySource::PathParameter(parse_parameter(name)?)),
         ("bearer", None) => Ok(KeySource::Bearer),
         ("address", None) => Ok(KeySource::Address { v4: V4_BITS, v6: V6_BITS }),
         ("address", Some(("/", prefixes))) => parse_prefixes(prefixes),
-        ("cookie" | "header", _) => Err(format!("`{}` has no name: write \"{kind}:NAME\"", shown(text))),
+        ("cookie" | "header" | "query" | "path-parameter", _) => {
+            Err(format!("`{}` has no name: write \"{kind}:NAME\"", shown(text)))
+        }
         ("bearer" | "address", _) => {
             Err(format!("`{}`: nothing follows `{kind}`, or \"address/24,64\" is meant", shown(text)))
         }
         _ => {
-            let kinds = ["cookie", "header", "bearer", "address"];
-            let written = ["cookie:NAME", "header:NAME", "bearer", "address"];
+            let kinds = ["cookie", "header", "query", "path-parameter", "bearer", "address"];
+            let written =
+                ["cookie:NAME", "header:NAME", "query:NAME", "path-parameter:NAME", "bearer", "address"];
             let meant = nearest(kind, kinds).and_then(|near| kinds.iter().position(|kind| *kind == near));
             Err(match meant {
                 Some(at) => {
@@ -84,13 +89,46 @@ pub(super) const fn format_same_site(same_site: SameSite) -> &'static str {
 }
 
 /// Writes a key source so that [`parse_key`] reads the same one.
-pub(super) fn format_key(key: &KeySource) -> String {
+pub fn format_key(key: &KeySource) -> String {
     match key {
         KeySource::Cookie(name) => format!("cookie:{name}"),
         KeySource::Header(name) => format!("header:{name}"),
+        KeySource::Query(name) => format!("query:{name}"),
+        KeySource::PathParameter(name) => format!("path-parameter:{name}"),
         KeySource::Bearer => "bearer".to_owned(),
         KeySource::Address { v4: V4_BITS, v6: V6_BITS } => "address".to_owned(),
         KeySource::Address { v4, v6 } => format!("address/{v4},{v6}"),
+    }
+}
+
+/// Says in a few words where a pool's session ids are looked for.
+pub fn describe_keys(keys: &KeySources) -> String {
+    let more = |number: usize| format!("{number} more");
+    let texts: Vec<_> = keys.iter().map(format_key).collect();
+    match &texts[..] {
+        [] => "none".to_owned(),
+        [first, second, third, rest @ ..] if keys.are_well_known() => {
+            format!("{first}, {second}, {third} or {} well-known cookies", more(rest.len()))
+        }
+        texts @ [_, _, _, _, _, ..] => format!("{} or {}", texts[..4].join(", "), more(texts.len() - 4)),
+        [only] => only.clone(),
+        [texts @ .., last] => format!("{} or {last}", texts.join(", ")),
+    }
+}
+
+/// Reads `hash` or `place`.
+pub(super) fn parse_on_unknown(text: &str) -> Result<OnUnknown, String> {
+    let all = [OnUnknown::Hash, OnUnknown::Place];
+    all.into_iter().find(|on_unknown| format_on_unknown(*on_unknown) == text).ok_or_else(|| {
+        format!("unknown value `{}`{}", shown(text), instead(text, &all.map(format_on_unknown)))
+    })
+}
+
+/// Writes what [`parse_on_unknown`] reads.
+pub(super) const fn format_on_unknown(on_unknown: OnUnknown) -> &'static str {
+    match on_unknown {
+        OnUnknown::Hash => "hash",
+        OnUnknown::Place => "place",
     }
 }
 
@@ -207,6 +245,15 @@ pub(super) fn parse_instance_header(name: &str) -> Result<HeaderName, String> {
         .map_err(|_| format!("`{}` cannot be the name of a header field", shown(name)))
 }
 
+/// Reads the name of a parameter of the query or the path; it is written as it is after percent-decoding.
+fn parse_parameter(name: &str) -> Result<Box<str>, String> {
+    let separates = |c: char| c.is_control() || " &;=/?#".contains(c);
+    if name.is_empty() || name.contains(separates) {
+        return Err(format!("`{}` cannot be the name of a parameter", shown(name)));
+    }
+    Ok(name.into())
+}
+
 fn parse_header_name(name: &str) -> Result<KeySource, String> {
     match HeaderName::from_bytes(name.as_bytes()) {
         Ok(name) if name == http::header::COOKIE || name == http::header::SET_COOKIE => {
@@ -238,7 +285,16 @@ mod tests {
 
     #[test]
     fn keys_are_read_and_written() {
-        for text in ["cookie:PHPSESSID", "header:mcp-session-id", "bearer", "address", "address/24,64"] {
+        for text in [
+            "cookie:PHPSESSID",
+            "header:mcp-session-id",
+            "query:sid",
+            "query:session[id]",
+            "path-parameter:jsessionid",
+            "bearer",
+            "address",
+            "address/24,64",
+        ] {
             assert_eq!(format_key(&parse_key(text).unwrap()), text);
         }
         assert_eq!(parse_key("header:X-Session"), Ok(KeySource::Header("x-session".into())));
@@ -250,6 +306,12 @@ mod tests {
             ("cookie", "write \"cookie:NAME\""),
             ("cookie:a=b", "name of a cookie"),
             ("cookie:", "name of a cookie"),
+            ("query", "write \"query:NAME\""),
+            ("query:", "name of a parameter"),
+            ("query:a=b", "name of a parameter"),
+            ("path-parameter:;jsessionid", "name of a parameter"),
+            ("path:jsessionid", "unknown kind"),
+            ("qeury:sid", "did you mean `query:NAME`?"),
             ("cokie:session", "did you mean `cookie:NAME`?"),
             ("header:cookie", "written \"cookie:NAME\""),
             ("header:a b", "header field"),
@@ -262,6 +324,32 @@ mod tests {
             let error = parse_key(text).unwrap_err();
             assert!(error.contains(said), "{text}: {error}");
         }
+    }
+
+    #[test]
+    fn the_place_of_unknown_ids_is_read_and_written() {
+        for text in ["hash", "place"] {
+            assert_eq!(format_on_unknown(parse_on_unknown(text).unwrap()), text);
+        }
+        assert!(parse_on_unknown("plaec").unwrap_err().contains("did you mean `place`?"));
+    }
+
+    #[test]
+    fn keys_are_described_in_a_few_words() {
+        let list = |texts: &[&str]| -> KeySources {
+            texts.iter().map(|text| parse_key(text).unwrap()).collect::<Vec<_>>().into()
+        };
+        assert_eq!(describe_keys(&list(&[])), "none");
+        assert_eq!(describe_keys(&list(&["cookie:a"])), "cookie:a");
+        assert_eq!(describe_keys(&list(&["cookie:a", "query:b", "address"])), "cookie:a, query:b or address");
+        assert_eq!(
+            describe_keys(&list(&["cookie:a", "cookie:b", "cookie:c", "cookie:d", "cookie:e", "cookie:f"])),
+            "cookie:a, cookie:b, cookie:c, cookie:d or 2 more"
+        );
+        assert_eq!(
+            describe_keys(&KeySources::well_known()),
+            "cookie:session, cookie:JSESSIONID, cookie:PHPSESSID or 17 more well-known cookies"
+        );
     }
 
     #[test]

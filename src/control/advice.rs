@@ -26,6 +26,10 @@ struct Episodes {
     ambiguous: Episode,
     full: Episode,
     over_quota: Episode,
+    /// Whether it was said that the key fits nothing.
+    wrong_key: bool,
+    /// The keys that responses were said to set, a bit for each.
+    told_keys: u64,
 }
 
 /// How often the numbers are looked at.
@@ -83,6 +87,24 @@ impl Episodes {
                 max_sessions = pool.settings.max_sessions,
                 "the affinity table is full of live sessions: new ones are not learned; raise `max_sessions`"
             );
+        }
+        let learned = pool.affinity.watch().learned();
+        if learned & !self.told_keys != 0 {
+            let keys: Vec<_> = pool.keys_set().into_iter().map(|(key, _)| key).collect();
+            tracing::info!(
+                pool = name,
+                keys = keys.join(", "),
+                "responses set session ids: sessions are kept by them"
+            );
+        }
+        self.told_keys = learned;
+        match pool.key_advice(stats) {
+            Some(advice) if !self.wrong_key => {
+                tracing::warn!(pool = name, "{advice}");
+                self.wrong_key = true;
+            }
+            Some(_) => {}
+            None => self.wrong_key = false,
         }
         if self.over_quota.begins(stats.over_quota, now) {
             tracing::warn!(

@@ -34,6 +34,7 @@ pub struct KeyFileErrors(Vec<KeyFileError>);
 pub struct Issuer {
     sealer: Sealer,
     cookie: Box<str>,
+    same_site: SameSite,
     /// What follows a token in a Set-Cookie field.
     attributes: Box<str>,
     metrics: TokenMetrics,
@@ -122,12 +123,23 @@ impl Issuer {
         let max_age = life.lasts().max(pool.affinity.max_ttl).as_millis().div_ceil(1000);
         let attributes =
             format!("; Path=/; Max-Age={max_age}; Secure; HttpOnly; SameSite={same_site}").into();
-        Some(Self { sealer, cookie: issue.cookie.clone(), attributes, metrics: metrics() })
+        Some(Self {
+            sealer,
+            cookie: issue.cookie.clone(),
+            same_site: issue.same_site,
+            attributes,
+            metrics: metrics(),
+        })
     }
 
     /// The cookie's name.
     pub fn cookie(&self) -> &str {
         &self.cookie
+    }
+
+    /// To which requests browsers add the cookie.
+    pub fn same_site(&self) -> SameSite {
+        self.same_site
     }
 
     /// What became of this pool's tokens.

@@ -29,20 +29,22 @@ enum Brought {
     Token(Box<Token>),
     /// None that is good: here is a new session, to be issued with the answer.
     Nothing(TokenId, Duration),
-    /// Its path is skipped: nothing is issued.
+    /// Its path is skipped, or the client would not keep a cookie: nothing is issued.
     Skipped,
 }
 
 // === impl OwnCookie ===
 
 impl<'a> OwnCookie<'a> {
-    /// Takes the cookie out of a request. None when the pool issues none. `burst` is that of the client's
+    /// Takes the cookie out of a request. None when the pool issues none. `keeps` tells whether the client would keep
+    /// a new one; one that is good counts in any case. `burst` is that of the client's
     /// connection, if the connection is one client's.
     pub(super) fn take(
         pool: &'a Pool,
         headers: &mut HeaderMap,
         hasher: &KeyHasher,
         skip: bool,
+        keeps: bool,
         burst: Option<&Burst>,
     ) -> Option<Self> {
         let issuer = pool.issuer.as_ref()?;
@@ -60,7 +62,7 @@ impl<'a> OwnCookie<'a> {
         };
         let brought = match token {
             Some(token) => Brought::Token(Box::new(token)),
-            None if skip => Brought::Skipped,
+            None if skip || !keeps => Brought::Skipped,
             None => new().map_or(Brought::Skipped, |(id, born)| Brought::Nothing(id, born)),
         };
         Some(Self { issuer, brought })

@@ -9,11 +9,12 @@ use http::{HeaderValue, Request};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::{Worker, activity::Busy, metrics::Protocol, request_body::Tally};
+use super::{Worker, activity::Busy, metrics::Protocol, redact, request_body::Tally};
 use crate::{
     admission::RequestPermit,
     affinity::{Reason, Verdict},
     clock,
+    config::Config,
     error::Fault,
     tls::Identity,
 };
@@ -97,16 +98,11 @@ struct Line<'a> {
 
 impl Record {
     /// A request has come.
-    pub(super) fn begin<B>(worker: &Rc<Worker>, busy: Busy, request: &Request<B>, log_query: bool) -> Self {
+    pub(super) fn begin<B>(worker: &Rc<Worker>, busy: Busy, request: &Request<B>, config: &Config) -> Self {
         let detail = worker.log.is_some().then(|| {
-            let uri = request.uri();
-            let path = match uri.path_and_query() {
-                Some(target) if log_query => target.as_str(),
-                _ => uri.path(),
-            };
             Box::new(Detail {
                 method: request.method().to_string(),
-                path: path.to_owned(),
+                path: redact::target(request.uri(), config.log_query, &config.pools).into_owned(),
                 ..Detail::default()
             })
         });

@@ -13,7 +13,7 @@ use super::{
     forward::{Answered, Forward},
     forwarded::{Origin, Sender},
     headers::{self, Onward},
-    http2_rules, identity,
+    http2_rules, identity, keeping,
     opening::Opening,
     own_cookie::OwnCookie,
     record::Record,
@@ -60,7 +60,7 @@ struct Passed {
 pub(super) async fn serve(client: Rc<Client>, request: Request<Incoming>) -> Outcome {
     let busy = client.activity.request();
     let snapshot = client.worker.world.snapshot.load_full();
-    let mut record = Record::begin(&client.worker, busy, &request, snapshot.config.log_query);
+    let mut record = Record::begin(&client.worker, busy, &request, &snapshot.config);
     let request_id = headers::request_id(request.headers());
     let http1 = request.version() < Version::HTTP_2;
     let head = request.method() == Method::HEAD;
@@ -92,7 +92,7 @@ pub(super) fn refuse(client: &Client, fault: Fault, line: Option<Box<Request<()>
     let snapshot = client.worker.world.snapshot.load();
     let unread = || Request::builder().method("-").uri("-").body(()).map(Box::new).unwrap_or_default();
     let request = line.unwrap_or_else(unread);
-    let mut record = Record::begin(&client.worker, busy, &request, snapshot.config.log_query);
+    let mut record = Record::begin(&client.worker, busy, &request, &snapshot.config);
     let request_id = headers::request_id(&HeaderMap::new());
     record.client(client.address(), "", &request_id, client.vetted.identity.as_ref());
     // Garbage counts like any request; for whom a proxy has sent it, nobody can tell.
@@ -160,13 +160,18 @@ async fn handle(
     // A trusted peer forwards for many clients, which share nothing.
     let alone = !config.trusts(client.address());
     let burst = alone.then_some(&client.burst);
-    let own = OwnCookie::take(pool, &mut parts.headers, hasher, skip, burst);
+    let preflight = keeping::is_preflight(&parts.method, &parts.headers);
+    let keeps = pool
+        .issuer
+        .as_ref()
+        .is_none_or(|issuer| keeping::keeps_cookie(&parts.method, &parts.headers, issuer.same_site()));
+    let own = OwnCookie::take(pool, &mut parts.headers, hasher, skip, keeps, burst);
     let keys = match &own {
         Some(own) => own.keys(hasher),
         None if skip => Keys::default(),
         None => {
-            let head = Head { headers: &parts.headers, client: origin.client() };
-            Keys::find(&pool.settings.keys, hasher, &head)
+            let head = Head { headers: &parts.headers, uri: &parts.uri, client: origin.client() };
+            Keys::find_preferring(pool.affinity.watch().learned(), &pool.settings.keys, hasher, &head)
         }
     };
     if !keys.is_empty() {
@@ -245,15 +250,26 @@ async fn handle(
     // Before the head goes on to the client: its next request, on any worker, must find the binding.
     let effects = match &own {
         Some(own) => own.effects(hasher, status),
+        // The browser keeps no cookie of the answer.
+        None if preflight && keys.is_empty() => Effects::SILENT,
         None => {
+            let told = Told { headers: response.headers(), status };
+            let sets = told.set_cookies().next().is_some();
+            let watch = pool.affinity.watch();
+            if sets || watch.learned() == 0 {
+                watch.observe(&pool.settings.keys, &told);
+            }
             let host = host::without_port(host.to_str().unwrap_or_default());
             let exchange = Exchange {
-                carried: keys.source(),
+                // Of a response that sets nothing, it does not matter.
+                carried: match sets {
+                    true => pool.affinity.carried(&pool.settings.keys, &keys, clock::tick()),
+                    false => keys.source(),
+                },
                 method: method.as_str(),
                 target: Target { host: host.as_bytes(), path: uri.path().as_bytes() },
                 wall_unix: unix_seconds(),
             };
-            let told = Told { headers: response.headers(), status };
             Effects::of(&pool.settings.keys, hasher, &exchange, &told)
         }
     };
@@ -342,6 +358,7 @@ const UNCLEAR: Fault =
 /// What affinity may look at of a request.
 struct Head<'a> {
     headers: &'a HeaderMap,
+    uri: &'a Uri,
     client: Option<IpAddr>,
 }
 
@@ -356,6 +373,14 @@ impl Carrier for Head<'_> {
 
     fn client(&self) -> Option<IpAddr> {
         self.client
+    }
+
+    fn path(&self) -> &str {
+        self.uri.path()
+    }
+
+    fn query(&self) -> Option<&str> {
+        self.uri.query()
     }
 }
 

@@ -4,8 +4,8 @@ use std::{net::IpAddr, num::NonZeroUsize, sync::Arc, time::Duration};
 
 use fastrand::Rng;
 use homing::affinity::{
-    Affinity, Balance, Carrier, Claim, Explanation, Hold, KeyHasher, KeySource, Keys, Member, OnDown, Roster,
-    SessionKey, Settings, Tick,
+    Affinity, Balance, Carrier, Claim, Explanation, Hold, KeyHasher, KeySource, Keys, Member, OnDown,
+    OnUnknown, Roster, SessionKey, Settings, Tick,
 };
 
 use crate::model::{About, Backend, Home, Id, Leads, Model};
@@ -245,7 +245,7 @@ pub(crate) fn settings(rng: &mut Rng) -> Settings {
     let ttl = timeout * rng.u32(13..40) / 10;
     let max_ttl = ttl * rng.u32(1..4);
     Settings {
-        keys: vec![KeySource::Cookie("session".into())],
+        keys: vec![KeySource::Cookie("session".into())].into(),
         session_timeout: timeout,
         ttl,
         max_ttl,
@@ -259,6 +259,7 @@ pub(crate) fn settings(rng: &mut Rng) -> Settings {
         balance: *rng
             .choice(&[Balance::LeastSessions, Balance::LeastRequests, Balance::RoundRobin])
             .expect("some"),
+        on_unknown: *rng.choice(&[OnUnknown::Hash, OnUnknown::Place]).expect("some"),
         slow_start: Duration::from_secs(rng.u64(..20)),
     }
 }

@@ -169,7 +169,7 @@ impl Setup {
         self.pool_section(&format!("[pool.health]\npath = \"/healthz\"\n{check}"))
     }
 
-    /// Another key than the cookie `session`.
+    /// Another key than the cookie `session`: one, or a list in brackets, or none with "".
     pub(crate) fn key(mut self, key: &'static str) -> Self {
         self.key = key;
         self
@@ -289,7 +289,11 @@ impl Setup {
         }
         let Self { pool, affinity, pool_sections, members, sections, key, issue, session_timeout, .. } = self;
         writeln!(text, "\n[[pool]]\nname = \"app\"\n{pool}").expect("a String");
-        let key = issue.clone().unwrap_or_else(|| format!("key = \"{key}\""));
+        let key = issue.clone().unwrap_or_else(|| match *key {
+            "" => String::new(),
+            list if list.starts_with('[') => format!("key = {list}"),
+            key => format!("key = \"{key}\""),
+        });
         let always = format!("{key}\nsession_timeout = \"{session_timeout}\"");
         writeln!(text, "[pool.affinity]\n{always}\n{affinity}").expect("a String");
         writeln!(text, "{pool_sections}\n{members}{sections}").expect("a String");

@@ -50,11 +50,12 @@ pub(in crate::admin) async fn explain(
     let pool = asked.pool.name.to_string();
     Ok(json(&match asked.explanation {
         Explanation::Known(known) => Explained::Known(describe(pool, &known, name)),
-        Explanation::Unknown { would_go_to } => Explained::Unknown {
+        Explanation::Unknown { would_go_to, placed } => Explained::Unknown {
             pool,
             fingerprint: asked.key.fingerprint().to_string(),
             known: false,
             would_go_to: would_go_to.map(name),
+            placed,
         },
     }))
 }

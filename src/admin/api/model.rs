@@ -67,6 +67,18 @@ pub struct PoolStatus {
     pub balance: String,
     pub session_timeout_seconds: f64,
     pub ttl_seconds: f64,
+    /// Where session ids are looked for, in a few words.
+    #[serde(default)]
+    pub key: String,
+    /// Responses that set an id, by key.
+    #[serde(default)]
+    pub keys_set: Counts,
+    /// Whether a session was seen yet.
+    #[serde(default)]
+    pub has_learned: bool,
+    /// What is wrong with the key, if it seems to be.
+    #[serde(default)]
+    pub key_advice: Option<String>,
     pub entries: u64,
     pub capacity: u64,
     pub learned: u64,
@@ -190,6 +202,9 @@ pub enum Explained {
         /// Always false.
         known: bool,
         would_go_to: Option<String>,
+        /// It would be placed as a request without an id is (`on_unknown = "place"`), so that nothing says where.
+        #[serde(default)]
+        placed: bool,
     },
 }
 

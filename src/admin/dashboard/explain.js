@@ -56,7 +56,9 @@ function show(result, answer) {
   if (!answer.known) {
     const next = answer.would_go_to
       ? `A request with this id would go to ${answer.would_go_to} (by rendezvous hashing), and be bound if the application accepts it.`
-      : 'A request with this id would be refused: no backend serves.';
+      : answer.placed
+        ? 'A request with this id would be placed like one without an id, and be bound if the application accepts it.'
+        : 'A request with this id would be refused: no backend serves.';
     result.replaceChildren(el('p', { class: 'verdict' }, 'Not known.'), el('p', {}, next),
       el('p', { class: 'hint' }, `Pool ${answer.pool}, fingerprint ${answer.fingerprint}`));
     return;

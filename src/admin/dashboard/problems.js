@@ -41,6 +41,8 @@ function ofPool(pool, status, history, add) {
   const full = history.growth(key(pool.name, 'full')) ?? 0;
   if (full) add('bad', 'full', `The affinity table is full of live sessions: ${plural(full, 'new one')} not learned lately. Raise max_sessions.`);
   else if (pool.entries / pool.capacity >= 0.9) add('warn', 'full', `The affinity table is ${percent(pool.entries / pool.capacity)} full. Raise max_sessions.`);
+  if (pool.key_advice) add('warn', 'key', `${pool.key_advice[0].toUpperCase()}${pool.key_advice.slice(1)}.`);
+  else if (!pool.has_learned) add('info', 'key', `No session yet: no response has set an id by ${pool.key}.`);
   if (pool.late_hits) add('warn', 'late', lateAdvice(pool));
   const several = history.growth(key(pool.name, 'ambiguous')) ?? 0;
   if (several) add('warn', 'ambiguous', `${plural(several, 'request')} carried several different session cookies of one name lately (another Path or Domain?).`);

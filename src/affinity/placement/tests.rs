@@ -5,7 +5,7 @@ use std::{
 };
 
 use super::{
-    super::{Admin, OnDown},
+    super::{Admin, KeySources, OnDown, OnUnknown},
     *,
 };
 
@@ -26,13 +26,14 @@ impl Pool {
         });
         Self {
             settings: Settings {
-                keys: Vec::new(),
+                keys: KeySources::default(),
                 session_timeout: Duration::from_secs(1_800),
                 ttl: Duration::from_secs(2_700),
                 max_ttl: Duration::from_secs(86_400),
                 max_age: None,
                 grace: Duration::from_secs(10),
                 on_down: OnDown::Move,
+                on_unknown: OnUnknown::Hash,
                 max_sessions: NonZeroUsize::MAX,
                 skip: Vec::new(),
                 balance,

@@ -151,7 +151,7 @@ fn an_id_that_is_kept_in_two_cookies_ends_with_neither() {
 #[test]
 fn a_session_of_a_header_field_is_renamed_although_it_was_only_accepted() {
     let mut pool = Pool::new(3);
-    pool.settings.keys = vec![KeySource::Header("mcp-session-id".into())];
+    pool.settings.keys = vec![KeySource::Header("mcp-session-id".into())].into();
     assert_eq!(pool.exchange(&[1], 200, Effects::SILENT).2, Change::Confirmed);
     assert_eq!(pool.exchange(&[1], 200, Effects::begins(key(2))).2, Change::Renamed);
     assert_eq!(pool.counts(), (1, 0));

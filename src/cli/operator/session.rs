@@ -34,8 +34,9 @@ pub(super) async fn explain(args: &Session) -> Result<(), Trouble> {
     match explained {
         Explained::Known(_) if args.connect.json => Ok(()),
         Explained::Known(known) => print_lines(described(&known)),
-        Explained::Unknown { pool, fingerprint, would_go_to, .. } => {
+        Explained::Unknown { pool, fingerprint, would_go_to, placed, .. } => {
             let next = match would_go_to {
+                None if placed => "a request with it would be placed like one without an id".to_owned(),
                 Some(backend) => format!("a request with it would go to {backend}"),
                 None => "no backend takes new sessions".to_owned(),
             };

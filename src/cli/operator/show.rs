@@ -22,7 +22,9 @@ pub(super) async fn status(connect: &Connect) -> Result<(), Trouble> {
     if connect.json {
         return print_json(&status);
     }
-    print_lines(summary(&status).into_iter().chain([String::new()]).chain(pools(&status.pools).lines()))
+    let keys = status.pools.iter().flat_map(keys);
+    let pools = pools(&status.pools).lines();
+    print_lines(summary(&status).into_iter().chain([String::new()]).chain(pools).chain(keys))
 }
 
 /// Shows every backend.
@@ -99,6 +101,19 @@ pub(super) fn summary(status: &Status) -> Vec<String> {
             crowd.address
         )
     }));
+    lines
+}
+
+/// By which keys a pool's sessions are kept, and what seems to be wrong with them.
+fn keys(pool: &PoolStatus) -> Vec<String> {
+    let set: Vec<_> = pool.keys_set.iter().map(|(key, count)| format!("{key} (set by {count})")).collect();
+    let used = match &set[..] {
+        [] if pool.has_learned => pool.key.clone(),
+        [] => format!("{}; no response has set one yet", pool.key),
+        set => set.join(", "),
+    };
+    let mut lines = vec![format!("pool {}: sessions by {used}", pool.name)];
+    lines.extend(pool.key_advice.as_ref().map(|advice| format!("pool {}: WARNING: {advice}", pool.name)));
     lines
 }
 
