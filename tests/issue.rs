@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use http::{HeaderValue, StatusCode, header::SET_COOKIE};
+use http::{HeaderValue, Method, StatusCode, header::SET_COOKIE};
 use tempfile::TempDir;
 
 use self::support::{
@@ -73,6 +73,36 @@ async fn a_client_stays_at_one_backend_over_new_connections_and_both_protocols()
     assert_eq!(metrics.value(TOKENS, &[("result", "issued")]), 12.0);
     assert_eq!(metrics.value(TOKENS, &[("result", "accepted")]), 24.0);
     assert_eq!(metrics.value("homing_affinity_requests_total", &[("verdict", "home")]), 24.0);
+}
+
+#[tokio::test]
+async fn requests_that_keep_no_cookie_begin_no_session_but_go_home_with_one() {
+    let backends = backends(3);
+    let homing = Setup::new(&backends).issue("").start().await;
+    let client = Client::h1(&homing);
+    let preflight = [("origin", "https://other.test"), ("access-control-request-method", "PUT")];
+    let image =
+        [("sec-fetch-site", "cross-site"), ("sec-fetch-mode", "no-cors"), ("sec-fetch-dest", "image")];
+    let report = [("sec-fetch-site", "same-origin"), ("sec-fetch-dest", "report")];
+    let (jar, home) = first_visit(&client).await;
+    for (method, fields) in [
+        (Method::OPTIONS, &preflight[..]),
+        (Method::GET, &image),
+        (Method::POST, &report),
+        (Method::OPTIONS, &[]),
+    ] {
+        let call = |jar: &Jar| {
+            let call = client.request(method.clone(), "/").jar(jar);
+            fields.iter().fold(call, |call, (name, value)| call.header(name, value))
+        };
+        for _ in 0..4 {
+            assert_eq!(set(&call(&Jar::default()).send().await), [""; 0], "{method} {fields:?}");
+        }
+        assert_eq!(call(&jar).send().await.text(), home, "{method} {fields:?}");
+    }
+    let metrics = Metrics::fetch(&homing).await;
+    assert_eq!(metrics.value("homing_sessions", &[("state", "live")]), 1.0);
+    assert_eq!(metrics.value(TOKENS, &[("result", "issued")]), 1.0);
 }
 
 #[tokio::test]

@@ -14,10 +14,10 @@ use super::{
 #[derive(Clone, Debug, Default)]
 pub struct KeySources {
     list: Vec<KeySource>,
-    /// First bytes (bit `byte % 128`) and lengths (bit `length`, 63 for longer ones) of the cookies' names: nearly
-    /// every other cookie is told apart by one of them.
+    /// First bytes of the cookies' names (bit `byte % 128`), and [shapes](shape): nearly every other cookie is told
+    /// apart by one of them.
     starts: u128,
-    lengths: u64,
+    shapes: u128,
 }
 
 // === impl KeySources ===
@@ -55,7 +55,7 @@ impl KeySources {
         }
         let equals = memchr(b'=', pair)?;
         let name = trim(&pair[..equals]);
-        if self.lengths & length_bit(name) == 0 {
+        if self.shapes & shape(name) == 0 {
             return None;
         }
         let named = |source: &KeySource| source.cookie().is_some_and(|cookie| cookie.as_bytes() == name);
@@ -68,8 +68,8 @@ impl From<Vec<KeySource>> for KeySources {
     fn from(list: Vec<KeySource>) -> Self {
         let names = || list.iter().filter_map(KeySource::cookie).map(str::as_bytes);
         let starts = names().filter_map(<[u8]>::first).fold(0, |starts, byte| starts | 1 << (byte % 128));
-        let lengths = names().fold(0, |lengths, name| lengths | length_bit(name));
-        Self { list, starts, lengths }
+        let shapes = names().fold(0, |shapes, name| shapes | shape(name));
+        Self { list, starts, shapes }
     }
 }
 
@@ -87,8 +87,10 @@ impl PartialEq for KeySources {
     }
 }
 
-fn length_bit(name: &[u8]) -> u64 {
-    1 << name.len().min(63)
+/// A bit for the first byte and the length together.
+fn shape(name: &[u8]) -> u128 {
+    let first = name.first().copied().unwrap_or_default();
+    1 << ((usize::from(first) + 31 * name.len()) % 128)
 }
 
 /// In the order of precedence. Left out: names that other things than sessions have as well (`sid`, `token`), names
