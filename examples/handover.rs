@@ -6,7 +6,7 @@ use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use anyhow::Context as _;
 use homing::{
-    affinity::{KeyHasher, Rule},
+    affinity::{KeyHasher, Rule, Scope},
     backend::Families,
     clock,
     config::Config,
@@ -86,6 +86,7 @@ fn fill(world: &World, hasher: KeyHasher, count: u64) {
             seen: now - ago,
             ttl: None,
             unlearned: false,
+            scope: Scope::UNKNOWN,
         };
         Entry::Session(session).absorb(pool, hasher.key(&number.to_be_bytes()), Rule::Newer);
     }
