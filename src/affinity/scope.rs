@@ -199,5 +199,5 @@ mod tests {
         }
     }
 
-    const GOLDEN: [u16; 2] = [19_485, 0];
+    const GOLDEN: [u16; 2] = [19_485, 55_383];
 }

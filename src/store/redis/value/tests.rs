@@ -32,7 +32,7 @@ fn written(entry: &Entry) -> String {
 fn a_session_is_json_that_people_can_read() {
     assert_eq!(
         written(&Entry::Session(session())),
-        r#"{"home":"app-1","instance":"fedcba9876543210","from":"app-2","created":1799999820000,"placed":1799999880000,"seen":1799999940000}"#
+        r#"{"home":"app-1","instance":"fedcba9876543210","from":"app-2","created":1799999820000,"placed":1799999880000,"seen":1799999940000,"scope":7}"#
     );
 }
 
