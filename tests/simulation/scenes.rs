@@ -2,7 +2,9 @@
 
 use std::{sync::Arc, time::Duration};
 
-use homing::affinity::{Admin, Answer, Ask, Change, Effect, Effects, EndReason, MoveReason, Slot, Verdict};
+use homing::affinity::{
+    Admin, Answer, Ask, Change, Effect, Effects, EndReason, MoveReason, OnUnknown, Reason, Slot, Verdict,
+};
 
 use crate::{
     answers::{Answered, SCOPE},
@@ -175,7 +177,13 @@ impl World {
             member: Arc::clone(member),
             roster: self.roster.clone(),
             pinned,
-            placing: matches!(expected.verdict, Verdict::Placed | Verdict::Moved),
+            placing: match expected.verdict {
+                Verdict::Placed | Verdict::Moved => true,
+                Verdict::Provisional => {
+                    self.settings.on_unknown == OnUnknown::Place && expected.reason != Reason::Absent
+                }
+                Verdict::Home | Verdict::Skipped | Verdict::Refused => false,
+            },
         });
     }
 
