@@ -20,7 +20,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     let command = Cli::parse().into_command();
     // What `check` says is read at once.
-    logging::start(!matches!(command, Command::Check(_)));
+    if let Err(error) = logging::start(!matches!(command, Command::Check(_))) {
+        eprintln!("error: {}: {error}", logging::VARIABLE);
+        return ExitCode::FAILURE;
+    }
     let result = match &command {
         Command::Serve(args) => serve::run(args),
         Command::Check(args) => Ok(check::run(args, named)),

@@ -60,6 +60,31 @@ async fn a_misspelt_key_is_shown_where_it_stands_with_the_right_one() {
 }
 
 #[tokio::test]
+async fn a_log_filter_that_cannot_be_read_is_an_error_at_the_start() {
+    let backend = Backend::plain("app-1");
+    for (filter, part) in
+        [("nonsense", "`nonsense` is no level"), ("info,homng=debug", "nothing logs as `homng`")]
+    {
+        let (_directory, file) = Setup::new([&backend]).write();
+        let line = format!("export HOMING_LOG={filter}");
+        let ended = Process::spawn_after(&line, ["serve", "--config", path(&file)]).wait_exit().await;
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        for part in ["HOMING_LOG", part] {
+            assert!(ended.stderr.contains(part), "no {part:?} in\n{}", ended.stderr);
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_empty_log_filter_is_the_default_one() {
+    let backend = Backend::plain("app-1");
+    let (_directory, file) = Setup::new([&backend]).write();
+    let line = "export HOMING_LOG=";
+    let ended = Process::spawn_after(line, ["check", "--config", path(&file)]).wait_exit().await;
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.stderr);
+}
+
+#[tokio::test]
 async fn all_errors_are_shown_at_once() {
     let ended = check(
         "workers = 0\n[[pool]]\nname = \"app\"\nbalance = \"fastest\"\n\

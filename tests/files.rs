@@ -59,6 +59,22 @@ async fn a_log_file_that_is_removed_is_made_again() {
 }
 
 #[tokio::test]
+async fn the_signal_of_log_rotators_ends_nothing() {
+    let backend = Backend::plain("app-1");
+    let folder = tempfile::tempdir().expect("a temporary directory");
+    let (file, renamed) = (folder.path().join("access.log"), folder.path().join("access.log.1"));
+    let homing = Setup::new([&backend]).access_log(&file).start().await;
+    let client = Client::h1(&homing);
+    client.get("/before").send().await;
+    eventually("the first record", async || holds(&file, "/before")).await;
+    fs::rename(&file, &renamed).expect("our file");
+    homing.process.signal("USR1");
+    eventually("it is said", async || homing.process.stderr.text().contains("SIGUSR1")).await;
+    client.get("/after").send().await;
+    eventually("a new file", async || holds(&file, "/after")).await;
+}
+
+#[tokio::test]
 async fn programs_that_start_at_once_agree_on_the_secret_they_make() {
     let apps = app::several(3);
     for _ in 0..5 {

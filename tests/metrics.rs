@@ -13,6 +13,7 @@ use self::support::{
     eventually,
     flow::full,
     metrics::Metrics,
+    operator::Operator,
     plain,
     raw_backend::RawBackend,
     setup::Setup,
@@ -255,6 +256,101 @@ async fn an_access_log_may_be_a_file() {
     })
     .await;
     assert_eq!(homing.process.stdout.text(), "");
+}
+
+#[tokio::test]
+async fn a_log_that_is_off_makes_no_file_of_that_name() {
+    let backend = Backend::plain("app-1");
+    let homing = Setup::new([&backend]).access_log("off".as_ref()).start().await;
+    Client::h1(&homing).get("/").send().await;
+    homing.wait_for_metric("homing_http_requests_total", &[], 1.0).await;
+    assert!(!homing.directory().join("off").exists());
+    assert_eq!(homing.process.stdout.text(), "");
+}
+
+#[tokio::test]
+async fn a_log_to_stdout_or_stderr_goes_there() {
+    let backend = Backend::plain("app-1");
+    for (word, out) in [("stdout", true), ("stderr", false)] {
+        let homing = Setup::new([&backend]).access_log(word.as_ref()).start().await;
+        Client::h1(&homing).get("/logged").send().await;
+        let (there, other) = (&homing.process.stdout, &homing.process.stderr);
+        let (there, other) = if out { (there, other) } else { (other, there) };
+        eventually(word, async || there.text().contains("\"path\":\"/logged\"")).await;
+        assert!(!other.text().contains("/logged"));
+        assert!(!homing.directory().join(word).exists());
+    }
+}
+
+#[tokio::test]
+async fn a_log_of_errors_leaves_out_what_went_well() {
+    let backend = RawBackend::start("app-1", |mut connection| async move {
+        let head = connection.head().await.unwrap_or_default();
+        let status = if head.starts_with("GET /broken") { "500 Oops" } else { "404 No" };
+        connection
+            .write(format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"))
+            .await;
+    });
+    for top in ["", "access_log_filter = \"errors\"\n"] {
+        let word = if top.is_empty() { "errors" } else { "stdout" };
+        let homing = Setup::new([&backend]).access_log(word.as_ref()).top(top).start().await;
+        for path in ["/well", "/broken", "/well", "/broken"] {
+            Client::h1(&homing).get(path).send().await;
+        }
+        eventually("two records", async || homing.process.access_records().len() == 2).await;
+        for record in homing.process.access_records() {
+            assert_eq!((&record["path"], &record["status"]), (&"/broken".into(), &500.into()));
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_record_shows_the_fingerprint_by_which_operators_know_the_session() {
+    let apps = app::several(2);
+    let homing = Setup::new(&apps).section("[admin]\nallow_changes = true").start().await;
+    let client = Client::h1(&homing);
+    let (jar, home) = app::login(&client, "ann").await;
+    client.get("/whoami").jar(&jar).send().await;
+    let operator = Operator::of(&homing);
+    let listed = operator.read(&format!("pools/app/backends/{home}/sessions")).await;
+    let fingerprint = listed["sessions"][0]["fingerprint"].as_str().expect("one session");
+    assert_eq!(fingerprint.len(), 8);
+    for path in ["/login", "/whoami"] {
+        let record = homing.process.access_record(path, |record| record["path"] == path).await;
+        assert_eq!(record["session"], fingerprint, "{record}");
+    }
+}
+
+#[tokio::test]
+async fn a_record_of_a_new_id_shows_the_new_session_and_of_a_logout_the_old() {
+    let apps = app::several(1);
+    let homing = Setup::new(&apps).start().await;
+    let client = Client::h1(&homing);
+    let (mut jar, _) = app::login(&client, "ann").await;
+    let rotated = client.get("/rotate").jar(&jar).send().await;
+    jar.store(&rotated.headers);
+    client.get("/whoami").jar(&jar).send().await;
+    client.get("/logout").jar(&jar).send().await;
+    let session = async |path: &str| {
+        let record = homing.process.access_record(path, |record| record["path"] == path).await;
+        record["session"].as_str().expect("a session").to_owned()
+    };
+    let (first, second) = (session("/login").await, session("/rotate").await);
+    assert_ne!(first, second);
+    assert_eq!((session("/whoami").await, session("/logout").await), (second.clone(), second));
+}
+
+#[tokio::test]
+async fn a_record_without_a_session_shows_none() {
+    let apps = app::several(1);
+    let homing = Setup::new(&apps).start().await;
+    let client = Client::h1(&homing);
+    client.get("/public").send().await;
+    client.get("/unknown").cookie("session", "made-up").send().await;
+    for path in ["/public", "/unknown"] {
+        let record = homing.process.access_record(path, |record| record["path"] == path).await;
+        assert_eq!(record.get("session"), None, "{record}");
+    }
 }
 
 fn has(metrics: &Metrics, name: &str, labels: &[(&str, &str)], more: &[(&str, &str)]) {

@@ -103,7 +103,8 @@ async fn bytes_of_both_directions_are_counted() {
     client.abandon();
     let record = homing.process.access_record("the record", |record| record["path"] == "/ws").await;
     assert_eq!((&record["bytes_in"], &record["bytes_out"]), (&9.into(), &6.into()), "{record}");
-    assert_eq!(record["status"], 101);
+    assert_eq!((&record["method"], &record["status"]), (&"GET".into(), &101.into()));
+    assert_eq!(record["websocket"], true);
 }
 
 #[tokio::test]

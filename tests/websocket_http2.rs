@@ -52,7 +52,9 @@ async fn a_websocket_shares_its_connection_with_other_requests() {
     homing.wait_for_metric("homing_websockets", &[], 0.0).await;
     assert_eq!(connection.get("/public").send().await.status, StatusCode::OK);
     let record = homing.process.access_record("the record", |record| record["path"] == "/ws").await;
-    assert_eq!((&record["protocol"], &record["status"]), (&"2".into(), &200.into()), "{record}");
+    // As over HTTP/1.1.
+    assert_eq!((&record["protocol"], &record["status"]), (&"2".into(), &101.into()), "{record}");
+    assert_eq!((&record["method"], &record["websocket"]), (&"GET".into(), &true.into()), "{record}");
     assert!(
         record["bytes_in"].as_u64() > Some(200_000) && record["bytes_out"].as_u64() > Some(200_000),
         "{record}"
@@ -204,8 +206,8 @@ async fn a_browser_uses_the_connection_it_has() {
     })
     .await;
     let record = homing.process.access_record("the record", |record| record["path"] == "/ws").await;
-    assert_eq!((&record["protocol"], &record["method"]), (&"2".into(), &"CONNECT".into()), "{record}");
-    assert_eq!(record["status"], 200);
+    assert_eq!((&record["protocol"], &record["method"]), (&"2".into(), &"GET".into()), "{record}");
+    assert_eq!((&record["status"], &record["websocket"]), (&101.into(), &true.into()), "{record}");
 }
 
 fn page(homing: &Homing) -> String {

@@ -90,6 +90,14 @@ impl Claim {
         Self { kind, ..Self::FREE }
     }
 
+    /// The session that the request belongs to, if there is one already.
+    pub fn session(&self) -> Option<SessionKey> {
+        match self.kind {
+            ClaimKind::Known { key, .. } | ClaimKind::Moving { key, .. } => Some(key),
+            _ => None,
+        }
+    }
+
     fn placing(mut self, member: Option<&Arc<Member>>) -> Self {
         if let Some(member) = member {
             member.begin_placing();

@@ -131,14 +131,12 @@ impl App {
         let families = Families::register(&registry)?;
         process_metrics(&registry)?;
         let log =
-            AccessLog::open(&config.access_log, metrics.log_lost.clone()).with_context(|| {
-                match &config.access_log {
-                    config::AccessLog::File(file) => format!(
-                        "cannot open the access log {} (choose another with --access-log or `access_log`)",
-                        file.display()
-                    ),
-                    _ => "cannot start the access log".to_owned(),
-                }
+            AccessLog::open(&config, metrics.log_lost.clone()).with_context(|| match &config.access_log {
+                config::AccessLog::File(file) => format!(
+                    "cannot open the access log {} (choose another with --access-log or `access_log`)",
+                    file.display()
+                ),
+                _ => "cannot start the access log".to_owned(),
             })?;
         let secret_file = config.secret_file.as_deref();
         let state = config.key_is_of_state();
@@ -223,6 +221,7 @@ impl App {
         // Before any worker: a signal from here on drains.
         let mut stop = control::stop_signals()?;
         let mut background = tokio::task::JoinSet::new();
+        background.spawn_local(control::heed_reopening()?);
         background.spawn_local(self.discovery.run());
         tokio::select! {
             () = self.reloader.first_answers() => {}

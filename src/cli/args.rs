@@ -14,8 +14,8 @@ use super::operator::args::Operator;
 use crate::{
     affinity::Balance,
     config::{
-        AccessLog, BackendFlag, CertificateFiles, Config, ConfigErrors, Flags, Overrides, parse_balance,
-        parse_duration, parse_listen,
+        AccessLog, BackendFlag, CertificateFiles, Config, ConfigErrors, Flags, LogWish, Overrides,
+        parse_access_log, parse_balance, parse_duration, parse_listen,
     },
 };
 
@@ -66,9 +66,9 @@ pub struct CommonArgs {
     /// Threads that serve requests; one for each core by default
     #[arg(long, value_name = "N", value_parser = parse_workers)]
     workers: Option<NonZeroUsize>,
-    /// Log each request as a line of JSON, to standard output or to a file
-    #[arg(long, value_name = "PATH", num_args = 0..=1)]
-    access_log: Option<Option<PathBuf>>,
+    /// Log each request as a line of JSON, to standard output or to a file; "stderr", "errors" and "off", too
+    #[arg(long, value_name = "PATH", num_args = 0..=1, value_parser = parse_access_log)]
+    access_log: Option<Option<LogWish>>,
 }
 
 /// `homing serve` and `homing print-config`.
@@ -192,10 +192,8 @@ impl Cli {
 impl CommonArgs {
     /// What these flags change in a configuration.
     pub fn overrides(&self) -> Overrides {
-        let access_log = self.access_log.as_ref().map(|path| match path {
-            Some(path) => AccessLog::File(path.clone()),
-            None => AccessLog::Stdout,
-        });
+        let stdout = LogWish { to: AccessLog::Stdout, filter: None };
+        let access_log = self.access_log.clone().map(|wish| wish.unwrap_or(stdout));
         Overrides {
             https: self.https,
             http: self.http.map(Switch::address),

@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    AccessLog, ClientAuth, Config, Effect, Pool, Tls, backend_side,
+    ClientAuth, Config, Effect, LogFilter, Pool, Tls, backend_side,
     effective::{
         write_affinity, write_health, write_issue, write_limits, write_passive, write_pool_timeouts,
         write_state, write_timeouts,
@@ -44,11 +44,9 @@ impl Changes {
             // A password in a URL is not written.
             restart.push("state.redis: another password".to_owned());
         }
-        words(restart, "access_log", &old.access_log, &new.access_log, |log| match log {
-            AccessLog::Off => "off".to_owned(),
-            AccessLog::Stdout => "standard output".to_owned(),
-            AccessLog::File(file) => path(Some(file)),
-        });
+        words(restart, "access_log", &old.access_log, &new.access_log, ToString::to_string);
+        let filter = |filter: &LogFilter| filter.as_str().to_owned();
+        words(restart, "access_log_filter", &old.access_log_filter, &new.access_log_filter, filter);
 
         let applied = &mut changes.applied;
         let names = |config: &Config| -> Vec<_> {

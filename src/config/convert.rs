@@ -12,11 +12,12 @@ use std::{
 use toml::Spanned;
 
 use super::{
+    access_log,
     address::format_host_pattern,
     convert_issue, convert_pool,
     errors::Report,
     excerpt::shown,
-    model::{AccessLog, Admin, CertificateFiles, Config, HostPattern, Limits, Listen, Pool, Route, Timeouts},
+    model::{Admin, CertificateFiles, Config, HostPattern, Limits, Listen, Pool, Route, Timeouts},
     raw::{RawAdmin, RawCertificate, RawConfig, RawLimits, RawListen, RawPool, RawRoute, RawTimeouts},
     section::{Field, Tables},
     suggest::instead,
@@ -41,6 +42,8 @@ pub(super) fn config(mut raw: RawConfig, base: &Path, report: &Report) -> Config
     let state = raw.state.convert(base, !raw.secret_file.is_absent(), report);
     // Bindings that outlive the process are of no use under a secret that dies with it.
     let beside = state.file.as_ref().map(|file| key_beside(file));
+    let (access_log, access_log_filter) =
+        access_log::convert(raw.access_log, raw.access_log_filter, base, report);
     let config = Config {
         listen: listen(raw.listen, report),
         admin: admin(raw.admin, base),
@@ -50,10 +53,8 @@ pub(super) fn config(mut raw: RawConfig, base: &Path, report: &Report) -> Config
         via: raw.via.or(false),
         state,
         secret_file: raw.secret_file.value().map(|path| base.join(path)).or(beside),
-        access_log: match raw.access_log.or(AccessLog::Off) {
-            AccessLog::File(path) => AccessLog::File(base.join(path)),
-            other => other,
-        },
+        access_log,
+        access_log_filter,
         log_query: raw.log_query.or(false),
         watch: raw.watch.or(false),
         resolver: raw.resolver.value(),

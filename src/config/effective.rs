@@ -7,11 +7,12 @@ use std::{
 };
 
 use super::{
+    access_log::AccessLog,
     address::{format_backend_url, format_discover, format_host_pattern},
     backend_side,
     model::{
-        AccessLog, Admin, Backend, CertificateFiles, Config, HealthCheck, Issue, Limits, Listen,
-        PassiveHealth, Pool, PoolTimeouts, Route, State, Timeouts,
+        Admin, Backend, CertificateFiles, Config, HealthCheck, Issue, Limits, Listen, PassiveHealth, Pool,
+        PoolTimeouts, Route, State, Timeouts,
     },
     quantity::{format_duration, format_size},
     session::{
@@ -41,8 +42,10 @@ fn write_config(config: &Config, out: &mut String) -> fmt::Result {
     match &config.access_log {
         AccessLog::Off => writeln!(out, "access_log = false")?,
         AccessLog::Stdout => writeln!(out, "access_log = true")?,
+        AccessLog::Stderr => writeln!(out, "access_log = \"stderr\"")?,
         AccessLog::File(file) => writeln!(out, "access_log = {}", path(file))?,
     }
+    writeln!(out, "access_log_filter = {}", quoted(config.access_log_filter.as_str()))?;
     writeln!(out, "log_query = {}", config.log_query)?;
     writeln!(out, "watch = {}", config.watch)?;
     if let Some(resolver) = config.resolver {

@@ -11,10 +11,11 @@ use std::{
 use toml::Spanned;
 
 use super::{
+    access_log::LogWish,
     address::{parse_backend_url, parse_name, parse_target},
     convert,
     errors::{ConfigErrors, Report, Source},
-    model::{AccessLog, CertificateFiles, Config},
+    model::{CertificateFiles, Config},
     quantity::format_duration,
     raw::{RawAffinity, RawBackend, RawCertificate, RawConfig, RawHealth, RawIssue, RawPool},
     section::Field,
@@ -69,7 +70,7 @@ pub struct Overrides {
     /// Data-plane threads.
     pub workers: Option<NonZeroUsize>,
     /// Where the access log goes.
-    pub access_log: Option<AccessLog>,
+    pub access_log: Option<LogWish>,
 }
 
 impl Config {
@@ -106,8 +107,9 @@ impl Config {
         self.listen.http = overrides.http.unwrap_or(self.listen.http);
         self.listen.admin = overrides.admin.unwrap_or(self.listen.admin);
         self.workers = overrides.workers.unwrap_or(self.workers);
-        if let Some(access_log) = &overrides.access_log {
-            self.access_log = access_log.clone();
+        if let Some(LogWish { to, filter }) = &overrides.access_log {
+            self.access_log = to.clone();
+            self.access_log_filter = filter.unwrap_or(self.access_log_filter);
         }
     }
 }

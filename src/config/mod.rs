@@ -5,6 +5,7 @@
 //! out as the `model`. Flags join at `raw`. Nothing stops at the first error: each stage reports what it
 //! finds, and a value that was reported is not reported again for what follows from it.
 
+mod access_log;
 mod address;
 mod backend_side;
 mod changes;
@@ -32,6 +33,7 @@ mod tls;
 mod token;
 
 pub use self::{
+    access_log::{AccessLog, LogFilter, LogWish, parse_access_log},
     address::{format_backend_url, parse_listen},
     changes::Changes,
     convert_pool::BACKENDS_MAX,
@@ -40,9 +42,9 @@ pub use self::{
     errors::ConfigErrors,
     flags::{BackendFlag, Flags, Overrides},
     model::{
-        AccessLog, Admin, Backend, CertificateFiles, Config, Discover, HealthCheck, HostPattern, Issue,
-        Leave, Limits, Listen, PassiveHealth, Pool, PoolLimits, PoolTimeouts, PoolTls, Redis, Route,
-        SameSite, State, Timeouts,
+        Admin, Backend, CertificateFiles, Config, Discover, HealthCheck, HostPattern, Issue, Leave, Limits,
+        Listen, PassiveHealth, Pool, PoolLimits, PoolTimeouts, PoolTls, Redis, Route, SameSite, State,
+        Timeouts,
     },
     quantity::{format_duration, format_elapsed, format_size, parse_duration, parse_size},
     redis_url::{Node, Password, RedisUrl, RedisUrlError, Topology},

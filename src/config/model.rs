@@ -11,6 +11,7 @@ use std::{
 use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
+use super::access_log::{AccessLog, LogFilter};
 use super::{RedisUrl, Tls, edge::Edge};
 use crate::affinity::Settings;
 
@@ -31,6 +32,8 @@ pub struct Config {
     pub via: bool,
     /// Where the access log goes.
     pub access_log: AccessLog,
+    /// Which requests it records.
+    pub access_log_filter: LogFilter,
     /// Whether a changed file is loaded without being asked to.
     pub watch: bool,
     /// Whether the access log shows queries.
@@ -124,17 +127,6 @@ pub struct CertificateFiles {
     pub cert: PathBuf,
     /// Unencrypted private key (PKCS#8, PKCS#1 or SEC1).
     pub key: PathBuf,
-}
-
-/// Where the access log goes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum AccessLog {
-    /// Nowhere.
-    Off,
-    /// JSON lines on standard output.
-    Stdout,
-    /// JSON lines appended to this file.
-    File(PathBuf),
 }
 
 /// Deadlines of the client side.

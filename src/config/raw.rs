@@ -13,13 +13,14 @@ use ipnet::IpNet;
 use toml::{Spanned, de::DeValue};
 
 use super::{
+    access_log::{LogFilter, LogWish, access_log, parse_filter},
     address::{
         BackendUrl, parse_admin_host, parse_authority, parse_backend_url, parse_discover, parse_host_pattern,
         parse_listen, parse_name, parse_network, parse_path_prefix, parse_resolver, parse_target,
     },
     backend_side::{RawPoolLimits, RawPoolTls, parse_server_name},
     edge::RawEdge,
-    model::{AccessLog, Discover, HostPattern, Leave, SameSite},
+    model::{Discover, HostPattern, Leave, SameSite},
     quantity::format_size,
     schema,
     section::{Field, Section, Tables, kind, number, size, text},
@@ -38,7 +39,8 @@ pub(super) struct RawConfig {
     pub(super) trusted_proxies: Field<Vec<Spanned<IpNet>>>,
     pub(super) via: Field<bool>,
     pub(super) secret_file: Field<PathBuf>,
-    pub(super) access_log: Field<AccessLog>,
+    pub(super) access_log: Field<LogWish>,
+    pub(super) access_log_filter: Field<LogFilter>,
     pub(super) log_query: Field<bool>,
     pub(super) watch: Field<bool>,
     pub(super) resolver: Field<SocketAddr>,
@@ -198,6 +200,7 @@ impl RawConfig {
             via: root.boolean("via"),
             secret_file: root.text("secret_file", path),
             access_log: root.take("access_log", access_log),
+            access_log_filter: root.text("access_log_filter", parse_filter),
             log_query: root.boolean("log_query"),
             watch: root.boolean("watch"),
             resolver: root.text("resolver", parse_resolver),
@@ -423,15 +426,6 @@ pub(super) fn socket_path(text: &str) -> Result<PathBuf, String> {
         ));
     }
     path(text)
-}
-
-fn access_log(value: &DeValue<'_>) -> Result<AccessLog, String> {
-    match value {
-        DeValue::Boolean(true) => Ok(AccessLog::Stdout),
-        DeValue::Boolean(false) => Ok(AccessLog::Off),
-        DeValue::String(text) => path(text).map(AccessLog::File),
-        other => Err(format!("expected true, false or a path in quotes, found {}", kind(other))),
-    }
 }
 
 fn listener(value: &DeValue<'_>) -> Result<Option<SocketAddr>, String> {

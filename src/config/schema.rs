@@ -15,6 +15,7 @@ pub(super) static ROOT: Shape = Shape {
         "trusted_proxies",
         "via",
         "access_log",
+        "access_log_filter",
         "log_query",
         "watch",
         "secret_file",

@@ -21,5 +21,5 @@ pub use self::{
     expiry::expire,
     health::watch_health,
     reload::{Metrics as ReloadMetrics, Reloader, Source},
-    signals::{Stop, stop_signals},
+    signals::{Stop, heed_reopening, stop_signals},
 };

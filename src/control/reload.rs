@@ -179,6 +179,7 @@ impl Reloader {
             },
             workers: old.config.workers,
             access_log: old.config.access_log.clone(),
+            access_log_filter: old.config.access_log_filter,
             secret_file: old.config.secret_file.clone(),
             state: old.config.state.clone(),
             ..config

@@ -12,13 +12,14 @@ use std::{
 use prometheus::IntCounter;
 use serde::Serialize;
 
-use crate::config;
+use crate::config::{self, Config, LogFilter};
 
 /// Where workers hand their records in.
 #[derive(Clone, Debug)]
 pub struct AccessLog {
     lines: SyncSender<Vec<u8>>,
     lost: IntCounter,
+    filter: LogFilter,
 }
 
 /// The thread that writes; joined at the end, so that nothing is lost on a clean stop.
@@ -29,6 +30,7 @@ pub struct Writer(JoinHandle<()>);
 #[derive(Debug)]
 enum Sink {
     Stdout,
+    Stderr,
     File(File, PathBuf),
 }
 
@@ -41,17 +43,23 @@ const QUEUE: usize = 8192;
 
 impl AccessLog {
     /// Opens the log, if there is to be one.
-    pub fn open(config: &config::AccessLog, lost: IntCounter) -> io::Result<Option<(Self, Writer)>> {
-        let sink = match config {
+    pub fn open(config: &Config, lost: IntCounter) -> io::Result<Option<(Self, Writer)>> {
+        let sink = match &config.access_log {
             config::AccessLog::Off => return Ok(None),
             config::AccessLog::Stdout => Sink::Stdout,
+            config::AccessLog::Stderr => Sink::Stderr,
             config::AccessLog::File(path) => Sink::File(open(path)?, path.clone()),
         };
         let (lines, queue) = sync_channel(QUEUE);
         let thread = std::thread::Builder::new()
             .name("homing-log".to_owned())
             .spawn(move || write_all(&queue, sink))?;
-        Ok(Some((Self { lines, lost }, Writer(thread))))
+        Ok(Some((Self { lines, lost, filter: config.access_log_filter }, Writer(thread))))
+    }
+
+    /// Whether a request is recorded that failed, or did not.
+    pub(super) fn wants(&self, failed: bool) -> bool {
+        failed || self.filter == LogFilter::All
     }
 
     /// Hands a record in; never waits.
@@ -114,6 +122,8 @@ impl Sink {
                 stdout.write_all(batch)?;
                 stdout.flush()
             }
+            // Whole records: a message of the program is written under the same lock.
+            Self::Stderr => io::stderr().lock().write_all(batch),
             Self::File(file, path) => {
                 // Renamed or removed by whoever rotates logs: goes on in a new one.
                 let there = fs::metadata(&*path).ok().map(|data| (data.dev(), data.ino()));

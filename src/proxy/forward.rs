@@ -20,7 +20,9 @@ use super::{
     request_body::{RequestBody, Tally},
 };
 use crate::{
-    affinity::{Answer, Ask, Claim, Decision, Effects, Keys, OnDown, Reason, Settled, Slot, Verdict},
+    affinity::{
+        Answer, Ask, Claim, Decision, Effects, Keys, OnDown, Reason, SessionKey, Settled, Slot, Verdict,
+    },
     backend::{Backend, Evidence, InFlight},
     clock,
     error::Fault,
@@ -99,6 +101,9 @@ impl Forward<'_> {
         loop {
             let decision = self.choose(&tried[..attempts], waited);
             record.decided(&self.pool.name, decision.verdict, decision.reason);
+            if let Some(key) = decision.claim.session().or_else(|| self.away(decision.reason)) {
+                record.session(key);
+            }
             let held = Held::new(self.pool, decision.claim);
             let Some(slot) = decision.pick else {
                 if !revived {
@@ -196,6 +201,12 @@ impl Forward<'_> {
             self.client.burst.follow(&self.pool.affinity, slot);
         }
         decision
+    }
+
+    /// The session of a request that is not sent to its home, or that comes after the session's end.
+    fn away(&self, reason: Reason) -> Option<SessionKey> {
+        let known = matches!(reason, Reason::HomeDown | Reason::Ending);
+        self.keys.as_slice().first().filter(|_| known).copied()
     }
 
     /// `on_down = "wait:…"`: until the home serves again, or for as long as it is worth.

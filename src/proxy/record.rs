@@ -5,17 +5,17 @@
 
 use std::{net::IpAddr, rc::Rc, time::Duration};
 
-use http::{HeaderValue, Request};
+use http::{HeaderValue, Method, Request};
 use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{Worker, activity::Busy, metrics::Protocol, redact, request_body::Tally};
 use crate::{
     admission::RequestPermit,
-    affinity::{Reason, Verdict},
+    affinity::{Reason, SessionKey, Verdict},
     clock,
     config::Config,
-    error::Fault,
+    error::{Blame, Fault},
     tls::Identity,
 };
 
@@ -51,9 +51,12 @@ struct Detail {
     bytes_out: u64,
     pool: String,
     backend: String,
+    /// The session that the request belonged to, or has begun.
+    session: Option<SessionKey>,
     verdict: Option<Verdict>,
     reason: Option<Reason>,
     fault: Option<Fault>,
+    websocket: bool,
     attempts: u32,
     queue: Duration,
     connect: Duration,
@@ -80,6 +83,8 @@ struct Line<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     backend: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
+    session: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     verdict: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<&'static str>,
@@ -90,6 +95,8 @@ struct Line<'a> {
     connect_ms: f64,
     head_ms: f64,
     duration_ms: f64,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    websocket: bool,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     aborted: bool,
 }
@@ -149,6 +156,21 @@ impl Record {
             pool.clone_into(&mut detail.pool);
             detail.verdict = Some(verdict);
             detail.reason = Some(reason);
+        }
+    }
+
+    /// It belongs to this session. By now: an answer may begin another one.
+    pub(super) fn session(&mut self, key: SessionKey) {
+        if let Some(detail) = &mut self.detail {
+            detail.session = Some(key);
+        }
+    }
+
+    /// It asks for a WebSocket, which is a GET and opened by 101 in either protocol's records.
+    pub(super) fn websocket(&mut self) {
+        if let Some(detail) = &mut self.detail {
+            detail.websocket = true;
+            Method::GET.as_str().clone_into(&mut detail.method);
         }
     }
 
@@ -221,6 +243,11 @@ impl Drop for Record {
         let took = clock::now().duration_since(self.started);
         // Dropped before an answer was begun: nobody was there to get it.
         let fault = detail.fault.or_else(|| self.status.is_none().then_some(Fault::ClientGone));
+        let broken = fault.is_some_and(|fault| fault.blame() != Blame::Client);
+        let failed = broken || detail.attempts > 1 || self.status.is_some_and(|status| status >= 500);
+        if !log.wants(failed) {
+            return;
+        }
         let line = Line {
             time: humantime::format_rfc3339_millis(clock::wall()).to_string(),
             request_id: detail.request_id.as_ref().and_then(|id| id.to_str().ok()).unwrap_or_default(),
@@ -235,6 +262,7 @@ impl Drop for Record {
             bytes_out: detail.bytes_out,
             pool: &detail.pool,
             backend: &detail.backend,
+            session: detail.session.map(|key| key.fingerprint().to_string()),
             verdict: detail.verdict.map(Verdict::as_str),
             reason: detail.reason.map(Reason::as_str),
             error: fault.map(Fault::label),
@@ -243,6 +271,7 @@ impl Drop for Record {
             connect_ms: milliseconds(detail.connect),
             head_ms: milliseconds(detail.head),
             duration_ms: milliseconds(took),
+            websocket: detail.websocket,
             aborted: !self.complete,
         };
         log.write(&line);

@@ -132,6 +132,9 @@ async fn handle(
     record.admitted(client.admit(snapshot, &origin)?);
     http2_rules::check(&parts)?;
     let opening = opening?;
+    if opening.is_some() {
+        record.websocket();
+    }
     let host = host?;
     let name = host::canonical(host.to_str().unwrap_or_default());
     client.may_ask(&snapshot.materials.tls, &name)?;
@@ -276,6 +279,9 @@ async fn handle(
     let slot = backend.member.slot();
     let settled = held.settle(slot, status, &effects, &keys);
     let key = settled.and_then(|settled| settled.key);
+    if let Some(key) = key {
+        record.session(key);
+    }
     let begins = settled.is_some_and(|settled| settled.change == Change::Learned);
     // On a skipped path, a client that has an id is not asked for it.
     if alone && keys.is_empty() && (begins || !skip && key.is_some()) {
@@ -313,9 +319,8 @@ fn deliver(
         // Not on a 1xx (RFC 9110 §8.6), and a tunnel has none.
         parts.headers.remove(header::CONTENT_LENGTH);
         if extended {
-            // RFC 8441 §5: there is nothing left to prove.
+            // RFC 8441 §5: there is nothing left to prove. The record keeps 101, as over HTTP/1.1.
             parts.status = StatusCode::OK;
-            record.answered(StatusCode::OK.as_u16());
             parts.headers.remove(header::SEC_WEBSOCKET_ACCEPT);
         }
         let idle = snapshot.config.timeouts.websocket;

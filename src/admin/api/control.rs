@@ -71,7 +71,7 @@ pub(in crate::admin) async fn set_log(
 ) -> Result<Reply, Failure> {
     let wanted: LogFilter = read(headers, body, "{\"filter\": \"info\"}").await?;
     logging::set_filter(&wanted.filter).map_err(|error| match error {
-        logging::FilterError::Unreadable(_) => Failure::Invalid(error.to_string()),
+        logging::FilterError::Unreadable { .. } => Failure::Invalid(error.to_string()),
         logging::FilterError::Fixed => Failure::Conflict(error.to_string()),
     })?;
     tracing::info!(by = %caller, filter = wanted.filter, "log level");
