@@ -103,6 +103,8 @@ pub struct World {
     https_port: u16,
     /// Where the process is in its life; written by the control thread.
     phase: watch::Sender<Phase>,
+    /// Whether WebSockets have to go although other requests may go on; written by the control thread.
+    tunnels: watch::Sender<bool>,
     /// Whether another process has taken over; written by the control thread, read for each answer.
     handed_over: AtomicBool,
     /// Counts the snapshots published, to tell of new ones.
@@ -157,6 +159,8 @@ pub enum Phase {
     /// Another process has the sockets, and whoever waits there; what is under way here may finish, and clients
     /// are told to come again, which leads them to the new process.
     HandedOver,
+    /// The same, but that requests have had their time: WebSockets alone go on.
+    Carrying,
     /// No new connections; what is under way may finish.
     Draining,
     /// Whatever is still open is closed.
@@ -350,6 +354,7 @@ impl World {
             hasher,
             gate: Arc::default(),
             phase: watch::Sender::new(Phase::Starting),
+            tunnels: watch::Sender::new(false),
             handed_over: AtomicBool::new(false),
             published: watch::Sender::new(0),
             reloads,
@@ -440,6 +445,16 @@ impl World {
     /// Whether another process has taken over.
     pub fn is_handed_over(&self) -> bool {
         self.handed_over.load(Ordering::Relaxed)
+    }
+
+    /// Follows whether WebSockets have to go.
+    pub fn tunnels(&self) -> watch::Receiver<bool> {
+        self.tunnels.subscribe()
+    }
+
+    /// From now on WebSockets have to go.
+    pub fn end_tunnels(&self) {
+        self.tunnels.send_replace(true);
     }
 
     /// Moves on to a later phase; never back.

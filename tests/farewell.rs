@@ -142,8 +142,8 @@ async fn a_websocket_that_is_told_to_go_gets_the_whole_frame_before() {
     assert_eq!(operator.backend("app-1").await["state"], "maintenance");
     go_on.notify_one();
     assert_eq!(client.exactly(5).await, b"other");
-    // Close, two bytes long: 1001, going away (RFC 6455 sections 5.5.1 and 7.4.1).
-    assert_eq!(client.exactly(4).await, [0x88, 2, 0x03, 0xe9]);
+    // Close, two bytes long: 1012, service restart (RFC 6455 section 5.5.1).
+    assert_eq!(client.exactly(4).await, [0x88, 2, 0x03, 0xf4]);
     client.read_to_end_within(SECONDS).await;
 }
 
@@ -191,6 +191,20 @@ async fn at_the_deadline_of_a_shutdown_a_websocket_is_told_to_go() {
     homing.process.terminate();
     told_to_go(&mut socket).await;
     assert_eq!(homing.process.wait_exit().await.status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn a_websocket_is_closed_by_the_configured_code_or_without_a_word() {
+    let apps = app::several(1);
+    for (close, bytes) in [("1001", &[0x88, 2, 0x03, 0xe9][..]), ("\"none\"", &[])] {
+        let close = format!("websocket_close = {close}");
+        let homing = Setup::new(&apps).top(&close).section("[timeouts]\ndrain = \"300ms\"").start().await;
+        let mut client = by_hand(&homing).await;
+        homing.process.terminate();
+        let rest = within("the end", client.read_to_end()).await;
+        assert_eq!(rest.into_bytes(), String::from_utf8_lossy(bytes).into_owned().into_bytes(), "{close}");
+        assert_eq!(homing.process.wait_exit().await.status.code(), Some(0));
+    }
 }
 
 /// Requests, each on a connection of its own, until no connection is made; what went wrong after a handshake.
@@ -243,7 +257,7 @@ async fn told_to_go(socket: &mut Socket) {
     let Message::Close(Some(CloseFrame { code, .. })) = message(socket).await else {
         panic!("not closed");
     };
-    assert_eq!(code, CloseCode::Away);
+    assert_eq!(code, CloseCode::Restart);
 }
 
 async fn message(socket: &mut Socket) -> Message {

@@ -177,7 +177,7 @@ async fn a_websocket_over_which_nothing_passes_is_told_to_go() {
     let mut socket = Client::h1(&homing).websocket("/ws", "").await;
     let message = within("a word", socket.next()).await.expect("a frame").expect("a whole one");
     let Message::Close(Some(CloseFrame { code, .. })) = message else { panic!("{message:?}") };
-    assert_eq!(code, CloseCode::Away);
+    assert_eq!(code, CloseCode::Restart);
     drop(socket);
     homing.wait_for_metric("homing_websockets", &[], 0.0).await;
 }

@@ -228,7 +228,7 @@ async fn message(socket: &mut Socket) -> Message {
 async fn told_to_go(socket: &mut Socket) {
     let message = message(socket).await;
     let Message::Close(Some(CloseFrame { code, .. })) = message else { panic!("{message:?}") };
-    assert_eq!(code, CloseCode::Away);
+    assert_eq!(code, CloseCode::Restart);
 }
 
 async fn body(response: Response<hyper::body::Incoming>) -> String {

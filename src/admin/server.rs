@@ -126,7 +126,7 @@ pub async fn serve(admin: Rc<Admin>, listener: TcpListener) -> io::Result<()> {
     let accepting = accept(
         listener,
         phase,
-        |phase| matches!(phase, Phase::HandedOver | Phase::Forced),
+        |phase| matches!(phase, Phase::HandedOver | Phase::Carrying | Phase::Forced),
         || {},
         |stream, peer| {
             let Ok(place) = Arc::clone(&places).try_acquire_owned() else { return };
@@ -181,6 +181,7 @@ impl Connection {
 
     async fn serve(self, stream: impl AsyncRead + AsyncWrite + Unpin, place: OwnedSemaphorePermit) {
         let cut = Rc::clone(&self.cut);
+        let mut phase = self.admin.world.watch();
         let service = service_fn(|request| {
             let connection = self.clone();
             async move { Ok::<_, Infallible>(connection.answer(request).await) }
@@ -197,6 +198,8 @@ impl Connection {
                 }
             }
             () = cut.notified() => {}
+            // Another process has the answers, for as long as this one may carry its WebSockets.
+            _ = phase.wait_for(|phase| *phase == Phase::Carrying) => {}
         }
         drop(place);
     }
@@ -269,7 +272,7 @@ fn ready(phase: Phase) -> Reply {
     match phase {
         Phase::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),
         Phase::Ready => text(StatusCode::OK, "ready\n"),
-        Phase::HandedOver | Phase::Draining | Phase::Forced => {
+        Phase::HandedOver | Phase::Carrying | Phase::Draining | Phase::Forced => {
             text(StatusCode::SERVICE_UNAVAILABLE, "draining\n")
         }
     }

@@ -386,6 +386,12 @@ impl Member {
         self.streams.load(Relaxed)
     }
 
+    /// Counts what another process of ours has under way here: so many requests and open streams more, or less.
+    pub fn carry(&self, in_flight: i32, streams: i32) {
+        add(&self.in_flight, in_flight);
+        add(&self.streams, streams);
+    }
+
     /// Adds to the open streams.
     pub(super) fn add_streams(&self, change: i32) {
         add(&self.streams, change);

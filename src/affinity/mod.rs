@@ -264,7 +264,7 @@ impl Affinity {
         let (streams, revived) = self.alter(key, |binding| {
             self.sign_of_life(binding, None, now);
             binding.flags.set(table::Flags::RARE, true);
-            let streams = self.rare.change(key, |extra| extra.open(key));
+            let streams = self.rare.change(key, |extra| extra.open(key, member));
             // At once: the next tick knows when it is really due.
             (table::Keep::Yes, (streams, self.enliven(binding, now)))
         })?;
@@ -272,12 +272,12 @@ impl Affinity {
             self.schedule_live(key, now);
         }
         member.add_streams(1);
-        Some(Hold { streams, member: Arc::clone(member) })
+        Some(Hold { streams })
     }
 
     /// The stream ended: the idle clock starts, unless another one is open.
     pub fn release(&self, hold: Hold, now: Tick) {
-        hold.member.add_streams(-1);
+        hold.streams.member().add_streams(-1);
         let key = hold.streams.end();
         let revived = self.alter(key, |binding| {
             self.sign_of_life(binding, None, now);
@@ -290,6 +290,11 @@ impl Affinity {
         if revived == Some(true) {
             self.schedule_live(key, now);
         }
+    }
+
+    /// Tells how many streams each session has open at which backend.
+    pub fn each_stream(&self, tell: impl FnMut(SessionKey, &Arc<Member>, u32)) {
+        self.rare.each_stream(tell);
     }
 
     /// An operator ends a session; false when there is none.
@@ -357,7 +362,6 @@ impl fmt::Debug for Affinity {
 #[must_use = "a hold that is not released keeps its session for ever"]
 pub struct Hold {
     streams: Arc<rare::Streams>,
-    member: Arc<Member>,
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use std::{
 
 use dashmap::DashMap;
 
-use super::{KeyBuildHasher, MoveReason, SessionKey, Slot, Tick};
+use super::{KeyBuildHasher, Member, MoveReason, SessionKey, Slot, Tick};
 
 #[derive(Debug)]
 pub(super) struct Rare(DashMap<SessionKey, Extra, KeyBuildHasher>);
@@ -24,7 +24,7 @@ pub(super) struct Extra {
     pub(super) ttl: Option<Duration>,
     /// The last moves, the latest last.
     pub(super) moves: Vec<Move>,
-    /// One for all of its streams, but for those of a session that became one with it.
+    /// One for all of its streams at one backend, but for those of a session that became one with it.
     pub(super) streams: Vec<Arc<Streams>>,
 }
 
@@ -46,6 +46,8 @@ pub struct Move {
 #[derive(Debug)]
 pub(super) struct Streams {
     open: AtomicU32,
+    /// Where they are; the session may have moved since.
+    member: Arc<Member>,
     /// The session's key. Written by a rename, under the lock of the binding's shard.
     key: Mutex<SessionKey>,
 }
@@ -86,6 +88,18 @@ impl Rare {
     pub(super) fn len(&self) -> usize {
         self.0.len()
     }
+
+    /// Tells of the open streams of every session, by backend.
+    pub(super) fn each_stream(&self, mut tell: impl FnMut(SessionKey, &Arc<Member>, u32)) {
+        for entry in &self.0 {
+            for streams in &entry.streams {
+                match streams.open.load(Relaxed) {
+                    0 => {}
+                    open => tell(*entry.key(), &streams.member, open),
+                }
+            }
+        }
+    }
 }
 
 // === impl Extra ===
@@ -103,14 +117,17 @@ impl Extra {
         self.streams.iter().map(|streams| streams.open.load(Relaxed)).sum()
     }
 
-    /// Opens a stream of the session with this key.
-    pub(super) fn open(&mut self, key: SessionKey) -> Arc<Streams> {
-        if self.streams.is_empty() {
-            self.streams.push(Arc::new(Streams { open: AtomicU32::new(0), key: Mutex::new(key) }));
+    /// Opens a stream of the session with this key at this backend.
+    pub(super) fn open(&mut self, key: SessionKey, member: &Arc<Member>) -> Arc<Streams> {
+        if let Some(streams) = self.streams.iter().find(|streams| Arc::ptr_eq(&streams.member, member)) {
+            streams.open.fetch_add(1, Relaxed);
+            return Arc::clone(streams);
         }
-        let streams = &self.streams[0];
-        streams.open.fetch_add(1, Relaxed);
-        Arc::clone(streams)
+        self.streams.retain(|streams| streams.open.load(Relaxed) > 0);
+        let member = Arc::clone(member);
+        let streams = Arc::new(Streams { open: AtomicU32::new(1), member, key: Mutex::new(key) });
+        self.streams.push(Arc::clone(&streams));
+        streams
     }
 
     /// The session has this key now.
@@ -134,6 +151,11 @@ impl Extra {
 // === impl Streams ===
 
 impl Streams {
+    /// The backend that they are at.
+    pub(super) fn member(&self) -> &Member {
+        &self.member
+    }
+
     /// A stream ended; returns the session's key.
     pub(super) fn end(&self) -> SessionKey {
         self.open.fetch_sub(1, Relaxed);

@@ -4,6 +4,7 @@
 //! certificates, log file, sockets. A worker or a background task that ends by itself is an event: it
 //! brings the process down, loudly.
 
+mod ending;
 mod worker;
 
 use std::{
@@ -15,7 +16,7 @@ use std::{
 
 use anyhow::{Context, anyhow};
 use prometheus::Registry;
-use tokio::{sync::mpsc, task::LocalSet, time::sleep};
+use tokio::{sync::mpsc, task::LocalSet};
 
 use self::worker::{Workers, runtime};
 use crate::{
@@ -23,7 +24,7 @@ use crate::{
     affinity::KeyHasher,
     backend::Families,
     clock,
-    config::{self, Config, Listen, format_duration, format_elapsed},
+    config::{self, Config, Listen, format_elapsed},
     control::{self, Discovery, DiscoveryMetrics, ReloadMetrics, Reloader, Source},
     handover::{self, Giver, Taker},
     listener::{self, BindError, Inherited, LocalSocket, SocketError},
@@ -344,7 +345,6 @@ impl App {
             giver.iter().for_each(|giver| giver.withdraw());
         }
         let began = clock::now();
-        let drain = world.snapshot.load().config.timeouts.drain;
         let all = async {
             workers.all_ended().await;
             if let Some(taking) = taking.as_ref().filter(|_| world.is_handed_over()) {
@@ -352,14 +352,8 @@ impl App {
                 taking.ended().await;
             }
         };
-        tokio::select! {
-            () = all => {
-                if world.is_handed_over() {
-                    tracing::info!(took = %format_elapsed(clock::now() - began), "drained, ending");
-                }
-            }
-            signal = stop.next() => tracing::warn!(signal, "closing what is still open"),
-            () = sleep(drain) => tracing::warn!(after = %format_duration(drain), "closing what is still open"),
+        if ending::drained(&world, &mut stop, all).await && world.is_handed_over() {
+            tracing::info!(took = %format_elapsed(clock::now() - began), "drained, ending");
         }
         world.advance(Phase::Forced);
         let joined = tokio::task::spawn_blocking(move || workers.join()).await?;

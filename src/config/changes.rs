@@ -3,7 +3,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, time::Duration};
 
 use super::{
-    ClientAuth, Config, Effect, LogFilter, Pool, Tls, backend_side,
+    ClientAuth, CloseCode, Config, Effect, LogFilter, Pool, Tls, backend_side,
     effective::{
         write_affinity, write_health, write_issue, write_limits, write_passive, write_pool_timeouts,
         write_state, write_timeouts,
@@ -75,6 +75,9 @@ impl Changes {
         let hosts =
             |config: &Config| -> Vec<_> { config.admin.hosts.iter().map(ToString::to_string).collect() };
         list(applied, "admin.hosts", &hosts(old), &hosts(new));
+        let close =
+            |code: &Option<CloseCode>| code.map_or_else(|| "none".to_owned(), |code| code.get().to_string());
+        words(applied, "websocket_close", &old.websocket_close, &new.websocket_close, close);
         words(applied, "dns_refresh", &old.dns_refresh, &new.dns_refresh, |time| format_duration(*time));
         words(applied, "resolver", &old.resolver, &new.resolver, |resolver| {
             resolver.map_or_else(|| "the system's".to_owned(), |resolver| resolver.to_string())

@@ -14,6 +14,7 @@ use toml::Spanned;
 use super::{
     access_log,
     address::format_host_pattern,
+    close_code::CloseCode,
     convert_issue, convert_pool,
     errors::Report,
     excerpt::shown,
@@ -56,6 +57,7 @@ pub(super) fn config(mut raw: RawConfig, base: &Path, report: &Report) -> Config
         access_log,
         access_log_filter,
         log_query: raw.log_query.or(false),
+        websocket_close: raw.websocket_close.or(Some(CloseCode::SERVICE_RESTART)),
         watch: raw.watch.or(false),
         resolver: raw.resolver.value(),
         dns_refresh: dns_refresh(raw.dns_refresh, report),
@@ -169,6 +171,7 @@ fn timeouts(raw: RawTimeouts, report: &Report) -> Timeouts {
         idle: raw.idle.or(Duration::from_secs(75)),
         body: raw.body.or(Duration::from_secs(60)),
         drain: raw.drain.or(Duration::from_secs(30)),
+        handover_drain: raw.handover_drain.or(Duration::from_hours(1)),
         websocket: raw.websocket.or(Duration::from_hours(1)),
     }
 }

@@ -47,6 +47,10 @@ fn write_config(config: &Config, out: &mut String) -> fmt::Result {
     }
     writeln!(out, "access_log_filter = {}", quoted(config.access_log_filter.as_str()))?;
     writeln!(out, "log_query = {}", config.log_query)?;
+    match config.websocket_close {
+        Some(code) => writeln!(out, "websocket_close = {}", code.get())?,
+        None => writeln!(out, "websocket_close = \"none\"")?,
+    }
     writeln!(out, "watch = {}", config.watch)?;
     if let Some(resolver) = config.resolver {
         writeln!(out, "resolver = {}", quoted(resolver))?;
@@ -135,6 +139,7 @@ pub(super) fn write_timeouts(timeouts: &Timeouts, out: &mut String) -> fmt::Resu
     writeln!(out, "idle = {}", duration(timeouts.idle))?;
     writeln!(out, "body = {}", duration(timeouts.body))?;
     writeln!(out, "drain = {}", duration(timeouts.drain))?;
+    writeln!(out, "handover_drain = {}", duration(timeouts.handover_drain))?;
     writeln!(out, "websocket = {}", duration(timeouts.websocket))
 }
 

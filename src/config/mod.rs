@@ -9,6 +9,7 @@ mod access_log;
 mod address;
 mod backend_side;
 mod changes;
+mod close_code;
 mod convert;
 mod convert_issue;
 mod convert_pool;
@@ -36,6 +37,7 @@ pub use self::{
     access_log::{AccessLog, LogFilter, LogWish, parse_access_log},
     address::{format_backend_url, parse_listen},
     changes::Changes,
+    close_code::CloseCode,
     convert_pool::BACKENDS_MAX,
     edge::{Edge, Period, Rate},
     effects::{Effect, What},

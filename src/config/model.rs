@@ -11,8 +11,12 @@ use std::{
 use http::{HeaderName, StatusCode};
 use ipnet::IpNet;
 
-use super::access_log::{AccessLog, LogFilter};
-use super::{RedisUrl, Tls, edge::Edge};
+use super::{
+    RedisUrl, Tls,
+    access_log::{AccessLog, LogFilter},
+    close_code::CloseCode,
+    edge::Edge,
+};
 use crate::affinity::Settings;
 
 /// Everything `homing serve` needs to know.
@@ -36,6 +40,8 @@ pub struct Config {
     pub access_log_filter: LogFilter,
     /// Whether a changed file is loaded without being asked to.
     pub watch: bool,
+    /// The code of the close frame that ends a WebSocket which has to go; none for no such frame.
+    pub websocket_close: Option<CloseCode>,
     /// Whether the access log shows queries.
     pub log_query: bool,
     /// The secret under which session ids become keys; drawn at start when none.
@@ -140,8 +146,10 @@ pub struct Timeouts {
     pub idle: Duration,
     /// A body in either direction that makes no progress for this long is cut.
     pub body: Duration,
-    /// From SIGTERM to closing whatever is still open.
+    /// From SIGTERM to closing whatever is still open; after a take-over, to cutting requests under way.
     pub drain: Duration,
+    /// From a take-over to closing the WebSockets that the process before still carries.
+    pub handover_drain: Duration,
     /// A WebSocket over which nothing passes for this long is closed.
     pub websocket: Duration,
 }

@@ -19,6 +19,7 @@ use super::{
         parse_listen, parse_name, parse_network, parse_path_prefix, parse_resolver, parse_target,
     },
     backend_side::{RawPoolLimits, RawPoolTls, parse_server_name},
+    close_code::{CloseCode, close_code},
     edge::RawEdge,
     model::{Discover, HostPattern, Leave, SameSite},
     quantity::format_size,
@@ -42,6 +43,7 @@ pub(super) struct RawConfig {
     pub(super) access_log: Field<LogWish>,
     pub(super) access_log_filter: Field<LogFilter>,
     pub(super) log_query: Field<bool>,
+    pub(super) websocket_close: Field<Option<CloseCode>>,
     pub(super) watch: Field<bool>,
     pub(super) resolver: Field<SocketAddr>,
     pub(super) dns_refresh: Field<Duration>,
@@ -89,6 +91,7 @@ pub(super) struct RawTimeouts {
     pub(super) idle: Field<Duration>,
     pub(super) body: Field<Duration>,
     pub(super) drain: Field<Duration>,
+    pub(super) handover_drain: Field<Duration>,
     pub(super) websocket: Field<Duration>,
 }
 
@@ -202,6 +205,7 @@ impl RawConfig {
             access_log: root.take("access_log", access_log),
             access_log_filter: root.text("access_log_filter", parse_filter),
             log_query: root.boolean("log_query"),
+            websocket_close: root.take("websocket_close", close_code),
             watch: root.boolean("watch"),
             resolver: root.text("resolver", parse_resolver),
             dns_refresh: root.positive("dns_refresh"),
@@ -265,6 +269,7 @@ impl RawTimeouts {
             idle: section.positive("idle"),
             body: section.positive("body"),
             drain: section.duration("drain"),
+            handover_drain: section.duration("handover_drain"),
             websocket: section.positive("websocket"),
         };
         section.finish();

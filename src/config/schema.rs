@@ -17,6 +17,7 @@ pub(super) static ROOT: Shape = Shape {
         "access_log",
         "access_log_filter",
         "log_query",
+        "websocket_close",
         "watch",
         "secret_file",
         "resolver",
@@ -69,8 +70,10 @@ pub(super) static TLS: Shape = Shape {
     ],
 };
 
-pub(super) static TIMEOUTS: Shape =
-    Shape { title: "[timeouts]", keys: &["handshake", "head", "idle", "body", "drain", "websocket"] };
+pub(super) static TIMEOUTS: Shape = Shape {
+    title: "[timeouts]",
+    keys: &["handshake", "head", "idle", "body", "drain", "handover_drain", "websocket"],
+};
 
 pub(super) static LIMITS: Shape = Shape {
     title: "[limits]",

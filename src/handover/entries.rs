@@ -104,7 +104,7 @@ impl Entries {
 }
 
 /// Names are far shorter than this; one that is not is cut, which no backend is called then.
-fn put_name(out: &mut Vec<u8>, name: &str) {
+pub(super) fn put_name(out: &mut Vec<u8>, name: &str) {
     let length = u16::try_from(name.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&length.to_be_bytes());
     out.extend_from_slice(&name.as_bytes()[..usize::from(length)]);
@@ -129,6 +129,11 @@ impl<'a> Reader<'a> {
         let (name, rest) = self.rest.split_at_checked(length).ok_or_else(malformed)?;
         self.rest = rest;
         std::str::from_utf8(name).map_err(|_| malformed())
+    }
+
+    /// Whether all has been read.
+    pub(super) fn is_at_end(&self) -> bool {
+        self.rest.is_empty()
     }
 
     /// The next entry; none when there is no more.
@@ -166,18 +171,20 @@ impl<'a> Reader<'a> {
         })
     }
 
-    fn byte(&mut self) -> io::Result<u8> {
+    /// The next byte.
+    pub(super) fn byte(&mut self) -> io::Result<u8> {
         self.array().map(|[byte]| byte)
     }
 
-    fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
+    /// The next bytes.
+    pub(super) fn array<const N: usize>(&mut self) -> io::Result<[u8; N]> {
         let (array, rest) = self.rest.split_first_chunk().ok_or_else(malformed)?;
         self.rest = rest;
         Ok(*array)
     }
 }
 
-fn malformed() -> io::Error {
+pub(super) fn malformed() -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, "entries that cannot be read")
 }
 

@@ -21,21 +21,27 @@ use tokio::{
 };
 
 use super::{
+    carried::{Carried, Report},
     entries::{Entries, Reader},
     link::Link,
-    message::kind,
+    message::{feature, kind},
+    steered::{Wishes, obey},
     tally::Tally,
 };
 use crate::{
     affinity::{Rule, SessionKey},
     clock,
     store::{self, Delivery, Entry},
-    world::{Pool, World},
+    world::{Phase, Pool, World},
 };
 
 /// The running exchange with another process.
 #[derive(Debug)]
 pub struct Exchange {
+    /// Which side this one is.
+    side: Side,
+    /// Processes before the other side that still run, if that is the one before this.
+    earlier: AtomicU32,
     /// Frames for the writing thread; full when the peer does not read.
     frames: mpsc::Sender<Frame>,
     /// Questions that wait for their answer.
@@ -54,6 +60,13 @@ pub struct Exchange {
     left: AtomicBool,
 }
 
+/// A side of a hand-over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Giver,
+    Taker,
+}
+
 /// A question that waits for its answer; forgotten when dropped.
 #[derive(Debug)]
 pub(super) struct Question<'a> {
@@ -66,12 +79,16 @@ pub(super) struct Question<'a> {
 pub(super) struct Ends {
     pub(super) exchange: Arc<Exchange>,
     frames: mpsc::Receiver<Frame>,
+    /// Whether the other side knows of [`feature::CARRIED`].
+    reports: bool,
 }
 
 type Frame = (u8, Vec<u8>);
 
 /// How soon a change is told.
 const ROUND: Duration = Duration::from_millis(5);
+/// How soon it is told what is still carried, and what operators want.
+const REPORT: Duration = Duration::from_millis(250);
 /// Frames that wait for the other side to read.
 const QUEUE: usize = 1024;
 /// Questions at one time; requests beyond go on without an answer.
@@ -135,6 +152,18 @@ impl Exchange {
         let _ = self.over.subscribe().wait_for(|over| *over).await;
     }
 
+    /// How many processes before this one still run on the other side of it.
+    pub(super) fn earlier(&self) -> u32 {
+        match self.side {
+            Side::Giver => 0,
+            Side::Taker => self.earlier.load(Relaxed).saturating_add(1),
+        }
+    }
+
+    pub(super) fn set_earlier(&self, earlier: u32) {
+        self.earlier.store(earlier, Relaxed);
+    }
+
     /// Whether this side ended it, with its last word said.
     pub(super) fn is_left(&self) -> bool {
         self.left.load(Relaxed)
@@ -176,6 +205,8 @@ impl Exchange {
     ) -> io::Result<()> {
         // Nobody asks for it: what is counted is what was there when it all came over.
         let mut changes = Tally::default();
+        // Until the other side ends.
+        let mut carried = Carried::default();
         loop {
             let frame = link.receive()?;
             match frame.kind {
@@ -190,6 +221,19 @@ impl Exchange {
                     if let Some(asker) = self.asked().remove(&number) {
                         // It may have stopped waiting.
                         let _ = asker.send(());
+                    }
+                }
+                kind::CARRIED if self.side == Side::Taker => {
+                    carried.hear(&world.snapshot.load(), &frame.payload)?;
+                }
+                kind::EARLIER if self.side == Side::Taker => {
+                    let earlier = Reader::new(&frame.payload).number()?;
+                    self.set_earlier(u32::try_from(earlier).unwrap_or(u32::MAX));
+                }
+                // Until it serves, it may yet end and leave this one alone.
+                kind::STEERED if self.side == Side::Giver => {
+                    if world.is_handed_over() {
+                        obey(world, &frame.payload)?;
                     }
                 }
                 kind => other(link, kind)?,
@@ -237,9 +281,11 @@ impl Drop for Question<'_> {
 
 impl Ends {
     /// Those of an exchange that does not run yet.
-    pub(super) fn new() -> Self {
+    pub(super) fn new(side: Side, features: u32) -> Self {
         let (sender, frames) = mpsc::channel(QUEUE);
         let exchange = Exchange {
+            side,
+            earlier: AtomicU32::new(0),
             frames: sender,
             asked: Mutex::default(),
             next: AtomicU64::new(0),
@@ -249,7 +295,7 @@ impl Ends {
             over: watch::Sender::new(false),
             left: AtomicBool::new(false),
         };
-        Self { exchange: Arc::new(exchange), frames }
+        Self { exchange: Arc::new(exchange), frames, reports: features & feature::CARRIED != 0 }
     }
 
     /// Writes until the other side ends, or until this process has told its last change.
@@ -275,13 +321,22 @@ impl Ends {
     ) -> io::Result<()> {
         let mut rounds = interval(ROUND);
         rounds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reports = interval(REPORT);
+        reports.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut reporter = Reporter::default();
         let mut over = self.exchange.over.subscribe();
         loop {
             tokio::select! {
                 biased;
                 _ = over.wait_for(|over| *over) => return Ok(()),
                 // Never none: the exchange has the sender.
-                Some((kind, payload)) = self.frames.recv() => link.send(kind, &payload)?,
+                Some((kind, payload)) = self.frames.recv() => {
+                    if kind == kind::RELEASED && self.reports {
+                        // The new process serves when it has read that, and is to be asked how its drains are.
+                        reporter.tell(self.exchange.side, link, world)?;
+                    }
+                    link.send(kind, &payload)?;
+                }
                 delivery = deliveries.recv() => match delivery {
                     Some(delivery) => send(link, world, &delivery)?,
                     None => {
@@ -291,9 +346,46 @@ impl Ends {
                         return Ok(());
                     }
                 },
+                _ = reports.tick(), if self.reports => reporter.tell(self.exchange.side, link, world)?,
                 _ = rounds.tick() => world.courier.deliver(&world.snapshot.load_full()).await,
             }
         }
+    }
+}
+
+/// What the other side has been told of what this process carries, or what its operators want.
+#[derive(Default)]
+struct Reporter {
+    carried: Report,
+    earlier: u32,
+    wishes: Wishes,
+}
+
+// === impl Reporter ===
+
+impl Reporter {
+    fn tell(&mut self, side: Side, link: &mut Link, world: &World) -> io::Result<()> {
+        let snapshot = world.snapshot.load_full();
+        match side {
+            Side::Giver => {
+                for frame in self.carried.changes(&snapshot) {
+                    link.send(kind::CARRIED, &frame)?;
+                }
+                let earlier = world.kin.earlier();
+                if earlier != self.earlier {
+                    self.earlier = earlier;
+                    link.send(kind::EARLIER, &u64::from(earlier).to_be_bytes())?;
+                }
+            }
+            // Before it serves, what it knows is what it was given.
+            Side::Taker if world.phase() >= Phase::Ready => {
+                for frame in self.wishes.changes(&snapshot)? {
+                    link.send(kind::STEERED, &frame)?;
+                }
+            }
+            Side::Taker => {}
+        }
+        Ok(())
     }
 }
 

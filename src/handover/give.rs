@@ -19,9 +19,9 @@ use tokio::{net::UnixListener, time::sleep};
 
 use super::{
     backends,
-    exchange::{Ends, send_all},
+    exchange::{Ends, Side, send_all},
     link::{Link, MAX_FILES},
-    message::{Labels, Offer, OfferedSecret, VERSION, encode, greeting, kind, version},
+    message::{Labels, Offer, OfferedSecret, VERSION, encode, features, greeting, kind, version},
     verdict::Verdict,
 };
 use crate::{
@@ -64,6 +64,8 @@ enum GiveError {
 const PATIENCE: Duration = Duration::from_secs(10);
 /// The longest wait for the new process to be ready once it has everything.
 const START: Duration = Duration::from_secs(60);
+/// Processes before this one that may still run when another takes over: each has a table of its own.
+const MAX_EARLIER: u32 = 8;
 /// Connections at one time: one gets everything, the others the reason why not.
 const MAX_GUESTS: usize = 8;
 /// What another user's process hears.
@@ -213,6 +215,13 @@ impl Giver {
                 return Err(GiveError::Refused("another process is taking over already".to_owned()));
             }
         };
+        let earlier = self.world.kin.earlier();
+        if earlier >= MAX_EARLIER {
+            return Err(GiveError::Refused(format!(
+                "{earlier} processes before the running one still carry WebSockets (`timeouts.handover_drain`): wait \
+                 until one of them has ended, or end some by SIGTERM"
+            )));
+        }
         let began = clock::now();
         let verdict = Verdict::new()?;
         let sockets = self.offer(link, &verdict)?;
@@ -225,7 +234,7 @@ impl Giver {
         link.send(kind::TABLE_END, &bindings.to_be_bytes())?;
         tracing::info!(sockets, bindings, took = ?(clock::now() - began), "handing over to a new process");
 
-        let ends = Ends::new();
+        let ends = Ends::new(Side::Giver, features(&hello.payload));
         let exchange = Arc::clone(&ends.exchange);
         let writer = link.try_clone()?;
         let world = Arc::clone(&self.world);

@@ -66,6 +66,11 @@ impl Kin {
         }
     }
 
+    /// How many processes before this one still run.
+    pub fn earlier(&self) -> u32 {
+        self.exchanges.load().iter().map(|exchange| exchange.earlier()).sum()
+    }
+
     /// One begins.
     pub(super) fn join(&self, exchange: &Arc<Exchange>) {
         self.change(|exchanges| exchanges.push(Arc::clone(exchange)));
@@ -88,7 +93,7 @@ impl Kin {
 mod tests {
     use super::*;
     use crate::{
-        handover::exchange::Ends,
+        handover::exchange::{Ends, Side},
         store::testing::{key, snapshot},
     };
 
@@ -103,7 +108,8 @@ mod tests {
         let snapshot = snapshot(&["app-1"]);
         let pool = &snapshot.pools[0];
         let keys: Vec<_> = (0..8).map(key).collect();
-        let (kin, hung) = (Kin::default(), [Ends::new(), Ends::new()]);
+        let ends = || Ends::new(Side::Taker, 0);
+        let (kin, hung) = (Kin::default(), [ends(), ends()]);
         for ends in &hung {
             kin.join(&ends.exchange);
         }

@@ -38,6 +38,18 @@ pub(super) mod kind {
     pub(crate) const TOLD: u8 = 11;
     /// Giver: it has let go of files that only one process can have.
     pub(crate) const FREED: u8 = 12;
+    /// Giver: what it still carries, as in [`carried`](super::super::carried); to a taker that knows it.
+    pub(crate) const CARRIED: u8 = 13;
+    /// Giver: how many processes before it still run (u64); to a taker that knows it.
+    pub(crate) const EARLIER: u8 = 14;
+    /// Taker: what operators want of backends now, a [`Steered`](super::Steered); to a giver that knows it.
+    pub(crate) const STEERED: u8 = 15;
+}
+
+/// What of this version came later: a process says which of it it knows, and is sent nothing else.
+pub(super) mod feature {
+    /// `CARRIED`, `EARLIER` and `STEERED`.
+    pub(crate) const CARRIED: u32 = 1;
 }
 
 /// What the giver has, but for bindings.
@@ -95,6 +107,14 @@ pub(super) struct BackendState {
     pub(super) instance_since: u64,
 }
 
+/// What operators want of backends of one pool, where that has changed: names, and `ready`, `draining` or
+/// `maintenance`.
+#[derive(Debug, Deserialize, Serialize)]
+pub(super) struct Steered {
+    pub(super) pool: String,
+    pub(super) backends: Vec<(String, String)>,
+}
+
 /// For which listeners the file descriptors of a frame are.
 #[derive(Debug, Deserialize, Serialize)]
 pub(super) struct Labels(pub(super) Vec<String>);
@@ -107,9 +127,15 @@ impl std::fmt::Debug for OfferedSecret {
     }
 }
 
-/// The first frame of this side.
+/// The first frame of this side. A side that knows no features reads no further than the version.
 pub(super) fn greeting() -> Vec<u8> {
-    [MAGIC, &VERSION.to_be_bytes()].concat()
+    [MAGIC, &VERSION.to_be_bytes(), &feature::CARRIED.to_be_bytes()].concat()
+}
+
+/// The features that the other side knows.
+pub(super) fn features(greeting: &[u8]) -> u32 {
+    let features = greeting.strip_prefix(MAGIC).and_then(|rest| rest.get(4..)?.first_chunk());
+    features.map_or(0, |features| u32::from_be_bytes(*features))
 }
 
 /// The version that the other side speaks; none when it is no `homing`.
@@ -135,6 +161,8 @@ mod tests {
     #[test]
     fn a_greeting_tells_the_version_and_nothing_else_is_one() {
         assert_eq!(version(&greeting()), Some(VERSION));
+        assert_eq!(features(&greeting()), feature::CARRIED);
+        assert_eq!(features(b"homing hand-over\0\0\0\x01"), 0, "one of before there were any");
         assert_eq!(version(b"homing hand-over\0\0\x01\0 and more of a later version"), Some(256));
         for other in [&b""[..], b"GET / HTTP/1.1", b"homing hand-over", b"homing hand-over\0\0\0"] {
             assert_eq!(version(other), None);

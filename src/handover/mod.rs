@@ -17,6 +17,8 @@
 //!                          ◀──────      RELEASED
 //!                          ◀──────      FREED, once it has closed its files
 //!                          ◀─────▶      ENTRIES, ASK, TOLD until the giver has drained and ends
+//!                          ◀──────      CARRIED, EARLIER: what it still carries, and how many processes before it do
+//! STEERED                  ──────▶      what operators want of backends now
 //! ```
 //!
 //! Whether the giver acts on READY or the taker gives up is decided once, by whoever is first ([`verdict`]), so that
@@ -26,12 +28,14 @@
 //! bounded; the peer is the same user, or root; session ids never cross the link, only keys.
 
 mod backends;
+mod carried;
 mod entries;
 mod exchange;
 mod give;
 mod kin;
 mod link;
 mod message;
+mod steered;
 mod take;
 mod tally;
 mod verdict;

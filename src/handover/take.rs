@@ -21,9 +21,9 @@ use tokio::{
 use super::{
     backends,
     entries::Reader,
-    exchange::{Ends, Exchange, absorb},
+    exchange::{Ends, Exchange, Side, absorb},
     link::{Frame, Link},
-    message::{Labels, Offer, OfferedSecret, VERSION, decode, greeting, kind, version},
+    message::{Labels, Offer, OfferedSecret, VERSION, decode, features, greeting, kind, version},
     tally::Tally,
     verdict::Verdict,
 };
@@ -37,6 +37,8 @@ use crate::{
 /// What the running process has given; it serves until this one is [`ready`](Taking::ready).
 pub struct Taker {
     link: Link,
+    /// What the running process knows beyond the first version.
+    features: u32,
     offer: Offer,
     verdict: Verdict,
     began: Instant,
@@ -171,7 +173,7 @@ impl Taker {
             issue::adopt_process_key(key);
         }
         tracing::info!(pid = offer.pid, release = %offer.release, sockets = count, "taking over from the running process");
-        Ok(Self { link, offer, verdict, began })
+        Ok(Self { link, features: features(&hello.payload), offer, verdict, began })
     }
 
     /// The secret under which the running process knows its sessions; `file` is where this one would take its
@@ -254,12 +256,12 @@ impl Taker {
     ///
     /// When there are no threads to be had.
     pub fn follow(self, world: &Arc<World>) -> Result<Taking, TakeError> {
-        let Self { mut link, began, offer, verdict } = self;
+        let Self { mut link, features, began, offer, verdict } = self;
         // Until it ends: the process before may have nothing to say for long.
         link.set_reading_patience(None)?;
         let deliveries = world.courier.subscribe("hand-over");
         world.courier.open(&world.snapshot.load_full());
-        let ends = Ends::new();
+        let ends = Ends::new(Side::Taker, features);
         let exchange = Arc::clone(&ends.exchange);
         world.kin.join(&exchange);
         let writer = link.try_clone()?;

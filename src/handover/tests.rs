@@ -49,6 +49,26 @@ async fn a_file_that_is_slow_to_close_holds_nobody_up() {
 }
 
 #[tokio::test]
+async fn too_many_processes_that_still_run_refuse_another_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let giving = world();
+    giving.advance(Phase::Ready);
+    let before = exchange::Ends::new(exchange::Side::Taker, 0);
+    before.exchange.set_earlier(7);
+    giving.kin.join(&before.exchange);
+    assert_eq!(giving.kin.earlier(), 8);
+    let giver = Giver::new(&giving, Secret::load(None).unwrap(), [], || ()).unwrap();
+    let socket = LocalSocket::bind("[state] handover", &path).unwrap();
+    std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(std::sync::Arc::new(giver).serve(socket))
+    });
+    let error = Taker::connect(Some(&path), &mut Inherited::default()).unwrap_err().to_string();
+    assert!(error.contains("8 processes before the running one"), "{error}");
+}
+
+#[tokio::test]
 async fn what_begins_at_the_new_process_before_it_is_ready_is_asked_for() {
     let [(giving, _), (taking, follower)] = meet(|| ());
     let known = async |number| {

@@ -26,6 +26,8 @@ pub(super) struct Answers {
 /// How far one answer is.
 #[derive(Debug, Default)]
 pub(super) struct Progress {
+    /// Whether it stands for a connection with all its answers.
+    connection: bool,
     /// When a part was handed on that the client has not taken yet.
     waits_since: Cell<Option<Instant>>,
     /// How long it may still be waited for the client, where a pace is asked for.
@@ -54,16 +56,16 @@ impl Answers {
 
     /// Tracks an answer that is about to be given.
     pub(super) fn track(self: &Rc<Self>) -> Tracked {
-        self.watch(self.pace)
+        self.watch(self.pace, false)
     }
 
     /// Tracks a connection that has answers waiting: its client may take them as slowly as each allows, but not stop.
     pub(super) fn track_connection(self: &Rc<Self>) -> Tracked {
-        self.watch(None)
+        self.watch(None, true)
     }
 
-    fn watch(self: &Rc<Self>, pace: Option<Pace>) -> Tracked {
-        let progress = Rc::new(Progress::default());
+    fn watch(self: &Rc<Self>, pace: Option<Pace>, connection: bool) -> Tracked {
+        let progress = Rc::new(Progress { connection, ..Progress::default() });
         progress.left.set(pace.map(Pace::grace));
         self.list.borrow_mut().push(Rc::clone(&progress));
         Tracked { answers: Rc::clone(self), progress, pace }
@@ -76,14 +78,16 @@ impl Answers {
         for progress in self.list.borrow().iter() {
             let limit = progress.left.get().map_or(limit, |left| limit.min(left));
             if progress.waits_since.get().is_some_and(|since| now.saturating_duration_since(since) >= limit) {
-                progress.cut.set(true);
-                if let Some(stream) = progress.stream.take() {
-                    stream.wake();
-                }
+                progress.end();
                 any = true;
             }
         }
         any
+    }
+
+    /// Ends every stream that is answering; the connection stays.
+    pub(super) fn cut_all(&self) {
+        self.list.borrow().iter().filter(|progress| !progress.connection).for_each(|progress| progress.end());
     }
 }
 
@@ -93,6 +97,13 @@ impl Progress {
     /// Whether the client has taken too little for too long.
     pub(super) fn is_cut(&self) -> bool {
         self.cut.get()
+    }
+
+    fn end(&self) {
+        self.cut.set(true);
+        if let Some(stream) = self.stream.take() {
+            stream.wake();
+        }
     }
 
     /// Wakes this when it has.

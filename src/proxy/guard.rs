@@ -9,7 +9,7 @@ use tokio::{
 };
 
 use super::{
-    Worker,
+    Open, Worker,
     activity::{Activity, Watch},
     answers::Answers,
 };
@@ -30,6 +30,8 @@ pub(super) struct Guard {
     parting: Option<Instant>,
     /// Tells that no more requests are to come (HTTP/2).
     spent: Option<Rc<Notify>>,
+    /// The WebSockets over it (HTTP/2).
+    tunnels: Option<Rc<Open>>,
 }
 
 /// How a connection must end.
@@ -69,7 +71,14 @@ impl Guard {
             answers: Rc::clone(answers),
             parting: None,
             spent: None,
+            tunnels: None,
         }
+    }
+
+    /// After a take-over, the connection stays for as long as these do.
+    pub(super) fn with_tunnels(mut self, tunnels: &Rc<Open>) -> Self {
+        self.tunnels = Some(Rc::clone(tunnels));
+        self
     }
 
     /// The connection ends with grace when `spent` tells that no more requests are to come.
@@ -112,6 +121,13 @@ impl Guard {
                     self.seen = phase;
                     if phase == Phase::Forced {
                         return End::Now;
+                    }
+                    if phase == Phase::Carrying {
+                        if !self.tunnels.as_ref().is_some_and(|tunnels| tunnels.any()) {
+                            return End::Now;
+                        }
+                        self.answers.cut_all();
+                        continue;
                     }
                     if phase == Phase::HandedOver && self.head.is_some() {
                         // The next answer says that it is the last one. Until then nothing would tell a client

@@ -115,6 +115,7 @@ mod tests {
             head: seconds(1),
             idle: seconds(1),
             body: LIMIT,
+            handover_drain: seconds(1),
             drain: seconds(1),
             websocket: seconds(1),
         };

@@ -12,7 +12,7 @@ use super::{
     guard::Gauge,
     record::Record,
     stream::StreamHold,
-    websocket::{Frames, GOING_AWAY},
+    websocket::{Frames, close},
 };
 use crate::{backend::InFlight, clock, upstream::Stream, world::Phase};
 
@@ -72,20 +72,25 @@ impl Tunnel {
     async fn pass(&mut self, near: impl AsyncRead + AsyncWrite + Unpin, traffic: &Traffic) -> io::Result<()> {
         let (near_read, mut near_write) = split(near);
         let (far_read, far_write) = split(&mut self.far);
-        let mut phase = self.client.worker.world.watch();
+        let world = &self.client.worker.world;
+        let (mut phase, mut tunnels) = (world.watch(), world.tunnels());
         let backend = Arc::clone(self.in_flight.backend());
         let idle = self.idle;
         let must_go = async {
             tokio::select! {
                 // The sender cannot be gone: the client holds the world.
                 _ = phase.wait_for(|phase| *phase == Phase::Forced) => {}
+                // The process has handed over, and has carried it for long enough.
+                _ = tunnels.wait_for(|ending| *ending) => {}
                 // Its drain is over: the client may connect again, and lands elsewhere.
                 () = backend.evicted() => {}
                 () = traffic.silence(idle) => {}
             }
         };
         let up = pin!(pass_on(near_read, far_write, traffic));
-        let down = pin!(pass_frames(far_read, &mut near_write, &mut self.record, traffic, must_go));
+        // As configured by then.
+        let last = || world.snapshot.load().config.websocket_close.map(close);
+        let down = pin!(pass_frames(far_read, &mut near_write, &mut self.record, traffic, must_go, last));
         let (mut up, mut down) = (up, down);
         let stop = tokio::select! {
             stop = &mut down => stop?,
@@ -150,6 +155,7 @@ async fn pass_frames(
     record: &mut Record,
     traffic: &Traffic,
     must_go: impl Future<Output = ()>,
+    last: impl Fn() -> Option<[u8; 4]>,
 ) -> io::Result<Stop> {
     let mut buffer = vec![0; BUFFER];
     let mut frames = Frames::default();
@@ -162,7 +168,8 @@ async fn pass_frames(
             && frames.between()
         {
             // The server closes first (RFC 6455 §7.1.1): clients wait for it.
-            timeout_at(latest, last_words(to, &GOING_AWAY)).await??;
+            let frame = last();
+            timeout_at(latest, last_words(to, frame.as_ref().map_or(&[], |frame| frame))).await??;
             return Ok(Stop::Sent);
         }
         let count = tokio::select! {

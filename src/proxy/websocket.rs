@@ -1,5 +1,7 @@
 //! Just enough of RFC 6455 to end a WebSocket between two frames instead of in the middle of one.
 
+use crate::config::CloseCode;
+
 /// Follows one direction of a WebSocket and knows where its frames end (RFC 6455 §5.2). Payloads are not
 /// looked at.
 #[derive(Debug, Default)]
@@ -14,8 +16,11 @@ pub(super) struct Frames {
     left: u64,
 }
 
-/// A close frame of a server: going away (RFC 6455 §5.5.1, §7.4.1).
-pub(super) const GOING_AWAY: [u8; 4] = [0x88, 0x02, 0x03, 0xE9];
+/// A close frame of a server, with this code (RFC 6455 §5.5.1).
+pub(super) fn close(code: CloseCode) -> [u8; 4] {
+    let [high, low] = code.get().to_be_bytes();
+    [0x88, 0x02, high, low]
+}
 
 const MASKED: u8 = 0x80;
 const LENGTH: u8 = 0x7F;

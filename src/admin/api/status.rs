@@ -28,7 +28,7 @@ pub(in crate::admin) fn status(admin: &Admin, changes: ChangesBy) -> Status {
         phase: match admin.world.phase() {
             Phase::Starting => "starting",
             Phase::Ready => "ready",
-            Phase::HandedOver => "handed-over",
+            Phase::HandedOver | Phase::Carrying => "handed-over",
             Phase::Draining => "draining",
             Phase::Forced => "forced",
         }

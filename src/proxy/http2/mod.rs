@@ -53,7 +53,8 @@ pub(super) async fn serve_http2(
     limits: &Limits,
 ) {
     let mut guard = Guard::new(&client.worker, &client.activity, &client.answers, None, timeouts)
-        .until_spent(&client.spent);
+        .until_spent(&client.spent)
+        .with_tunnels(&client.tunnels);
     let ending = Cell::new(false);
     let ended = {
         let connection = Connection::new(&mut *stream, client, &ending, timeouts, limits);
