@@ -6,7 +6,7 @@
 use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use homing::{
-    affinity::{KeyHasher, Rule, SessionKey},
+    affinity::{KeyHasher, Rule, Scope, SessionKey},
     backend::Families,
     clock,
     config::Config,
@@ -131,6 +131,7 @@ fn learn(world: &World, number: u64) {
         seen: now,
         ttl: None,
         unlearned: false,
+        scope: Scope::UNKNOWN,
     };
     Entry::Session(session).absorb(pool, key(world, number), Rule::Newer);
 }
