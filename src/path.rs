@@ -2,7 +2,8 @@
 //! backend are the client's bytes.
 //!
 //! RFC 3986 §6.2.2 says which spellings are one path; those have one [reading](Path). But servers differ in what else they
-//! make of a path before they look it up: they decode `%2f`, decode twice, take `\` for `/`, cut at `;`, NUL or `?`.
+//! make of a path before they look it up: they decode `%2f`, decode twice, take `\` for `/`, cut at `;`, NUL or `?`,
+//! take what follows `//` for a host.
 //! Then it has several readings, and a decision counts only if all of them agree; and what has dot segments beside
 //! any of that may be read as anything.
 
@@ -21,8 +22,8 @@ pub struct Path<'a> {
 enum Other {
     /// There is no other way to read it.
     None,
-    /// As servers read it that decode whatever can be decoded.
-    Wide(String),
+    /// As servers read it that decode whatever can be decoded; and as those do that take its first segment for a host.
+    Wide(String, Option<String>),
     /// Nobody can tell.
     Anything,
 }
@@ -44,8 +45,8 @@ impl<'a> Path<'a> {
         let other = match wide {
             Wide { odd: false, .. } => Other::None,
             Wide { dots: true, .. } => Other::Anything,
-            Wide { path, .. } if path == normal => Other::None,
-            Wide { path, .. } => Other::Wide(path),
+            Wide { path, behind_host: None, .. } if path == normal => Other::None,
+            Wide { path, behind_host, .. } => Other::Wide(path, behind_host),
         };
         Self { normal: if normal == path { path.into() } else { normal.into() }, other }
     }
@@ -63,9 +64,14 @@ impl<'a> Path<'a> {
     ) -> Result<T, Disagree> {
         match &self.other {
             Other::None => Ok(decide(&self.normal)),
-            Other::Wide(wide) => {
+            Other::Wide(wide, behind_host) => {
                 let decided = decide(&self.normal);
-                if decide(wide) == decided { Ok(decided) } else { whatever().ok_or(Disagree) }
+                let mut others = [wide].into_iter().chain(behind_host);
+                if others.all(|other| decide(other) == decided) {
+                    Ok(decided)
+                } else {
+                    whatever().ok_or(Disagree)
+                }
             }
             Other::Anything => whatever().ok_or(Disagree),
         }
@@ -154,6 +160,8 @@ fn segments(path: &str) -> String {
 /// A path as it is read by servers that decode whatever can be decoded, as often as it can.
 struct Wide {
     path: String,
+    /// What is left if it begins with a host, as after `//`.
+    behind_host: Option<String>,
     /// Whether there is more to decode than RFC 3986 says, or anything that servers are known to read in two ways.
     odd: bool,
     /// Whether anything in it may be a dot segment.
@@ -165,7 +173,7 @@ struct Wide {
 impl Wide {
     fn of(path: &[u8]) -> Self {
         let mut bytes = Vec::with_capacity(path.len());
-        // Empty segments are taken out first or last, and a path that begins with one may be taken for a host.
+        // Empty segments are taken out first or last, and what follows one at the beginning may be taken for a host.
         let mut odd = memchr::memmem::find(path, b"//").is_some();
         for &byte in path {
             odd |= matches!(byte, b'\\' | b';');
@@ -189,10 +197,14 @@ impl Wide {
                 odd |= trimmed.len() < name.len();
             }
         }
-        let host = bytes.starts_with(b"//");
         let end = memchr::memchr3(b'?', b'#', 0, &bytes).unwrap_or(bytes.len());
-        let path = segments(&String::from_utf8_lossy(&bytes[..end]));
-        Self { path: spelled(&path).into_owned(), odd, dots: dots || host }
+        let read = |path: &[u8]| spelled(&segments(&String::from_utf8_lossy(path))).into_owned();
+        let path = &bytes[..end];
+        let behind_host = path.starts_with(b"//").then(|| {
+            let host = path.iter().position(|byte| *byte != b'/').unwrap_or(end);
+            memchr::memchr(b'/', &path[host..]).map_or_else(|| "/".to_owned(), |at| read(&path[host + at..]))
+        });
+        Self { path: read(path), behind_host, odd, dots }
     }
 }
 

@@ -119,6 +119,23 @@ fn what_can_be_read_as_anything_is_decided_only_where_that_makes_no_difference()
 }
 
 #[test]
+fn what_may_begin_with_a_host_is_read_with_and_without_it() {
+    for (path, wanted) in [
+        ("//public/public/x", Ok(true)),
+        ("//public//public", Ok(true)),
+        ("//internal/public", Err(Disagree)),
+        ("///public/internal", Err(Disagree)),
+        ("/\\public/public", Err(Disagree)),
+        ("//index.php", Ok(false)),
+        ("/\\index.php", Ok(false)),
+        ("//public/../index.php", Err(Disagree)),
+        ("///", Ok(false)),
+    ] {
+        assert_eq!(served(path), wanted, "{path}");
+    }
+}
+
+#[test]
 fn only_a_plain_path_has_one_reading() {
     assert_eq!(Path::of("/%61").only_reading().as_deref(), Some("/a"));
     assert_eq!(Path::of("/a%2fb").only_reading(), None);
