@@ -67,12 +67,17 @@ fn is_request(bytes: &[u8]) -> Option<bool> {
     }
 }
 
-/// What a client is told that has sent this.
+/// The answer to a request.
 pub(super) fn answer<B>(world: &World, request: Request<B>) -> Response<AnswerBody> {
     let (parts, _) = request.into_parts();
     let host = target::check(&parts, &world.snapshot.load().config.limits).ok().flatten();
-    let there = host.as_ref().and_then(|host| host.to_str().ok()).map(|host| format!("://{host}/"));
-    let there = there.unwrap_or_default();
+    tell(host.as_ref().and_then(|host| host.to_str().ok()))
+}
+
+/// What every client is told, maybe with the host that it has asked for. What else is wrong with its request does
+/// not matter.
+pub(super) fn tell(host: Option<&str>) -> Response<AnswerBody> {
+    let there = host.map(|host| format!("://{host}/")).unwrap_or_default();
     let text =
         format!("400 Bad Request: plain HTTP was sent to the port of HTTPS; use https{there} instead\n");
     let mut response = respond::plain(StatusCode::BAD_REQUEST, Bytes::from(text));

@@ -170,8 +170,9 @@ impl Service for Mistaken<'_> {
         Outcome::Answer(mistaken::answer(self.0.world, request))
     }
 
-    fn refuse(&self, refused: Refused) -> Response<AnswerBody> {
-        self.0.refuse(refused)
+    fn refuse(&self, _: Refused) -> Response<AnswerBody> {
+        let _busy = self.0.activity.request();
+        mistaken::tell(None)
     }
 }
 
