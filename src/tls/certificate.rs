@@ -18,6 +18,7 @@ use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude
 use super::{
     TlsError, TlsErrors,
     chain::{Chain, arrange},
+    foreign,
     pem::{read_chain, read_key},
 };
 use crate::{clock, config::CertificateFiles};
@@ -116,10 +117,14 @@ impl Certificate {
         let malformed = |what: &str| TlsError::Malformed { file: files.cert.clone(), what: what.to_owned() };
         // Each certificate is looked at, whether or not the key is good.
         let unordered = arrange(&files.cert, &chain, None)?;
+        let unusable = |what| TlsError::UnusableKey { file: files.key.clone(), what };
+        if let Some(what) = foreign::key(key.secret_der()) {
+            return Err(unusable(what));
+        }
         let key = provider
             .key_provider
             .load_private_key(key)
-            .map_err(|source| TlsError::UnusableKey { file: files.key.clone(), source })?;
+            .map_err(|_| unusable("too short, too long, damaged, or of another kind"))?;
         let mismatch = || TlsError::Mismatch { cert: files.cert.clone(), key: files.key.clone() };
         let Chain { certificates, notes } = match key.public_key() {
             Some(public) => arrange(&files.cert, &chain, Some(&public))?,
@@ -295,6 +300,18 @@ mod tests {
         std::fs::write(&pair.files.key, section).unwrap();
         let faults = load(&pair).unwrap_err().into_vec();
         assert!(matches!(faults[..], [TlsError::UnusableKey { .. }]), "{faults:?}");
+    }
+
+    #[test]
+    fn a_key_of_an_algorithm_that_is_no_use_is_called_by_its_name() {
+        let ed448 = "MEcCAQAwBQYDK2VxBDsEOQBYiVRxEAGGXvQ5zVqVzxXsRf1XUKrAbTz4lmIqrXOC\n\
+                     1nyb5AKvuMfqXgZGWZbAHH6jzKrUVI4XaA==";
+        let key = KeyPair::generate().unwrap();
+        let pair = pair(&params(&["a.test"]), &key, None);
+        let section = format!("-----BEGIN PRIVATE KEY-----\n{ed448}\n-----END PRIVATE KEY-----\n");
+        std::fs::write(&pair.files.key, section).unwrap();
+        let errors = load(&pair).unwrap_err().to_string();
+        assert!(errors.contains("it is an Ed448 key; RSA keys"), "{errors}");
     }
 
     #[test]

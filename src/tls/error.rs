@@ -121,12 +121,15 @@ pub enum TlsError {
         source: rustls::Error,
     },
     /// The key's algorithm or encoding is not supported.
-    #[error("{}: the private key cannot be used: {source}", file.display())]
+    #[error(
+        "{}: the private key cannot be used: it is {what}; RSA keys of 2048 to 8192 bits, ECDSA keys of P-256, P-384 or P-521, and Ed25519 keys can be",
+        file.display()
+    )]
     UnusableKey {
         /// The file.
         file: PathBuf,
-        /// Why.
-        source: rustls::Error,
+        /// What it is, with its article.
+        what: &'static str,
     },
     /// The key is not the one that a certificate of the chain was issued for.
     #[error(

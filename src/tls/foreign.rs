@@ -87,7 +87,8 @@ impl Kind {
         if SubjectPublicKeyInfo::from_der(bytes).is_ok_and(|(rest, _)| whole(rest)) {
             return Self::PublicKey;
         }
-        if PrivateKeyDer::try_from(bytes).is_ok() { Self::Key } else { Self::Der }
+        let is_key = length(bytes) == Some(bytes.len()) && PrivateKeyDer::try_from(bytes).is_ok();
+        if is_key { Self::Key } else { Self::Der }
     }
 
     /// With its article.
@@ -167,6 +168,21 @@ pub(super) fn section(label: &str, file: &Path) -> Option<(&'static str, String)
     })
 }
 
+/// What a private key is that TLS has no use for, as far as its encoding says so, and what to do.
+pub(super) fn key(der: &[u8]) -> Option<&'static str> {
+    KEYS.iter().find(|(id, _)| memchr::memmem::find(der, id).is_some()).map(|(_, what)| *what)
+}
+
+/// How long the sequence is that `bytes` begin with, as its head says.
+fn length(bytes: &[u8]) -> Option<usize> {
+    match bytes {
+        [0x30, length @ 0..=0x7f, ..] => Some(2 + usize::from(*length)),
+        [0x30, 0x81, a, ..] => Some(3 + usize::from(*a)),
+        [0x30, 0x82, a, b, ..] => Some(4 + usize::from(u16::from_be_bytes([*a, *b]))),
+        _ => None,
+    }
+}
+
 /// What is inside the sequence that `bytes` begin with; also one of indefinite length (X.690 §8.1.3).
 fn content(bytes: &[u8]) -> Option<&[u8]> {
     match bytes {
@@ -188,6 +204,24 @@ const PKCS7: &[u8] = &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 7];
 const PKCS5: &[u8] = &[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 5];
 const PKCS12_CIPHER: &[u8] = &[6, 10, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 12, 1];
 
+/// Identifiers of algorithms, curves and fields, and what a key is that has one.
+const KEYS: [(&[u8], &str); 11] = [
+    (&[6, 3, 0x2b, 0x65, 0x6e], "an X25519 key, which cannot sign"),
+    (&[6, 3, 0x2b, 0x65, 0x6f], "an X448 key, which cannot sign"),
+    (&[6, 3, 0x2b, 0x65, 0x71], "an Ed448 key"),
+    (&[6, 5, 0x2b, 0x81, 4, 0, 0x0a], "an ECDSA key of the curve secp256k1"),
+    (&[6, 5, 0x2b, 0x81, 4, 0, 0x21], "an ECDSA key of the curve P-224"),
+    (&[6, 8, 0x2a, 0x86, 0x48, 0xce, 0x3d, 3, 1, 1], "an ECDSA key of the curve P-192"),
+    (&[6, 9, 0x2b, 0x24, 3, 3, 2, 8, 1, 1], "an ECDSA key of a Brainpool curve"),
+    (&[6, 8, 0x2a, 0x81, 0x1c, 0xcf, 0x55, 1, 0x82, 0x2d], "an SM2 key"),
+    (&[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x38, 4, 1], "a DSA key"),
+    (
+        &[6, 7, 0x2a, 0x86, 0x48, 0xce, 0x3d, 1, 1],
+        "an ECDSA key that describes its curve instead of naming it (`openssl ec -param_enc named_curve` names it)",
+    ),
+    (&[6, 9, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 0x0a], "a key for RSA-PSS alone"),
+];
+
 #[cfg(test)]
 mod tests {
     use rcgen::PublicKeyData as _;
@@ -206,6 +240,12 @@ mod tests {
         assert_eq!(Kind::of(&[0x30, 0x80, 2, 1, 3, 0x30, 0x80]), Kind::Pkcs12);
         assert_eq!(Kind::of(&[&[0x30, 0x82, 9, 9], PKCS7, &[2]].concat()), Kind::Pkcs7);
         assert_eq!(Kind::of(&[&[0x30, 0x81, 9, 0x30, 9], PKCS5, &[13]].concat()), Kind::EncryptedKey);
+    }
+
+    #[test]
+    fn a_key_with_something_behind_it_is_no_key() {
+        let made = rcgen::KeyPair::generate().unwrap().serialize_der();
+        assert_eq!(Kind::of(&[&made[..], b"junk"].concat()), Kind::Der);
     }
 
     #[test]
