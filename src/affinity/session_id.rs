@@ -54,8 +54,9 @@ struct Cookies<'a> {
 
 impl Keys {
     /// As many as are tried. A client sends several cookies of one name when they differ in path or
-    /// domain; more than a few are an attack on the table's lookups.
-    pub const MAX: usize = 8;
+    /// domain; more than a few are an attack on the table's lookups. Of more, those in the middle are left out: a
+    /// client sends the cookies of the longest paths first and those of `/` last (RFC 6265 §5.4).
+    pub const MAX: usize = 16;
 
     /// What the sources yield. Never allocates unless an id in the target is percent-encoded.
     pub fn find(sources: &KeySources, hasher: &KeyHasher, carrier: &impl Carrier) -> Self {
@@ -240,7 +241,16 @@ impl<'a> Cookies<'a> {
         let list = &self.list[..self.len];
         let at = list.iter().position(|(other, _)| rank(*other) > rank(source)).unwrap_or(self.len);
         // The same id under two names is one key: the better place counts.
-        if at >= Keys::MAX || list[..at].iter().any(|(_, other)| *other == id) {
+        if list[..at].iter().any(|(_, other)| *other == id) {
+            return;
+        }
+        if at == Keys::MAX {
+            let first = list.iter().position(|(other, _)| *other == source).unwrap_or(at);
+            let middle = first + (at - first) / 2;
+            if middle < at {
+                self.list.copy_within(middle + 1.., middle);
+                self.list[at - 1] = (source, id);
+            }
             return;
         }
         let last = self.len.min(Keys::MAX - 1);
