@@ -189,6 +189,39 @@ async fn requests_without_an_id_stay_together_within_a_burst_but_not_for_ever() 
     eventually_within(patience, "it goes elsewhere", async || place().await != first).await;
 }
 
+#[tokio::test]
+async fn a_connection_of_many_requests_without_an_id_is_spread() {
+    let apps = app::several(2);
+    let homing = Setup::new(&apps).pool("balance = \"round-robin\"").start().await;
+    let connection = Client::h2(&homing).connect().await;
+    let mut at_first = 0;
+    for _ in 0..128 {
+        let place = connection.get("/public").send().await.header("x-backend").to_owned();
+        at_first += usize::from(place == "app-1");
+    }
+    assert!((32..=96).contains(&at_first), "{at_first} of 128");
+}
+
+#[tokio::test]
+async fn a_backend_that_returns_gets_few_requests_at_first() {
+    let mut apps = app::several(3);
+    let homing = Setup::new(&apps).pool("slow_start = \"10m\"").start().await;
+    let place = async || Client::h1(&homing).get("/public").send().await.header("x-backend").to_owned();
+    apps[0].stop().await;
+    let down = async || {
+        place().await;
+        homing.metric(UP, &[]).await == 2.0
+    };
+    eventually("it is down", down).await;
+    apps[0].restart();
+    eventually("it is up", async || homing.metric(UP, &[]).await == 3.0).await;
+    let mut returned = 0;
+    for _ in 0..60 {
+        returned += usize::from(place().await == "app-1");
+    }
+    assert!(returned <= 12, "{returned} of 60");
+}
+
 /// In place of a backend, a socket that takes no more connections and refuses none: its queue is full.
 struct Overrun {
     _listener: TcpListener,

@@ -198,10 +198,10 @@ impl Member {
         self.state().up
     }
 
-    /// Marks it up or down; returns whether that changed anything. Coming back up is no slow start,
-    /// unless it restarted meanwhile.
+    /// Marks it up or down; returns whether that changed anything. Coming back up is a slow start: what was down may
+    /// have restarted, and has lost its connections and caches.
     pub fn set_up(&self, up: bool, now: Tick) -> bool {
-        self.change(now, |state| State { up, ..state })
+        self.change(now, |state| State { up, fresh: state.fresh || (up && !state.up), ..state })
     }
 
     /// What the operator wants of it.
@@ -209,10 +209,13 @@ impl Member {
         self.state().admin
     }
 
-    /// Sets what the operator wants of it; returns whether that changed anything. Being ready again
-    /// is no slow start, unless it restarted meanwhile.
+    /// Sets what the operator wants of it; returns whether that changed anything. The end of a maintenance is a slow
+    /// start, the end of a drain is none: its sessions have kept it warm.
     pub fn set_admin(&self, admin: Admin, now: Tick) -> bool {
-        self.change(now, |state| State { admin, ..state })
+        self.change(now, |state| {
+            let returns = state.admin == Admin::Maintenance && admin != Admin::Maintenance;
+            State { admin, fresh: state.fresh || returns, ..state }
+        })
     }
 
     /// Its weight; 0 means that it is never chosen for a new session.

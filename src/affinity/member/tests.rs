@@ -78,17 +78,28 @@ fn a_member_that_joins_a_running_pool_ramps_up() {
 }
 
 #[test]
-fn the_same_instance_comes_back_at_its_full_share() {
+fn a_member_that_was_down_or_in_maintenance_ramps_up_when_it_returns() {
     let member = member();
     member.set_up(false, second(1));
     member.set_up(true, second(2));
-    member.set_admin(Admin::Maintenance, second(3));
-    member.set_admin(Admin::Ready, second(4));
-    assert_eq!(member.share(SLOW_START, second(4)), FULL_SHARE);
+    assert_eq!(member.share(SLOW_START, second(2)), FIRST_SHARE);
+    member.set_up(true, second(100));
+    assert_eq!(member.share(SLOW_START, second(100)), FULL_SHARE, "it was up");
+    member.set_admin(Admin::Maintenance, second(200));
+    member.set_admin(Admin::Ready, second(201));
+    assert_eq!(member.share(SLOW_START, second(201)), FIRST_SHARE);
 }
 
 #[test]
-fn a_restart_in_maintenance_ramps_up_only_when_sessions_are_taken_again() {
+fn the_end_of_a_drain_is_no_slow_start() {
+    let member = member();
+    member.set_admin(Admin::Draining, second(1));
+    member.set_admin(Admin::Ready, second(2));
+    assert_eq!(member.share(SLOW_START, second(2)), FULL_SHARE);
+}
+
+#[test]
+fn a_ramp_begins_only_when_sessions_are_taken_again() {
     let member = member();
     member.set_admin(Admin::Maintenance, second(1));
     member.set_up(false, second(2));
@@ -96,9 +107,7 @@ fn a_restart_in_maintenance_ramps_up_only_when_sessions_are_taken_again() {
     member.set_up(true, second(4));
     member.set_admin(Admin::Ready, second(500));
     assert_eq!(member.share(SLOW_START, second(500)), FIRST_SHARE);
-    member.set_up(false, second(510));
-    member.set_up(true, second(600));
-    assert_eq!(member.share(SLOW_START, second(600)), FULL_SHARE, "it ramps once");
+    assert_eq!(member.share(SLOW_START, second(600)), FULL_SHARE);
 }
 
 #[test]
