@@ -18,6 +18,8 @@ use crate::{
 pub(super) struct Burst {
     /// Where its first request was placed.
     slot: Cell<Option<Kept<Slot>>>,
+    /// Requests without an id that went there.
+    requests: Cell<u32>,
     /// The session of the proxy's own that began with it.
     session: Cell<Option<Kept<(TokenId, Duration)>>>,
     /// How long after an answer requests come that were sent before it: a round trip where requests are sent in
@@ -37,6 +39,8 @@ struct Kept<T> {
 
 /// How long requests follow the first one at most: a page with all it loads.
 const FOLLOWS: Duration = Duration::from_secs(5);
+/// Requests of one burst. A client that asks for more without being told an id keeps none: a crawler, a CDN.
+const MAX_REQUESTS: u32 = 64;
 /// How long they share a session of the proxy's own. Shorter, since a connection may be that of many clients.
 const SHARES: Duration = Duration::from_secs(2);
 /// The longest round trip that is believed.
@@ -48,7 +52,7 @@ impl Burst {
     /// None yet. `round_trip` is how long one takes, for a client that sends requests in parallel.
     pub(super) fn new(round_trip: Option<Duration>) -> Self {
         let crossing = round_trip.unwrap_or_default().min(MAX_CROSSING);
-        Self { slot: Cell::new(None), session: Cell::new(None), crossing }
+        Self { slot: Cell::new(None), requests: Cell::new(0), session: Cell::new(None), crossing }
     }
 
     /// Where the first request of the burst went.
@@ -56,11 +60,18 @@ impl Burst {
         self.kept(&self.slot, pool, FOLLOWS)
     }
 
+    /// Where a request without an id goes with the burst, unless that has had as many as a page may need.
+    pub(super) fn joined(&self, pool: &Arc<Affinity>) -> Option<Slot> {
+        self.slot(pool).filter(|_| self.requests.get() < MAX_REQUESTS)
+    }
+
     /// A request without an id goes there. The burst begins with the first one; later ones do not prolong it.
     pub(super) fn follow(&self, pool: &Arc<Affinity>, slot: Slot) {
-        if self.slot(pool).is_none() {
+        if self.joined(pool).is_none() {
             self.slot.set(Some(Kept::new(pool, slot)));
+            self.requests.set(0);
         }
+        self.requests.set(self.requests.get() + 1);
     }
 
     /// The session of the proxy's own for a request that has none.
@@ -154,6 +165,17 @@ mod tests {
         assert_eq!(burst.slot(&other), None);
         advance(FOLLOWS).await;
         assert_eq!(burst.slot(&pool), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_burst_is_no_larger_than_a_page() {
+        let (burst, pool) = (Burst::new(None), pool());
+        for _ in 0..MAX_REQUESTS {
+            burst.follow(&pool, HERE);
+        }
+        assert_eq!((burst.joined(&pool), burst.slot(&pool)), (None, Some(HERE)));
+        burst.follow(&pool, THERE);
+        assert_eq!(burst.joined(&pool), Some(THERE));
     }
 
     #[tokio::test(start_paused = true)]

@@ -185,7 +185,10 @@ impl Forward<'_> {
         // What has authenticated on a connection of its own goes on there, and only then with its burst.
         let own = self.client.private.get().filter(|_| self.alone);
         let own = own.and_then(|private| private.home(&self.pool.name));
-        let burst = || self.client.burst.slot(&self.pool.affinity);
+        let burst = || match self.keys.is_empty() {
+            true => self.client.burst.joined(&self.pool.affinity),
+            false => self.client.burst.slot(&self.pool.affinity),
+        };
         let ask = Ask {
             keys: self.keys,
             hint: self.hint,
