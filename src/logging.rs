@@ -45,7 +45,7 @@ const CRATES: [&str; 10] = [
     "tungstenite",
 ];
 /// The modules of this crate.
-const MODULES: [&str; 26] = [
+const MODULES: &[&str] = &[
     "admin",
     "admission",
     "affinity",
@@ -58,12 +58,14 @@ const MODULES: [&str; 26] = [
     "demo",
     "error",
     "handover",
+    "host",
     "http1",
     "http2",
     "issue",
     "listener",
     "logging",
     "materials",
+    "path",
     "proxy",
     "route",
     "secret",

@@ -29,7 +29,7 @@ const OFFER: u8 = 3;
 const TABLE: u8 = 5;
 const TABLE_END: u8 = 7;
 const READY: u8 = 8;
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
 // === impl Meeting ===
 
@@ -197,7 +197,7 @@ async fn another_version_is_refused_by_either_side() {
     let (kind, why) = Peer::connect(&meeting).greet(VERSION + 1);
     let why = String::from_utf8(why).expect("text");
     assert_eq!(kind, REFUSED);
-    assert!(why.contains("version 1") && why.contains("the new one 2: restart instead"), "{why}");
+    assert!(why.contains("version 2") && why.contains("the new one 3: restart instead"), "{why}");
     goes_on(&old, &meeting, &backends).await;
 
     let meeting = Meeting::place();
@@ -211,7 +211,7 @@ async fn another_version_is_refused_by_either_side() {
     let ended = meeting.setup(&backends).takeover().run_to_end("serve").await;
     assert_eq!(giver.join().expect("no panic"), HELLO);
     assert_eq!(ended.status.code(), Some(1));
-    assert!(ended.stderr.contains("speaks version 7 of the hand-over, this one 1"), "{}", ended.stderr);
+    assert!(ended.stderr.contains("speaks version 7 of the hand-over, this one 2"), "{}", ended.stderr);
 }
 
 #[tokio::test]
