@@ -170,9 +170,6 @@ impl Aliases {
     }
 
     fn conclude(&self, session: SessionKey, leads: Leads) {
-        if self.is_empty() {
-            return;
-        }
         if let Some((_, names)) = self.names.remove(&session) {
             for name in names.as_slice() {
                 *name.leads() = leads;
@@ -210,11 +207,10 @@ impl Aliases {
         let Some((_, alias)) = alias else { return };
         self.count.fetch_sub(1, Relaxed);
         let leads = *alias.name.leads();
-        // This one and the session's own: no other id has it.
-        if let Leads::To(session) = leads
-            && Arc::strong_count(&alias.name) <= 2
-        {
-            self.names.remove_if_mut(&session, |_, names| names.remove(&alias.name));
+        // Before it is counted who has the name: of two threads that drop its last ids, the second one sees it.
+        drop(alias);
+        if let Leads::To(session) = leads {
+            self.names.remove_if_mut(&session, |_, names| names.tidy());
         }
     }
 
@@ -250,12 +246,12 @@ impl Names {
         *self = Self::Many(Box::new(all));
     }
 
-    /// Takes a name out; true when none is left.
-    fn remove(&mut self, name: &Arc<Name>) -> bool {
+    /// Takes names out that no id has; true when none is left.
+    fn tidy(&mut self) -> bool {
         match self {
-            Self::One(own) => Arc::ptr_eq(own, name),
+            Self::One(own) => Arc::strong_count(own) == 1,
             Self::Many(names) => {
-                names.retain(|own| !Arc::ptr_eq(own, name));
+                names.retain(|own| Arc::strong_count(own) > 1);
                 names.is_empty()
             }
         }

@@ -143,16 +143,22 @@ impl Affinity {
             if let Some(seen) = self.visit(settings, roster, key, ask.now) {
                 return self.known(settings, roster, ask, seen, key, None);
             }
-            match self.resolve(key, ask.now) {
-                Some((Kind::Renamed(now_key), until)) => {
-                    if let Some(seen) = self.visit(settings, roster, now_key, ask.now) {
-                        self.prolong(settings, key, until, now_key, ask.now);
-                        return self.known(settings, roster, ask, seen, now_key, Some(key));
-                    }
+            let mut found = self.resolve(key, ask.now);
+            while let Some((Kind::Renamed(now_key), until)) = found {
+                if let Some(seen) = self.visit(settings, roster, now_key, ask.now) {
+                    self.prolong(settings, key, until, now_key, ask.now);
+                    return self.known(settings, roster, ask, seen, now_key, Some(key));
                 }
-                // Another id of the same request may be that of a living session.
-                Some((Kind::Ended(home), _)) => ended = ended.or(Some(home)),
-                None => {}
+                // It may have been renamed between the two looks.
+                let again = self.resolve(key, ask.now);
+                if again == found {
+                    break;
+                }
+                found = again;
+            }
+            // Another id of the same request may be that of a living session.
+            if let Some((Kind::Ended(home), _)) = found {
+                ended = ended.or(Some(home));
             }
         }
         if let Some(decision) = ended.and_then(|home| ending(roster, home)) {
@@ -202,7 +208,7 @@ impl Affinity {
     /// What became of an id that is no session's, and until when that is remembered.
     pub(super) fn resolve(&self, key: SessionKey, now: Tick) -> Option<(Kind, Tick)> {
         let ended = || self.after.find(key, now).map(|past| (Kind::Ended(past.home), past.until));
-        self.aliases.find(key, now).or_else(ended)
+        self.led(key, now).or_else(ended)
     }
 
     fn known(

@@ -9,6 +9,9 @@ use super::{
     table::{Binding, Flags, Keep},
 };
 
+/// Steps that lead from a replaced id to its session, at most.
+const MAX_STEPS: usize = 8;
+
 /// The id that a response gives a session.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct NewId {
@@ -30,7 +33,7 @@ impl Affinity {
     ) -> Option<Settled> {
         let NewId { key: new, scope, lasts } = new;
         // The old one stays in the table until its successor is there: who looks in between finds it.
-        let (copy, extra) = self
+        let (copy, extra, until) = self
             .alter(old, |binding| {
                 let at = now.max(binding.last_seen());
                 if !self.ledger.renamed(binding, at) {
@@ -41,12 +44,7 @@ impl Affinity {
                 }
                 let extra = if binding.flags.has(Flags::RARE) { self.rare.take(old) } else { None };
                 let ttl = extra.as_ref().and_then(|extra| extra.ttl);
-                self.aliases.rename(
-                    old,
-                    new,
-                    self.alias_until(settings, ttl, now),
-                    settings.max_sessions.get(),
-                );
+                let until = self.alias_until(settings, ttl, now);
                 if let Some(extra) = &extra {
                     extra.renamed(new);
                 }
@@ -55,11 +53,13 @@ impl Affinity {
                 let mut copy = Binding::new(binding.home, at, due, scope, flags);
                 copy.created = binding.created;
                 binding.flags = Flags::LEAVING;
-                (Keep::Yes, Some((copy, extra)))
+                (Keep::Yes, Some((copy, extra, until)))
             })
             .flatten()?;
         let (home, due) = (copy.home, copy.due);
         let twin = self.put_renamed(new, copy, extra);
+        // Earlier ids lead to the old one until then, which is in the table, too.
+        self.aliases.rename(old, new, until, settings.max_sessions.get());
         // Unless another session has got this id meanwhile.
         self.table.change(old, |binding| {
             (if binding.flags.has(Flags::LEAVING) { Keep::No } else { Keep::Yes }, ())
@@ -149,9 +149,24 @@ impl Affinity {
     }
 
     pub(super) fn resolved(&self, key: SessionKey, now: Tick) -> Option<SessionKey> {
-        match self.aliases.find(key, now)? {
+        match self.led(key, now)? {
             (Kind::Renamed(key), _) => Some(key),
             (Kind::Ended(_), _) => None,
         }
+    }
+
+    /// Where a replaced id leads. That is one step but for ids of sessions that became one while they were renamed.
+    pub(super) fn led(&self, key: SessionKey, now: Tick) -> Option<(Kind, Tick)> {
+        let (mut kind, until) = self.aliases.find(key, now)?;
+        for _ in 0..MAX_STEPS {
+            match kind {
+                Kind::Renamed(next) if !self.table.contains(next) => match self.aliases.find(next, now) {
+                    Some((further, _)) if further != kind => kind = further,
+                    _ => break,
+                },
+                _ => break,
+            }
+        }
+        Some((kind, until))
     }
 }

@@ -206,7 +206,8 @@ impl Affinity {
                     // The client sent it beside the known one: it keeps both, and they are two sessions.
                     let beside = answer.keys.as_slice().contains(&set) && self.table.contains(set);
                     settled = match kept {
-                        Some(old) if set != key && !beside => {
+                        // A parallel answer may have set it already.
+                        Some(old) if set != key && set != old && !beside => {
                             let settled = self.replace(settings, member, old, new, now);
                             key = if old == key { settled.key.unwrap_or(key) } else { key };
                             settled

@@ -119,10 +119,13 @@ impl Pool {
     }
 
     pub(super) fn ask_but(&mut self, numbers: &[u32], tried: &[Slot]) -> Decision {
-        let keys = Self::keys(numbers);
+        self.ask_now(&Self::keys(numbers), tried)
+    }
+
+    pub(super) fn ask_now(&self, keys: &Keys, tried: &[Slot]) -> Decision {
         let ask = Ask {
             hint: None,
-            keys: &keys,
+            keys,
             skip: false,
             follow: None,
             tried,

@@ -1,7 +1,9 @@
 //! The second table: what an answer says.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+
 use super::*;
-use crate::affinity::{EndReason, MoveReason, Reason};
+use crate::affinity::{EndReason, MoveReason, Reason, rename::NewId};
 
 #[test]
 fn a_set_cookie_binds_its_id_to_who_answered() {
@@ -113,6 +115,46 @@ fn of_several_ids_the_one_of_the_same_scope_is_renamed() {
     assert_eq!(pool.exchange(&[4], 200, deleted()).2, Change::Touched);
     assert_eq!(pool.exchange(&[4], 200, deleted_in(SHOP)).2, Change::Ended);
     assert_eq!(pool.counts(), (0, 0));
+}
+
+#[test]
+fn an_id_that_a_parallel_answer_has_set_is_refreshed_and_not_renamed() {
+    let mut pool = Pool::new(3);
+    pool.login(1);
+    pool.exchange(&[1], 200, set_in(SHOP, 2));
+    let parallel = [pool.ask(&[2, 1]), pool.ask(&[2, 1])];
+    let changes = parallel.map(|decision| pool.settle(decision, &[2, 1], 200, set(3)).change);
+    assert_eq!(changes, [Change::Renamed, Change::Refreshed]);
+    assert_eq!((pool.counts(), pool.stats().renamed), ((2, 0), 1));
+    // The replaced id and the name of its session.
+    assert_eq!(pool.affinity.sizes().past, 2);
+}
+
+#[test]
+fn earlier_ids_lead_home_while_their_session_is_being_renamed() {
+    const RENAMES: u32 = 20_000;
+    let mut pool = Pool::new(3);
+    // So that none of them is forgotten.
+    pool.settings.max_sessions = NonZeroUsize::new(100_000).unwrap();
+    let home = pool.login(0);
+    let (pool, done, keys) = (&pool, &AtomicBool::new(false), &Pool::keys(&[0]));
+    std::thread::scope(|scope| {
+        scope.spawn(move || {
+            let member = pool.member(home);
+            for number in 0..RENAMES {
+                let new = NewId { key: key(number + 1), scope: ROOT, lasts: None };
+                pool.affinity
+                    .rename(&pool.settings, &member, key(number), new, pool.at())
+                    .expect("a session");
+            }
+            done.store(true, Relaxed);
+        });
+        while !done.load(Relaxed) {
+            let decision = pool.ask_now(keys, &[]);
+            assert_eq!((decision.pick, decision.verdict), (Some(home), Verdict::Home));
+            pool.affinity.abandon(decision.claim);
+        }
+    });
 }
 
 #[test]
