@@ -6,8 +6,12 @@
 
 #[path = "simulation/answers.rs"]
 mod answers;
+#[path = "simulation/browsers.rs"]
+mod browsers;
 #[path = "simulation/checks.rs"]
 mod checks;
+#[path = "simulation/jar.rs"]
+mod jar;
 #[path = "simulation/model.rs"]
 mod model;
 #[path = "simulation/scenes.rs"]

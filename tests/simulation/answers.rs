@@ -2,9 +2,12 @@
 
 use std::time::Duration;
 
-use homing::affinity::{Change, EndReason, MoveReason, Scope, Settings};
+use homing::affinity::{Change, EndReason, MoveReason, Settings};
 
-use super::model::{About, Alias, Home, Id, Leads, Model, NOTHING, Outcome, PastKind, Says, Session, ticks};
+use super::{
+    jar::Place,
+    model::{About, Alias, Home, Id, Leads, Model, NOTHING, Outcome, PastKind, Said, Scope, Session, ticks},
+};
 
 /// An answer, and what only the core can tell: whether an id is bound there now.
 pub(crate) struct Answered<'a> {
@@ -13,67 +16,70 @@ pub(crate) struct Answered<'a> {
     pub(crate) backend: usize,
     pub(crate) instance: Option<u32>,
     pub(crate) status: u16,
-    pub(crate) says: Says,
+    pub(crate) says: &'a [Said],
     pub(crate) carried: &'a [Id],
     pub(crate) bound: &'a dyn Fn(Id) -> bool,
 }
 
 impl Model {
     pub(crate) fn settle(&mut self, about: About, answer: &Answered<'_>) -> Outcome {
-        match (about, answer.says) {
-            (About::Skipped, Says::Set(id, lasts)) => match self.sessions.get_mut(&id) {
-                Some(session) => {
-                    session.seen = self.now;
-                    (Some(id), Change::Touched)
+        let silent = answer.says.is_empty();
+        match about {
+            About::Skipped => self.settle_skipped(answer),
+            About::Nothing | About::Ending => self.learn_all(answer),
+            About::Known { id, .. } => self.settle_known(answer, id),
+            About::Moving { id, from, reason, .. } => self.settle_moving(answer, id, from, reason),
+            About::Unknown { id } if silent && answer.status < 400 => self.confirm(answer, id),
+            About::Unknown { id } => {
+                if answer.says.iter().any(|said| matches!(said, Said::Set(set, ..) if *set == id)) {
+                    self.late_hits += u64::from(self.late.remove(&id).is_some());
                 }
-                None => self.learn(answer, id, lasts),
-            },
-            (About::Nothing | About::Ending, Says::Set(id, lasts)) => self.learn(answer, id, lasts),
-            (About::Nothing | About::Ending | About::Skipped, _) => NOTHING,
-            (About::Known { id, .. }, _) => self.settle_known(answer, id),
-            (About::Moving { id, from, reason, .. }, says) => {
-                self.settle_moving(answer, id, from, reason, says)
-            }
-            (About::Unknown { id }, Says::Set(set, lasts)) => {
-                if id == set {
-                    self.count_late(id);
-                }
-                match self.learn(answer, set, lasts) {
+                match self.learn_all(answer) {
                     NOTHING => (None, Change::Forgotten),
                     outcome => outcome,
                 }
             }
-            (About::Unknown { id }, Says::Silent) if answer.status < 400 => self.confirm(answer, id),
-            (About::Unknown { .. }, _) => (None, Change::Forgotten),
         }
     }
 
-    fn count_late(&mut self, id: Id) {
-        self.late_hits += u64::from(self.late.remove(&id).is_some());
+    fn learn_all(&mut self, answer: &Answered<'_>) -> Outcome {
+        let mut outcome = NOTHING;
+        for said in answer.says {
+            if let Said::Set(id, place, lasts) = said {
+                outcome = self.learn(answer, *id, place, *lasts);
+            }
+        }
+        outcome
     }
 
-    fn settle_moving(
-        &mut self,
-        answer: &Answered<'_>,
-        id: Id,
-        from: Home,
-        reason: MoveReason,
-        says: Says,
-    ) -> Outcome {
-        if matches!(says, Says::Deleted) {
+    fn settle_skipped(&mut self, answer: &Answered<'_>) -> Outcome {
+        let mut outcome = NOTHING;
+        for said in answer.says {
+            let Said::Set(id, place, lasts) = said else { continue };
+            outcome = match self.sessions.get_mut(id) {
+                Some(session) => {
+                    session.seen = self.now;
+                    (Some(*id), Change::Touched)
+                }
+                None => self.learn(answer, *id, place, *lasts),
+            };
+        }
+        outcome
+    }
+
+    fn settle_moving(&mut self, answer: &Answered<'_>, id: Id, from: Home, reason: MoveReason) -> Outcome {
+        let sets = answer.says.iter().any(|said| matches!(said, Said::Set(..)));
+        if !sets && !answer.says.is_empty() {
             let outcome = self.settle_known(answer, id);
             if outcome.1 == Change::Ended {
                 return outcome;
             }
         }
-        let sets = matches!(says, Says::Set(..));
         if !sets && answer.status >= 500 {
             return NOTHING;
         }
-        if let Says::Set(set, lasts) = says
-            && !self.sessions.contains_key(&self.current(id).unwrap_or(id))
-        {
-            return self.learn(answer, set, lasts);
+        if sets && !self.sessions.contains_key(&self.current(id).unwrap_or(id)) {
+            return self.learn_all(answer);
         }
         let moved = self.rehome(answer, id, Some(from), reason);
         if !sets {
@@ -86,46 +92,55 @@ impl Model {
     }
 
     fn settle_known(&mut self, answer: &Answered<'_>, id: Id) -> Outcome {
-        let id = self.current(id).unwrap_or(id);
+        let mut id = self.current(id).unwrap_or(id);
         let now = self.now;
-        let touched = match self.sessions.get_mut(&id) {
+        let mut outcome = match self.sessions.get_mut(&id) {
             Some(session) => {
                 session.seen = now;
                 (Some(id), Change::Touched)
             }
             None => NOTHING,
         };
-        let kept = self.kept(id, answer.carried);
-        match answer.says {
-            Says::Silent => touched,
-            Says::Deleted => {
-                let Some(old) = kept else { return touched };
-                let home = self.sessions[&old].home;
-                let until = now + ticks(answer.settings.grace);
-                self.lead(old, Leads::Ended(home, until));
-                self.end(old, EndReason::Logout);
-                self.past.insert(old, (home, until));
-                if old == id { (None, Change::Ended) } else { touched }
-            }
-            Says::Set(set, lasts) => {
-                let beside = answer.carried.contains(&set) && self.sessions.contains_key(&set);
-                match kept {
-                    Some(old) if set != id && !beside => self.rename(answer, old, set, lasts),
-                    _ => self.learn(answer, set, lasts),
+        for said in answer.says {
+            let kept = self.kept(said.place(), id, answer.carried);
+            match said {
+                Said::Deleted(_) => {
+                    let Some(old) = kept else { continue };
+                    let home = self.sessions[&old].home;
+                    let until = now + ticks(answer.settings.grace);
+                    self.lead(old, Leads::Ended(home, until));
+                    self.end(old, EndReason::Logout);
+                    self.past.insert(old, (home, until));
+                    if old == id {
+                        outcome = (None, Change::Ended);
+                    }
+                }
+                Said::Set(set, place, lasts) => {
+                    let beside = answer.carried.contains(set) && self.sessions.contains_key(set);
+                    outcome = match kept {
+                        Some(old) if *set != id && *set != old && !beside => {
+                            let outcome = self.rename(answer, old, *set, place, *lasts);
+                            id = if old == id { outcome.0.unwrap_or(id) } else { id };
+                            outcome
+                        }
+                        _ => self.learn(answer, *set, place, *lasts),
+                    };
                 }
             }
         }
+        outcome
     }
 
-    /// The session of a request whose id is in the cookie that all answers speak of.
-    fn kept(&self, id: Id, carried: &[Id]) -> Option<Id> {
-        let is_kept = |id: &Id| self.sessions.get(id).is_some_and(|session| session.scope == SCOPE);
+    /// The session of a request whose id is in this cookie.
+    pub(crate) fn kept(&self, place: &Place, id: Id, carried: &[Id]) -> Option<Id> {
+        let is_kept =
+            |id: &Id| self.sessions.get(id).is_some_and(|session| session.scope == Scope::In(place.clone()));
         let others = carried.iter().filter_map(|&id| self.current(id));
         std::iter::once(id).chain(others).find(is_kept)
     }
 
-    fn learn(&mut self, answer: &Answered<'_>, id: Id, lasts: Option<Duration>) -> Outcome {
-        let outcome = self.bind(answer, id, true, SCOPE);
+    fn learn(&mut self, answer: &Answered<'_>, id: Id, place: &Place, lasts: Option<Duration>) -> Outcome {
+        let outcome = self.bind(answer, id, true, Scope::In(place.clone()));
         if outcome.0.is_some() {
             self.lengthen(answer.settings, id, lasts);
         }
@@ -147,7 +162,7 @@ impl Model {
                 let id = self.current(id);
                 return (id, if id.is_some() { Change::Touched } else { Change::None });
             }
-            None => self.count_late(id),
+            None => self.late_hits += u64::from(self.late.remove(&id).is_some()),
         }
         if !self.sessions.contains_key(&id) {
             let max = answer.settings.max_sessions.get();
@@ -157,7 +172,7 @@ impl Model {
                 return (None, Change::Forgotten);
             }
         }
-        match self.bind(answer, id, false, Scope::UNKNOWN) {
+        match self.bind(answer, id, false, Scope::Unknown) {
             (id, Change::Learned) => (id, Change::Confirmed),
             outcome => outcome,
         }
@@ -178,7 +193,7 @@ impl Model {
         let change = match self.sessions.get_mut(&id) {
             Some(session) => {
                 session.unlearned &= !set;
-                session.scope = session.scope.and(scope);
+                session.scope = session.scope.and(&scope);
                 if Some(session.home) == home || !set {
                     session.seen = now;
                     Change::Refreshed
@@ -229,7 +244,7 @@ impl Model {
         idle.sort_unstable();
         // The very id that the answer sets may have made room before it was set.
         let set = match answer.says {
-            Says::Set(set, _) => idle.iter().find(|(_, id)| *id == set).map(|(_, id)| *id),
+            [Said::Set(set, ..)] => idle.iter().find(|(_, id)| id == set).map(|(_, id)| *id),
             _ => None,
         };
         let missing = if missing.is_empty() { Vec::from_iter(set) } else { missing };
@@ -278,7 +293,7 @@ impl Model {
                 (Some(id), self.move_session(id, home, reason))
             }
             None if known => NOTHING,
-            None => self.bind(answer, id, true, Scope::UNKNOWN),
+            None => self.bind(answer, id, true, Scope::Unknown),
         }
     }
 
@@ -300,10 +315,17 @@ impl Model {
         Change::Moved
     }
 
-    fn rename(&mut self, answer: &Answered<'_>, old: Id, new: Id, lasts: Option<Duration>) -> Outcome {
+    fn rename(
+        &mut self,
+        answer: &Answered<'_>,
+        old: Id,
+        new: Id,
+        place: &Place,
+        lasts: Option<Duration>,
+    ) -> Outcome {
         let alive = self.sessions.get(&old).is_some_and(|session| !self.is_ghost(session.home));
         if !alive {
-            return self.learn(answer, new, lasts);
+            return self.learn(answer, new, place, lasts);
         }
         let mut session = self.forget(old, Leads::To(new)).expect("it is bound");
         self.renamed += 1;
@@ -313,7 +335,7 @@ impl Model {
         self.past.remove(&new);
         session.seen = self.now;
         session.unlearned = false;
-        session.scope = SCOPE;
+        session.scope = Scope::In(place.clone());
         for stream in &session.streams {
             self.streams.insert(*stream, new);
         }
@@ -323,7 +345,7 @@ impl Model {
                 self.backends[session.home.0].ended[EndReason::Logout as usize] += 1;
                 self.ended += 1;
             }
-            return self.learn(answer, new, lasts);
+            return self.learn(answer, new, place, lasts);
         }
         let home = session.home;
         self.sessions.insert(new, session);
@@ -353,7 +375,5 @@ impl Answered<'_> {
     }
 }
 
-/// The one cookie that backends set here.
-pub(crate) const SCOPE: Scope = Scope::from_bits(1_000);
 /// Sessions that fall idle within a few ticks of one another go in any order.
 const EVICTION_SLACK: u32 = 64;

@@ -3,7 +3,9 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use homing::affinity::{Change, EndReason, Member, MoveReason, OnDown, Reason, Scope, Settings, Verdict};
+use homing::affinity::{Change, EndReason, Member, MoveReason, OnDown, Reason, Settings, Verdict};
+
+use crate::jar::{Place, SetCookie};
 
 /// The number of a session id.
 pub(crate) type Id = u32;
@@ -80,12 +82,19 @@ pub(crate) struct Expected {
     pub(crate) about: About,
 }
 
-/// What an answer says.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Says {
-    Silent,
-    Set(Id, Option<Duration>),
-    Deleted,
+/// Which cookie holds an id, as far as answers have told.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum Scope {
+    Unknown,
+    In(Place),
+    Several,
+}
+
+/// One thing that an answer says.
+#[derive(Clone, Debug)]
+pub(crate) enum Said {
+    Set(Id, Place, Option<Duration>),
+    Deleted(Place),
 }
 
 #[derive(Default)]
@@ -110,6 +119,41 @@ pub(crate) struct Model {
     pub(crate) over_quota: u64,
     /// The table was full: what is not counted may be dropped.
     pub(crate) wanted: bool,
+}
+
+impl Said {
+    /// What Set-Cookie fields say: of one place the last one, and no more than four places.
+    pub(crate) fn read(set_cookies: &[String], host: &str, path: &str) -> Vec<Self> {
+        let mut all: Vec<Self> = Vec::new();
+        for text in set_cookies {
+            let set = SetCookie::read(text, host, path);
+            all.retain(|said| *said.place() != set.place);
+            if all.len() == 4 {
+                continue;
+            }
+            all.push(match crate::browsers::id_in(&set.value) {
+                Some(id) if !set.deletes() => Self::Set(id, set.place.clone(), set.lasts()),
+                _ => Self::Deleted(set.place),
+            });
+        }
+        all
+    }
+
+    pub(crate) fn place(&self) -> &Place {
+        match self {
+            Self::Set(_, place, _) | Self::Deleted(place) => place,
+        }
+    }
+}
+
+impl Scope {
+    pub(crate) fn and(&self, other: &Self) -> Self {
+        match (self, other) {
+            (Self::Unknown, scope) | (scope, Self::Unknown) => scope.clone(),
+            (one, two) if one == two => one.clone(),
+            _ => Self::Several,
+        }
+    }
 }
 
 pub(crate) fn ticks(time: Duration) -> u32 {

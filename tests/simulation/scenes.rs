@@ -1,14 +1,16 @@
 //! What happens: one step at a time.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 use homing::affinity::{
-    Admin, Answer, Ask, Change, Effect, Effects, EndReason, MoveReason, OnUnknown, Reason, Slot, Verdict,
+    Admin, Answer, Ask, Change, Effects, EndReason, Exchange, MoveReason, OnUnknown, Reason, Slot, Target,
+    Verdict,
 };
 
 use crate::{
-    answers::{Answered, SCOPE},
-    model::{About, Id, Says, ticks},
+    answers::Answered,
+    browsers::{Reply, Sender},
+    model::{About, Id, Said, ticks},
     world::{Flight, Held, World, settings},
 };
 
@@ -55,28 +57,7 @@ impl World {
     }
 
     fn request(&mut self) {
-        let client = (!self.chance(8)).then(|| self.rng.usize(..self.clients.len()));
-        let jar = client.and_then(|client| self.clients[client].jar);
-        let mut carried: Vec<Id> = Vec::new();
-        match client {
-            // Made up, or once somebody's.
-            None if self.chance(60) || self.next_id == 0 => carried.push(self.fresh_id()),
-            None => carried.push(self.rng.u32(1..=self.next_id)),
-            Some(_) => {
-                if self.chance(5) {
-                    carried.push(self.fresh_id());
-                }
-                carried.extend(jar);
-                if self.chance(5) && self.next_id > 0 {
-                    carried.push(self.rng.u32(1..=self.next_id));
-                }
-                if self.chance(4) {
-                    carried.clear();
-                }
-            }
-        }
-        let mut seen = Vec::new();
-        carried.retain(|id| !seen.contains(id) && (seen.push(*id), true).1);
+        let (sender, carried) = self.sender();
         let skip = self.chance(3);
         let tried: Vec<usize> = match self.chance(10) {
             true => {
@@ -86,12 +67,12 @@ impl World {
             false => Vec::new(),
         };
         let follow = if self.chance(20) { Some(self.rng.usize(..self.model.backends.len())) } else { None };
-        self.choose(client, carried, skip, follow, &tried, false);
+        self.choose(sender, carried, skip, follow, &tried, false);
     }
 
     fn choose(
         &mut self,
-        client: Option<usize>,
+        sender: Sender,
         carried: Vec<Id>,
         skip: bool,
         follow: Option<usize>,
@@ -119,27 +100,24 @@ impl World {
         let picked =
             decision.pick.map(|slot| self.backend_of(self.roster.member(slot).expect("it is configured")));
         self.log.push(format!(
-            "{:>8} client {client:?} sends {carried:?} skip {skip} tried {tried:?}: {:?} {:?} to {picked:?} ({:?})",
-            self.model.now, decision.verdict, decision.reason, expected.about
+            "{:>8} client {:?} sends {carried:?} to {}{} skip {skip} tried {tried:?}: {:?} {:?} to {picked:?} ({:?})",
+            self.model.now,
+            sender.client,
+            sender.host,
+            sender.path,
+            decision.verdict,
+            decision.reason,
+            expected.about
         ));
-        if let Some(client) = client
-            && !skip
-            && carried.first().is_some_and(|id| Some(*id) == self.clients[client].jar)
-            && let Some((home, told)) = self.clients[client].home
-            && self.model.now - told < ticks(self.settings.session_timeout)
-            && self.settings.max_age.is_none()
-            && self.model.backends[home.0].configured
-            && !self.model.is_ghost(home)
-            && self.model.serves(home.0)
-        {
-            assert_eq!(picked, Some(home.0), "a live session is sent elsewhere");
+        if !skip && let Some(home) = self.promised(&sender) {
+            assert_eq!(picked, Some(home), "a live session is sent elsewhere");
             assert_eq!(decision.verdict, Verdict::Home);
         }
         if expected.waits {
             assert!(decision.pick.is_none() && decision.wait_for.is_some(), "{decision:?} {expected:?}");
             self.affinity.abandon(decision.claim);
             if self.chance(50) {
-                self.choose(client, carried, skip, follow, tried, true);
+                self.choose(sender, carried, skip, follow, tried, true);
             }
             return;
         }
@@ -168,7 +146,7 @@ impl World {
         }
         let member = self.roster.member(decision.pick.expect("it was picked")).expect("it is configured");
         self.flights.push(Flight {
-            client,
+            sender,
             carried,
             keys,
             claim: decision.claim,
@@ -207,17 +185,22 @@ impl World {
     fn answer(&mut self, at: usize) {
         let flight = self.flights.swap_remove(at);
         let status = *self.rng.choice(&[200, 200, 200, 200, 302, 404, 500]).expect("some");
-        let says = self.says(&flight);
-        let same = self.same_session(&flight);
-        let others = self.others(&flight, says);
-        let effects = match says {
-            Says::Silent => Effects::SILENT,
-            Says::Deleted => Effect::Deleted { scope: SCOPE }.into(),
-            Says::Set(id, lasts) => Effect::Set { key: self.key(id), scope: SCOPE, lasts }.into(),
+        let set_cookies = self.set_cookies(&flight);
+        let Sender { client, host, path, .. } = flight.sender;
+        let says = Said::read(&set_cookies, host, path);
+        let affected = self.affected(&flight, &says);
+        let told = self.break_promises(&affected, client, self.moving(&flight), &says);
+        let exchange = Exchange {
+            carried: flight.keys.source(),
+            method: "GET",
+            target: Target { host: host.as_bytes(), path: path.as_bytes() },
+            wall_unix: 0,
         };
+        let reply = Reply { status, set_cookies: &set_cookies };
+        let effects = Effects::of(&self.settings.keys, &self.hasher, &exchange, &reply);
         self.log.push(format!(
-            "{:>8} backend {} answers {status} {says:?} to client {:?} {:?} {:?}",
-            self.model.now, flight.backend, flight.client, flight.carried, flight.about
+            "{:>8} backend {} answers {status} {set_cookies:?} to client {client:?} {:?} {:?}",
+            self.model.now, flight.backend, flight.carried, flight.about
         ));
         let answer = Answer {
             slot: flight.member.slot(),
@@ -244,7 +227,7 @@ impl World {
             backend: flight.backend,
             instance,
             status,
-            says,
+            says: &says,
             carried: &flight.carried,
             bound: &bound,
         };
@@ -253,112 +236,12 @@ impl World {
         self.unpin(flight.pinned);
         self.log.push(format!("{:>8}   {:?}", self.model.now, settled.change));
         assert_eq!((settled.key, settled.change), (outcome.0.map(|id| self.key(id)), outcome.1));
-        if !matches!(outcome.1, Change::Touched | Change::None) {
-            others.into_iter().for_each(|other| self.lose(other));
-        }
-        if let Some(client) = flight.client {
-            self.receive(client, &flight.carried, says, same, outcome);
-        }
+        self.receive(&flight.sender, &flight.carried, flight.about, &set_cookies, &told, outcome);
         if let Some(id) = outcome.0
             && self.chance(8)
         {
             self.hold(id, &flight.member);
         }
-    }
-
-    fn says(&mut self, flight: &Flight) -> Says {
-        let lasts = self.chance(15).then(|| Duration::from_secs(self.rng.u64(1..400)));
-        match self.rng.u8(0..100) {
-            0..20 => Says::Set(self.fresh_id(), lasts),
-            // Sliding cookies.
-            20..28 if !flight.carried.is_empty() => Says::Set(flight.carried[0], lasts),
-            28..34 => Says::Deleted,
-            34..36 if self.next_id > 0 => Says::Set(self.rng.u32(1..=self.next_id), lasts),
-            _ if flight.carried.is_empty() => Says::Set(self.fresh_id(), lasts),
-            _ => Says::Silent,
-        }
-    }
-
-    /// Whether a request is about the very session to which its client's cookie leads by now.
-    fn same_session(&self, flight: &Flight) -> bool {
-        let About::Known { id, .. } = flight.about else { return false };
-        let jar = flight.client.and_then(|client| self.clients[client].jar);
-        let current = self.model.current(id);
-        current.is_some() && jar.and_then(|jar| self.model.current(jar)) == current
-    }
-
-    /// Clients that share the session of another one's request, by having its id from who knows where.
-    fn others(&self, flight: &Flight, says: Says) -> Vec<usize> {
-        let about = match flight.about {
-            About::Known { id, .. } | About::Moving { id, .. } => self.model.current(id),
-            _ => None,
-        };
-        let set = match says {
-            Says::Set(set, _) => self.model.current(set),
-            _ => None,
-        };
-        let leads = |at: usize| self.clients[at].jar.and_then(|jar| self.model.current(jar));
-        (0..self.clients.len())
-            .filter(|&at| Some(at) != flight.client)
-            .filter(|&at| leads(at).is_some_and(|id| Some(id) == about || Some(id) == set))
-            .collect()
-    }
-
-    /// What the client makes of the answer, and what it may expect from then on.
-    fn receive(
-        &mut self,
-        client: usize,
-        carried: &[Id],
-        says: Says,
-        same: bool,
-        (id, change): (Option<Id>, Change),
-    ) {
-        let lost = self.chance(2);
-        let had = self.clients[client].jar;
-        let beside = matches!(says, Says::Set(set, _) if carried.contains(&set));
-        let parallel = had.is_some_and(|had| !carried.contains(&had)) && !beside;
-        let keeps = parallel && self.chance(50);
-        match says {
-            Says::Set(..) | Says::Deleted if lost => {
-                self.lose(client);
-                return;
-            }
-            Says::Set(set, _) => {
-                let whose = self.clients.iter().enumerate();
-                let others = whose.filter(|(at, other)| *at != client && other.jar == Some(set));
-                let others: Vec<usize> = others.map(|(at, _)| at).collect();
-                if !keeps {
-                    self.clients[client].jar = Some(set);
-                    self.clients[client].lost = !others.is_empty();
-                }
-                others.into_iter().for_each(|other| self.lose(other));
-            }
-            Says::Deleted => self.clients[client].jar = None,
-            Says::Silent => {}
-        }
-        if keeps && matches!(says, Says::Set(..)) && change == Change::Refreshed {
-            // Two of its sessions became one, and it goes on with the id of neither.
-            self.lose(client);
-        }
-        let jar = self.clients[client].jar;
-        let leads = jar.and_then(|jar| self.model.current(jar));
-        // An earlier id leads on for a TTL after its own last use, whoever else uses the session.
-        let used = jar.is_some_and(|jar| carried.contains(&jar)) || matches!(says, Says::Set(..));
-        let told = if used { Some(self.model.now) } else { self.clients[client].home.map(|(_, told)| told) };
-        self.clients[client].home = id.and_then(|id| {
-            // Of two answers to requests that had no session, or not the same, each makes its own.
-            let mine = !self.clients[client].lost;
-            let mine = mine && (leads == Some(id) || (keeps && same && change == Change::Renamed));
-            // Nor is anything promised by a backend that has left.
-            let session =
-                self.model.sessions.get(&id).filter(|session| mine && self.model.counts(session))?;
-            Some((session.home, told?))
-        });
-    }
-
-    fn lose(&mut self, client: usize) {
-        self.clients[client].home = None;
-        self.clients[client].lost = true;
     }
 
     fn hold(&mut self, id: Id, member: &Arc<homing::affinity::Member>) {
@@ -421,7 +304,7 @@ impl World {
                 self.settings = settings(&mut self.rng);
                 self.settings.balance = balance;
                 // Some have just expired by the old settings, and would not by the new.
-                self.clients.iter_mut().for_each(|client| client.home = None);
+                self.clients.iter_mut().for_each(|client| client.promises.clear());
             }
             1 => {
                 let at = self.rng.usize(..self.model.backends.len());
@@ -449,7 +332,7 @@ impl World {
                 self.model.configure(at, configured);
                 // What it had makes room, if need be.
                 for client in &mut self.clients {
-                    client.home = client.home.filter(|(home, _)| home.0 != at);
+                    client.promises.retain(|_, (home, _)| home.0 != at);
                 }
             }
         }
@@ -466,14 +349,7 @@ impl World {
         let id = self.rng.u32(1..=self.next_id);
         let key = self.key(id);
         let current = self.model.current(id).filter(|id| self.model.sessions.contains_key(id));
-        if let Some(current) = current {
-            for client in 0..self.clients.len() {
-                let jar = self.clients[client].jar;
-                if jar.and_then(|jar| self.model.current(jar)) == Some(current) {
-                    self.lose(client);
-                }
-            }
-        }
+        self.break_promises(&current.into_iter().collect(), None, None, &[]);
         let now = self.now();
         if self.chance(50) {
             self.log.push(format!("{:>8} operator ends {id}, now {current:?}", self.model.now));
@@ -493,7 +369,7 @@ impl World {
             backend,
             instance: Some(self.model.backends[backend].instance),
             status: 200,
-            says: Says::Silent,
+            says: &[],
             carried: &[],
             bound: &|_| true,
         };

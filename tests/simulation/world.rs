@@ -8,7 +8,10 @@ use homing::affinity::{
     OnUnknown, Roster, SessionKey, Settings, Tick,
 };
 
-use crate::model::{About, Backend, Home, Id, Leads, Model};
+use crate::{
+    browsers::{Client, Sender},
+    model::{About, Backend, Id, Leads, Model},
+};
 
 pub(crate) struct World {
     pub(crate) rng: Rng,
@@ -17,28 +20,19 @@ pub(crate) struct World {
     pub(crate) roster: Roster,
     pub(crate) model: Model,
     pub(crate) clients: Vec<Client>,
+    /// Each id is one client's, in one cookie.
+    pub(crate) honest: bool,
     pub(crate) flights: Vec<Flight>,
     pub(crate) holds: Vec<Held>,
     pub(crate) log: Vec<String>,
     pub(crate) next_id: Id,
     pub(crate) next_stream: u32,
-    hasher: KeyHasher,
-}
-
-#[derive(Default)]
-pub(crate) struct Client {
-    /// Its cookie.
-    pub(crate) jar: Option<Id>,
-    /// Where its session must be, since when it was last told so.
-    pub(crate) home: Option<(Home, u32)>,
-    /// An answer was lost, or somebody else has its cookie: it may expect nothing until it gets another.
-    pub(crate) lost: bool,
+    pub(crate) hasher: KeyHasher,
 }
 
 /// A request under way.
 pub(crate) struct Flight {
-    /// None for somebody who sends made-up ids.
-    pub(crate) client: Option<usize>,
+    pub(crate) sender: Sender,
     pub(crate) carried: Vec<Id>,
     pub(crate) keys: Keys,
     pub(crate) claim: Claim,
@@ -98,7 +92,8 @@ impl World {
             settings,
             roster: Roster::default(),
             model,
-            clients: (0..rng.usize(1..30)).map(|_| Client::default()).collect(),
+            clients: (0..rng.usize(1..12)).map(|_| Client::default()).collect(),
+            honest: seed % 2 == 0,
             flights: Vec::new(),
             holds: Vec::new(),
             log: Vec::new(),
