@@ -136,9 +136,11 @@ impl Onward<'_> {
             if is_hop_by_hop(name) || told.is_ours(name) {
                 continue;
             }
-            if !self.sender.trusted && is_forwarding(name.as_str()) || named.contains(name) {
+            let may_forward = self.sender.trusted && !name.as_str().contains('_');
+            if !may_forward && is_forwarding(name.as_str()) || named.contains(name) {
                 // What a stranger says about earlier hops, in any of the fields that applications are known to
-                // believe.
+                // believe. Spelled with `_`, it is a stranger's even if a trusted proxy passes it on: no proxy writes it
+                // so, and to CGI and WSGI it is the same field.
                 continue;
             }
             if *name == COOKIE && self.version == Version::HTTP_2 {
@@ -399,6 +401,16 @@ mod tests {
         prepare(&mut headers, Version::HTTP_11, true);
         assert_eq!(headers["x-forwarded-for"], "203.0.113.9, 192.0.2.7");
         assert_eq!(headers["x-forwarded-proto"], "http");
+    }
+
+    #[test]
+    fn what_a_trusted_peer_passes_on_spelled_with_underscores_is_not_believed() {
+        let fields =
+            [("x-forwarded-for", "203.0.113.9"), ("x_forwarded_for", "6.6.6.6"), ("x_real-ip", "6.6.6.6")];
+        let mut headers = map(&fields);
+        prepare(&mut headers, Version::HTTP_11, true);
+        assert!(!headers.keys().any(|name| name.as_str().contains('_')), "{headers:?}");
+        assert_eq!(headers["x-forwarded-for"], "203.0.113.9, 192.0.2.7");
     }
 
     #[test]
