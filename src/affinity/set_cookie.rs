@@ -76,9 +76,9 @@ impl Effects {
 
     /// Reads a response.
     ///
-    /// Sources are read in their order, up to the carried one if the response leaves that alone:
-    /// whatever later ones say, the client goes on to present the carried id first. For the same
-    /// reason, deleting another source's id than the carried one ends nothing.
+    /// Sources are read in their order, up to the carried one if the response leaves that alone. A carried cookie goes
+    /// on to be presented first, but the cookies behind it may be another application's, and outlive it: what a response
+    /// says of those counts, too, each for the session of its own scope.
     pub fn of(
         sources: &[KeySource],
         hasher: &KeyHasher,
@@ -106,6 +106,12 @@ impl Effects {
             let sets = effects.iter().any(|effect| matches!(effect, Effect::Set { .. }));
             if sets || is_carried {
                 effects.iter().for_each(|effect| all.add(effect));
+            }
+            if silent && is_carried {
+                let beside = sources[at..].iter().map_while(KeySource::cookie).skip(1);
+                let names = beside.filter(|_| sets_cookies);
+                let effects = names.map(|name| of_cookie(name, hasher, exchange, answer));
+                effects.for_each(|effects| effects.iter().for_each(|effect| all.add(effect)));
             }
             if sets || (silent && is_carried) {
                 break;

@@ -249,12 +249,13 @@ fn of_several_sources_the_first_that_is_set_counts() {
 }
 
 #[test]
-fn a_carried_id_left_alone_outranks_what_later_sources_set() {
+fn a_carried_cookie_left_alone_has_those_of_later_names_beside_it() {
     let sources = [cookie("one"), cookie("two")];
     let of = |carried, fields: &[&str]| {
         Effects::of(&sources, &hasher(), &exchange(Some(carried), "GET"), &setting(fields))
     };
-    assert_eq!(of(0, &["two=b"]), SILENT);
+    assert_eq!(of(0, &["two=b"]), sets("two", "b", None).into());
+    assert_eq!(of(0, &["two="]), deletes("two"));
     assert_eq!(of(0, &["one=", "two=b"]), both(deletes("one"), sets("two", "b", None)));
     assert_eq!(of(1, &["one=a"]), sets("one", "a", None).into());
 }
