@@ -3,6 +3,7 @@
 #[expect(dead_code, reason = "each test file uses its part of the harness")]
 mod support;
 
+use futures_util::StreamExt;
 use std::{
     collections::BTreeSet,
     fs::{self, Permissions},
@@ -489,11 +490,7 @@ async fn first_visit(client: &Client) -> (Jar, String) {
 
 async fn visitors(homing: &Homing, count: usize) -> Vec<(Jar, String)> {
     let client = Client::h1(homing);
-    let mut visitors = Vec::new();
-    for _ in 0..count {
-        visitors.push(first_visit(&client).await);
-    }
-    visitors
+    futures_util::stream::iter(0..count).then(async |_| first_visit(&client).await).collect().await
 }
 
 /// The Set-Cookie fields of an answer.
