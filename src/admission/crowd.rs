@@ -98,6 +98,7 @@ impl Crowd {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
@@ -110,7 +111,7 @@ mod tests {
 
     #[test]
     fn many_sessions_on_few_connections_are_told_of_once_an_episode() {
-        let (crowds, now, there) = (Crowds::default(), Instant::now(), address("192.0.2.1"));
+        let (crowds, now, there) = (Crowds::default(), clock::now(), address("192.0.2.1"));
         assert_eq!(begin(&crowds, there, 20, now), 0);
         assert_eq!(begin(&crowds, there, 20, now), 1);
         assert_eq!(begin(&crowds, there, 500, now), 0);
@@ -122,14 +123,14 @@ mod tests {
 
     #[test]
     fn few_sessions_on_many_connections_are_nothing_to_tell_of() {
-        let (crowds, now) = (Crowds::default(), Instant::now());
+        let (crowds, now) = (Crowds::default(), clock::now());
         let told: usize = (0..1_000).map(|_| begin(&crowds, address("192.0.2.1"), MANY - 1, now)).sum();
         assert_eq!((told, crowds.now(now).len()), (0, 0));
     }
 
     #[test]
     fn no_number_of_addresses_takes_more_room_than_there_is() {
-        let (crowds, now) = (Crowds::default(), Instant::now());
+        let (crowds, now) = (Crowds::default(), clock::now());
         for number in 0..1_000_u32 {
             begin(&crowds, IpAddr::from(number.to_be_bytes()), 40, now);
         }

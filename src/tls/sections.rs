@@ -20,6 +20,13 @@ enum Marker {
     End(String),
 }
 
+/// A line around its first marker.
+struct Cut<'a> {
+    before: &'a [u8],
+    marker: Marker,
+    after: &'a [u8],
+}
+
 /// The sections of `text`, in its order.
 ///
 /// # Errors
@@ -34,7 +41,7 @@ pub(super) fn sections(text: &[u8]) -> Result<Vec<Section>, String> {
         if open.is_none() && rest.starts_with(b"#") {
             continue;
         }
-        while let Some((before, marker, after)) = next_marker(rest, number)? {
+        while let Some(Cut { before, marker, after }) = next_marker(rest, number)? {
             take(before, open.as_mut(), number)?;
             open = match (marker, open) {
                 (Marker::Begin(label), None) => Some(Section { label, line: number, body: Vec::new() }),
@@ -121,7 +128,7 @@ fn utf8(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// The first BEGIN or END in `line`, with what is before and after it.
-fn next_marker(line: &[u8], number: usize) -> Result<Option<(&[u8], Marker, &[u8])>, String> {
+fn next_marker(line: &[u8], number: usize) -> Result<Option<Cut<'_>>, String> {
     let at = |what: &[u8]| line.windows(what.len()).position(|window| window == what);
     let (start, word, is_begin) = match (at(BEGIN), at(END)) {
         (Some(begin), end) if end.is_none_or(|end| begin < end) => (begin, BEGIN, true),
@@ -138,7 +145,7 @@ fn next_marker(line: &[u8], number: usize) -> Result<Option<(&[u8], Marker, &[u8
     let marker = if is_begin { Marker::Begin(label) } else { Marker::End(label) };
     // More dashes than there should be are not part of what stands before.
     let dashes = line[..start].iter().rev().take_while(|byte| **byte == b'-').count();
-    Ok(Some((&line[..start - dashes], marker, &after[DASHES.len()..])))
+    Ok(Some(Cut { before: &line[..start - dashes], marker, after: &after[DASHES.len()..] }))
 }
 
 /// Takes text of one line, inside or outside of a section.

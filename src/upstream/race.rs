@@ -91,9 +91,10 @@ mod tests {
     use std::net::TcpListener;
 
     use socket2::{Domain, Socket, Type};
-    use tokio::time::{Instant, timeout};
+    use tokio::time::timeout;
 
     use super::*;
+    use crate::clock;
 
     fn addresses(texts: &[&str]) -> Vec<SocketAddr> {
         texts.iter().map(|text| text.parse().unwrap()).collect()
@@ -145,7 +146,7 @@ mod tests {
     async fn a_silent_address_costs_a_quarter_of_a_second() {
         let (hole, alive) = (BlackHole::new(), TcpListener::bind("127.0.0.1:0").unwrap());
         let alive = alive.local_addr().map(|address| (address, alive)).unwrap();
-        let began = Instant::now();
+        let began = clock::now();
         let won = timeout(Duration::from_secs(3), race(vec![hole.address, alive.0])).await;
         assert_eq!(won.expect("in time").unwrap().1, alive.0);
         assert!(began.elapsed() >= DELAY, "{:?}", began.elapsed());
@@ -155,7 +156,7 @@ mod tests {
     async fn a_refusing_address_costs_no_time_and_the_first_connection_wins() {
         let alive = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = alive.local_addr().unwrap();
-        let began = Instant::now();
+        let began = clock::now();
         let refusing: Vec<_> = (0..20).map(|_| refusing()).filter(|other| *other != address).collect();
         let won = race(refusing.into_iter().chain([address]).collect()).await;
         assert_eq!(won.unwrap().1, address);
