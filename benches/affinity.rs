@@ -86,7 +86,17 @@ impl Pool {
     }
 
     fn exchange(&self, keys: &Keys, effects: &Effects, random: u64, now: Tick) {
-        let ask = Ask { hint: None, keys, skip: false, follow: None, tried: &[], random, now, waited: false };
+        let ask = Ask {
+            hint: None,
+            keys,
+            skip: false,
+            follow: None,
+            tried: &[],
+            random,
+            now,
+            waited: false,
+            crawls: false,
+        };
         let decision = self.affinity.choose(&self.settings, &self.roster, &ask);
         let slot = decision.pick.expect("a backend");
         let answer = Answer { slot, status: 200, effects, keys, now };
@@ -94,8 +104,17 @@ impl Pool {
     }
 
     fn decide(&self, keys: &Keys, now: Tick) {
-        let ask =
-            Ask { hint: None, keys, skip: false, follow: None, tried: &[], random: 1, now, waited: false };
+        let ask = Ask {
+            hint: None,
+            keys,
+            skip: false,
+            follow: None,
+            tried: &[],
+            random: 1,
+            now,
+            waited: false,
+            crawls: false,
+        };
         let decision = black_box(self.affinity.choose(&self.settings, &self.roster, &ask));
         self.affinity.abandon(decision.claim);
     }
@@ -235,6 +254,7 @@ fn place(criterion: &mut Criterion) {
                             random,
                             now,
                             waited: false,
+                            crawls: false,
                         };
                         let decision = pool.affinity.choose(&pool.settings, &pool.roster, &ask);
                         pool.affinity.abandon(decision.claim);

@@ -43,6 +43,7 @@ fn main() {
             random: number as u64,
             now,
             waited: false,
+            crawls: false,
         };
         let decision = affinity.choose(&settings, &roster, &ask);
         let slot = decision.pick.expect("a backend");

@@ -92,6 +92,7 @@ impl Pool {
             random,
             now: self.at(),
             waited: false,
+            crawls: false,
         };
         let decision = self.affinity.choose(&self.settings, &self.roster, &ask);
         let Some(slot) = decision.pick else {

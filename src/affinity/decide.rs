@@ -32,6 +32,9 @@ pub struct Ask<'a> {
     pub now: Tick,
     /// Whether the request has waited for its home (`on_down = "wait:…"`).
     pub waited: bool,
+    /// Whether so many requests without an id came before on its client connection that it is no browser's: it will
+    /// begin no session, as far as can be told.
+    pub crawls: bool,
 }
 
 /// Where a request goes, and why.
@@ -313,7 +316,7 @@ impl Affinity {
         reason: Reason,
     ) -> Decision {
         let guessed = verdict == Verdict::Placed;
-        let what = if guessed { self.turns.guess(ask.random) } else { What::Request };
+        let what = if guessed && !ask.crawls { self.turns.guess(ask.random) } else { What::Request };
         match placement::place(what, settings, roster, ask.tried, ask.random, ask.now, &self.turns) {
             Some(slot) => {
                 let mut claim = Claim::FREE.placing(roster.member(slot).filter(|_| guessed));

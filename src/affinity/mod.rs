@@ -305,7 +305,8 @@ impl Affinity {
 
     /// An operator gives a session another home; false when there is no such session.
     pub fn move_to(&self, settings: &Settings, key: SessionKey, to: &Member, now: Tick) -> bool {
-        self.current(key, now).is_some_and(|key| {
+        let key = self.current(key, now).filter(|key| self.table.contains(*key));
+        key.is_some_and(|key| {
             self.rehome(settings, to, key, None, MoveReason::Admin, now).change == Change::Moved
         })
     }

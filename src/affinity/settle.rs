@@ -3,6 +3,7 @@
 use super::{
     Affinity, Claim, Effect, Effects, EndReason, Keys, Member, MoveReason, Roster, Scope, SessionKey,
     Settings, Slot, Tick,
+    afterlife::Kind,
     decide::ClaimKind,
     placement::What,
     rename::NewId,
@@ -84,13 +85,24 @@ impl Affinity {
     ) -> Settled {
         let (effects, now) = (answer.effects, answer.now);
         let silent = effects.is_silent();
-        match claim {
+        if let ClaimKind::Known { key, alias: None } = claim
+            && silent
+            && let Some(settled) = self.settle_silent(settings, member, key, now)
+        {
             // Nearly every answer: one look, no more.
-            ClaimKind::Known { key, alias: None }
-                if silent && let Some(settled) = self.settle_silent(settings, member, key, now) =>
-            {
-                settled
+            return settled;
+        }
+        if let ClaimKind::Known { key, alias } | ClaimKind::Moving { key, alias, .. } = claim {
+            // A replaced id was in use until now, however long the answer took.
+            for earlier in [Some(key), alias].into_iter().flatten() {
+                if let Some((Kind::Renamed(key), until)) = self.led(earlier, now)
+                    && self.table.contains(key)
+                {
+                    self.prolong(settings, earlier, until, key, now);
+                }
             }
+        }
+        match claim {
             ClaimKind::Known { key, .. } => self.settle_known(settings, member, key, answer),
             ClaimKind::Moving { key, from, reason, .. } => {
                 self.settle_moving(settings, member, key, from, reason, answer)

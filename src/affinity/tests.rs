@@ -113,6 +113,7 @@ impl Pool {
             random: self.random,
             now: self.at(),
             waited: false,
+            crawls: false,
         };
         change(&mut ask);
         self.affinity.choose(&self.settings, &self.roster, &ask)
@@ -132,6 +133,7 @@ impl Pool {
             random: 1,
             now: self.at(),
             waited: false,
+            crawls: false,
         };
         self.affinity.choose(&self.settings, &self.roster, &ask)
     }

@@ -102,6 +102,7 @@ mod tests {
                 random: 0,
                 now: Tick::ZERO,
                 waited: false,
+                crawls: false,
             };
             self.affinity.choose(&self.settings, &self.roster, &ask)
         }

@@ -65,13 +65,18 @@ impl Burst {
         self.slot(pool).filter(|_| self.requests.get() < MAX_REQUESTS)
     }
 
+    /// Whether it has had more requests than a page may need.
+    pub(super) fn is_outgrown(&self, pool: &Arc<Affinity>) -> bool {
+        self.requests.get() >= MAX_REQUESTS && self.slot(pool).is_some()
+    }
+
     /// A request without an id goes there. The burst begins with the first one; later ones do not prolong it.
     pub(super) fn follow(&self, pool: &Arc<Affinity>, slot: Slot) {
-        if self.joined(pool).is_none() {
+        if self.slot(pool).is_none() {
             self.slot.set(Some(Kept::new(pool, slot)));
             self.requests.set(0);
         }
-        self.requests.set(self.requests.get() + 1);
+        self.requests.set(self.requests.get().saturating_add(1));
     }
 
     /// The session of the proxy's own for a request that has none.
@@ -173,7 +178,11 @@ mod tests {
         for _ in 0..MAX_REQUESTS {
             burst.follow(&pool, HERE);
         }
-        assert_eq!((burst.joined(&pool), burst.slot(&pool)), (None, Some(HERE)));
+        assert!(burst.is_outgrown(&pool));
+        burst.follow(&pool, THERE);
+        assert_eq!((burst.joined(&pool), burst.slot(&pool)), (None, Some(HERE)), "each for itself");
+        advance(FOLLOWS).await;
+        assert!(!burst.is_outgrown(&pool));
         burst.follow(&pool, THERE);
         assert_eq!(burst.joined(&pool), Some(THERE));
     }

@@ -198,6 +198,7 @@ impl Forward<'_> {
             random: fastrand::u64(..),
             now: clock::tick(),
             waited,
+            crawls: self.alone && self.client.burst.is_outgrown(&self.pool.affinity),
         };
         let decision = self.pool.affinity.choose(&self.pool.settings, &self.pool.roster, &ask);
         if let (Verdict::Placed, Some(slot)) = (decision.verdict, decision.pick) {

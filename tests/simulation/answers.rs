@@ -24,6 +24,15 @@ pub(crate) struct Answered<'a> {
 impl Model {
     pub(crate) fn settle(&mut self, about: About, answer: &Answered<'_>) -> Outcome {
         let silent = answer.says.is_empty();
+        if let About::Known { id, alias } | About::Moving { id, alias, .. } = about {
+            for earlier in [Some(id), alias].into_iter().flatten() {
+                if let Some(PastKind::Renamed(now)) = self.resolve(earlier)
+                    && self.sessions.contains_key(&now)
+                {
+                    self.prolong(answer.settings, earlier, now);
+                }
+            }
+        }
         match about {
             About::Skipped => self.settle_skipped(answer),
             About::Nothing | About::Ending => self.learn_all(answer),

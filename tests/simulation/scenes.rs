@@ -94,6 +94,7 @@ impl World {
             random: self.rng.u64(..),
             now: self.now(),
             waited,
+            crawls: self.rng.bool(),
         };
         let decision = self.affinity.choose(&self.settings, &self.roster, &ask);
         let expected = self.model.choose(&self.settings, &carried, skip, follow, tried, waited);

@@ -164,6 +164,15 @@ fn a_rename_elsewhere_is_one_here() {
 }
 
 #[test]
+fn an_operator_does_not_move_a_session_of_which_only_an_earlier_id_is_known() {
+    let pool = Pool::new(2);
+    let until = pool.at().after(pool.settings.ttl);
+    pool.affinity.absorb_renamed(&pool.settings, key(1), key(2), until, pool.at());
+    assert!(!pool.affinity.move_to(&pool.settings, key(1), &pool.member(Slot::new(1)), pool.at()));
+    assert_eq!((pool.counts(), pool.stats().entries), ((0, 0), 0));
+}
+
+#[test]
 fn sessions_of_a_backend_that_is_not_configured_wait_for_it() {
     let (mut old, mut new) = (Pool::new(2), Pool::new(1));
     old.login(1);

@@ -44,6 +44,19 @@ fn a_replaced_id_leads_home_for_the_ttl_after_its_last_use() {
 }
 
 #[test]
+fn a_replaced_id_is_in_use_for_as_long_as_its_answer_takes() {
+    let mut pool = Pool::new(3);
+    let home = pool.login(1);
+    let slow = pool.ask(&[1]);
+    pool.exchange(&[1], 200, set(2));
+    pool.pass(80);
+    pool.settle(slow, &[1], 200, Effects::SILENT);
+    pool.pass(40);
+    pool.exchange(&[2], 200, Effects::SILENT);
+    assert_eq!(pool.look(&[1]), (Some(home), Verdict::Home));
+}
+
+#[test]
 fn a_replaced_id_of_a_session_that_lasts_longer_leads_home_for_longer() {
     let mut pool = Pool::new(3);
     let home = pool.login(1);

@@ -61,6 +61,7 @@ fn an_unknown_id_of_the_target_follows_its_connection_and_a_cookie_does_not() {
                 random: 1,
                 now: pool.at(),
                 waited: false,
+                crawls: false,
             };
             let decision = pool.affinity.choose(&pool.settings, &pool.roster, &ask);
             pool.affinity.abandon(decision.claim);
