@@ -211,7 +211,7 @@ async fn what_dns_cannot_say_changes_nothing() {
 
 #[tokio::test]
 async fn a_reload_keeps_what_was_found_and_what_drains() {
-    let (_fleet, dns, homing, _apps) = two_and_three("").await;
+    let (_fleet, dns, homing, _apps) = two_and_three("leave = \"cut\"").await;
     let client = Client::h1(&homing);
     let users = app::login_all(&client, 4).await;
     dns.know(&[ip(2)]);
