@@ -93,7 +93,7 @@ impl World {
             roster: Roster::default(),
             model,
             clients: (0..rng.usize(1..12)).map(|_| Client::default()).collect(),
-            honest: seed % 2 == 0,
+            honest: seed.is_multiple_of(2),
             flights: Vec::new(),
             holds: Vec::new(),
             log: Vec::new(),
