@@ -4,7 +4,7 @@
 //! the sum of live and retained over backends is `entries`, and `learned + restored - ended` is that sum.
 //! A change of a binding and its entry in the books happen under the lock of the binding's shard.
 //!
-//! A backend that restarts, or leaves the configuration, ends all its sessions at once here, in O(1). Their
+//! A backend that restarts, or is removed from its pool, ends all its sessions at once here, in O(1). Their
 //! bindings stay in the table as *ghosts*, which nobody counts, so that the next request of each still
 //! finds out why it moves. Those of a backend that left are counted again when it comes back; ghosts never
 //! are.

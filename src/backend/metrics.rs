@@ -181,7 +181,7 @@ impl Families {
         TokenMetrics::forget(&self.tokens, pool);
     }
 
-    /// A backend has left the configuration: its series go.
+    /// A backend has been removed: its series go.
     pub fn forget(&self, pool: &str, backend: &str) {
         let labels = [pool, backend];
         // What is not there needs no removal.
