@@ -6,6 +6,9 @@ use crate::{
     config::{describe_keys, format_key},
 };
 
+/// Ids that some client may have left over, or made up: any backend accepts them. They prove no key right.
+const STRAYS: u64 = 8;
+
 impl Pool {
     /// Where its sessions' ids are, in a few words.
     pub fn key_text(&self) -> String {
@@ -15,12 +18,14 @@ impl Pool {
         }
     }
 
-    /// Whether a session was seen: some response has set an id, or the table has or had one. Always true for
-    /// keys that no response sets.
+    /// Whether a session was seen: some response has set an id, or the table has some that were set earlier, or
+    /// backends accept more ids than a few strays. Always true for keys that no response sets.
     pub fn has_learned(&self, stats: &Stats) -> bool {
         !self.settings.keys.are_set_by_responses()
             || self.affinity.watch().learned() != 0
-            || stats.entries + stats.learned + stats.restored > 0
+            || stats.restored > 0
+            || stats.entries > stats.unlearned
+            || stats.unlearned > STRAYS
     }
 
     /// What to say if dozens of responses have passed and no session was seen.
