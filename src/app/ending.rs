@@ -48,7 +48,7 @@ async fn carried(world: &World, stop: &mut Stop, mut all: Pin<&mut impl Future<O
     let times = async {
         sleep(drain.min(tunnels)).await;
         if tunnels > drain {
-            tracing::info!(after = %format_duration(drain), until = %format_duration(tunnels), "requests have had their time: WebSockets may go on");
+            tracing::info!(after = %format_duration(drain), until = %format_duration(tunnels), "the drain is over: only WebSockets go on");
             world.advance(Phase::Carrying);
         } else {
             world.end_tunnels();
