@@ -80,7 +80,7 @@ async fn a_websocket_stays_with_the_old_process_longer_than_requests() {
     let mut socket = Client::h1(&old).websocket("/ws", "").await;
     let download = Client::h2(&old).get("/big").open().await;
     let _new = meeting.setup(&backends).takeover().start().await;
-    old.process.stderr.wait_for("WebSockets may go on").await;
+    old.process.stderr.wait_for("only WebSockets go on").await;
     let cut = within("the download is cut", drain_pattern(download.body)).await;
     assert!(cut.is_err(), "not whole");
     echoes(&mut socket).await;
@@ -108,7 +108,7 @@ async fn a_signal_ends_the_old_process_within_the_drain_of_a_stop() {
     let old = meeting.setup(&apps).start().await;
     let (mut socket, _) = opened(&old).await;
     let new = meeting.setup(&apps).takeover().start().await;
-    old.process.stderr.wait_for("WebSockets may go on").await;
+    old.process.stderr.wait_for("only WebSockets go on").await;
     old.process.terminate();
     told_to_come_again(&mut socket).await;
     assert_eq!(old.process.wait_exit().await.status.code(), Some(0));
