@@ -54,8 +54,8 @@ first_start() {
     local replica
     for replica in 1 2; do
         equal "plain HTTP leads to replica $replica" "https://localhost:$((8442 + replica))/cart" "$(
-            curl --silent --noproxy '*' --output /dev/null --write-out '%{redirect_url}' --header "Host: localhost" \
-                "http://$PUBLISH:$((8079 + replica))/cart"
+            curl --silent --noproxy '*' --output /dev/null --write-out '%{redirect_url}' \
+                --header "Host: localhost:$((8079 + replica))" "http://$PUBLISH:$((8079 + replica))/cart"
         )"
     done
 }
