@@ -1,28 +1,18 @@
 //! Ids whose session ended a moment ago: requests that were under way still go home.
 
-use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use dashmap::DashMap;
 
-use super::{KeyBuildHasher, SessionKey, Tick, table::Home};
+use super::{KeyBuildHasher, SessionKey, Tick, due::Due, table::Home};
 
 #[derive(Debug)]
 pub(super) struct Afterlife {
     map: DashMap<SessionKey, Past, KeyBuildHasher>,
     count: AtomicUsize,
-    /// When to look at which again; may hold entries of ids that are long gone.
-    queue: Mutex<Queue>,
+    /// When to forget which.
+    due: Due,
 }
-
-/// Keys' words by the tick when to look at them, the earliest first.
-type Queue = BinaryHeap<Reverse<(Tick, [u32; 4])>>;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Past {
@@ -51,7 +41,7 @@ impl Afterlife {
         Self {
             map: DashMap::with_hasher_and_shard_amount(KeyBuildHasher, SHARDS),
             count: AtomicUsize::new(0),
-            queue: Mutex::default(),
+            due: Due::default(),
         }
     }
 
@@ -70,13 +60,8 @@ impl Afterlife {
     pub(super) fn remember(&self, key: SessionKey, home: Home, until: Tick) {
         self.count.fetch_add(1, Relaxed);
         self.gone(self.map.insert(key, Past { until, home }).is_some());
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        queue.push(Reverse((until, key.words())));
-        while queue.len() > 2 * MAX_PAST || self.count.load(Relaxed) > MAX_PAST {
-            if !self.pop(&mut queue) {
-                break;
-            }
-        }
+        let full = || self.count.load(Relaxed) > MAX_PAST;
+        self.due.push(key, until, 2 * MAX_PAST, full, |key, until| self.forget_at(key, until));
     }
 
     /// The id is that of a session (again).
@@ -88,15 +73,10 @@ impl Afterlife {
 
     /// Forgets at most `budget` ids whose time has come; true when there are more.
     pub(super) fn purge(&self, now: Tick, budget: usize, mut forgotten: impl FnMut(SessionKey)) -> bool {
-        let mut queue = self.queue.lock().unwrap_or_else(PoisonError::into_inner);
-        for _ in 0..budget {
-            match queue.peek() {
-                Some(Reverse((until, words))) if *until <= now => forgotten(SessionKey::from_words(*words)),
-                _ => return false,
-            }
-            self.pop(&mut queue);
-        }
-        true
+        self.due.take(now, budget, |key, until| {
+            forgotten(key);
+            self.forget_at(key, until);
+        })
     }
 
     /// The ids remembered now.
@@ -106,17 +86,12 @@ impl Afterlife {
 
     /// Ids, and entries of the queue.
     pub(super) fn len(&self) -> (usize, usize) {
-        (self.count.load(Relaxed), self.queue.lock().unwrap_or_else(PoisonError::into_inner).len())
+        (self.count.load(Relaxed), self.due.len())
     }
 
-    /// Forgets the id that is to be forgotten first; false when there is none.
-    fn pop(&self, queue: &mut Queue) -> bool {
-        let Some(Reverse((until, words))) = queue.pop() else { return false };
-        // Its time may have been set anew meanwhile; then another entry of the queue stands for it.
-        self.gone(
-            self.map.remove_if(&SessionKey::from_words(words), |_, past| past.until <= until).is_some(),
-        );
-        true
+    /// Forgets an id unless its time was set again meanwhile; then another entry of the queue stands for it.
+    fn forget_at(&self, key: SessionKey, until: Tick) {
+        self.gone(self.map.remove_if(&key, |_, past| past.until <= until).is_some());
     }
 
     fn gone(&self, was_there: bool) {

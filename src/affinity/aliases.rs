@@ -5,18 +5,14 @@
 //! ids share: a rename changes the name and no id, so the way to the session is as long for the first of a
 //! thousand ids as for the last.
 
-use std::{
-    cmp::Reverse,
-    collections::BinaryHeap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
+use std::sync::{
+    Arc, Mutex, MutexGuard, PoisonError,
+    atomic::{AtomicUsize, Ordering::Relaxed},
 };
 
 use dashmap::{DashMap, Entry};
 
-use super::{KeyBuildHasher, SessionKey, Tick, afterlife::Kind, table::Home};
+use super::{KeyBuildHasher, SessionKey, Tick, afterlife::Kind, due::Due, table::Home};
 
 #[derive(Debug)]
 pub(super) struct Aliases {
@@ -26,12 +22,9 @@ pub(super) struct Aliases {
     /// entries: the last id of a name takes it along.
     names: DashMap<SessionKey, Names, KeyBuildHasher>,
     count: AtomicUsize,
-    /// When to forget which; may hold entries of ids that were used again or are gone.
-    queue: Mutex<Queue>,
+    /// When to forget which.
+    due: Due,
 }
-
-/// Keys' words by the tick when to look at them, the earliest first.
-type Queue = BinaryHeap<Reverse<(Tick, [u32; 4])>>;
 
 #[derive(Clone, Debug)]
 struct Alias {
@@ -75,7 +68,7 @@ impl Aliases {
             map: DashMap::with_hasher_and_shard_amount(KeyBuildHasher, SHARDS),
             names: DashMap::with_hasher_and_shard_amount(KeyBuildHasher, SHARDS),
             count: AtomicUsize::new(0),
-            queue: Mutex::default(),
+            due: Due::default(),
         }
     }
 
@@ -148,15 +141,10 @@ impl Aliases {
 
     /// Forgets at most `budget` ids whose time has come; true when there are more.
     pub(super) fn purge(&self, now: Tick, budget: usize, mut forgotten: impl FnMut(SessionKey)) -> bool {
-        for _ in 0..budget {
-            let mut queue = self.lock_queue();
-            match queue.peek() {
-                Some(Reverse((until, words))) if *until <= now => forgotten(SessionKey::from_words(*words)),
-                _ => return false,
-            }
-            self.pop(&mut queue);
-        }
-        true
+        self.due.take(now, budget, |key, until| {
+            forgotten(key);
+            self.forget_at(key, until);
+        })
     }
 
     /// The replaced ids.
@@ -166,7 +154,7 @@ impl Aliases {
 
     /// Ids, names and entries of the queue.
     pub(super) fn len(&self) -> (usize, usize, usize) {
-        (self.count.load(Relaxed), self.names.len(), self.lock_queue().len())
+        (self.count.load(Relaxed), self.names.len(), self.due.len())
     }
 
     fn conclude(&self, session: SessionKey, leads: Leads) {
@@ -186,21 +174,13 @@ impl Aliases {
     }
 
     fn enqueue(&self, key: SessionKey, until: Tick, capacity: usize) {
-        let mut queue = self.lock_queue();
-        queue.push(Reverse((until, key.words())));
-        while queue.len() > capacity.saturating_mul(2) || self.count.load(Relaxed) > capacity {
-            if !self.pop(&mut queue) {
-                break;
-            }
-        }
+        let full = || self.count.load(Relaxed) > capacity;
+        self.due.push(key, until, capacity.saturating_mul(2), full, |key, until| self.forget_at(key, until));
     }
 
-    /// Forgets the id that is to be forgotten first; false when there is none.
-    fn pop(&self, queue: &mut Queue) -> bool {
-        let Some(Reverse((until, words))) = queue.pop() else { return false };
-        // It may have been used since; then another entry of the queue stands for it.
-        self.dropped(self.map.remove_if(&SessionKey::from_words(words), |_, alias| alias.until <= until));
-        true
+    /// Forgets an id unless it has been used since; then another entry of the queue stands for it.
+    fn forget_at(&self, key: SessionKey, until: Tick) {
+        self.dropped(self.map.remove_if(&key, |_, alias| alias.until <= until));
     }
 
     fn dropped(&self, alias: Option<(SessionKey, Alias)>) {
@@ -212,10 +192,6 @@ impl Aliases {
         if let Leads::To(session) = leads {
             self.names.remove_if_mut(&session, |_, names| names.tidy());
         }
-    }
-
-    fn lock_queue(&self) -> MutexGuard<'_, Queue> {
-        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -19,6 +19,7 @@ mod bind;
 mod carried;
 mod cookie_date;
 mod decide;
+mod due;
 mod expiry;
 mod explain;
 mod journal;
